@@ -1,0 +1,6 @@
+"""Real-time semantic segmentation on PaddlePaddle: RTFormer, trained, checked against PaddleSeg, exported and run."""
+
+from paddle_rt.registry import create_model, list_models
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "create_model", "list_models"]

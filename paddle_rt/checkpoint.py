@@ -1,0 +1,149 @@
+"""Checkpoints: strict loading, and saving that leaves a whole file or none."""
+
+import os
+import pathlib
+from collections.abc import Iterable
+from fnmatch import fnmatch
+
+import numpy as np
+
+from paddle_rt.errors import UserError, nearest
+
+_LISTED = 3  # names that a message spells out before it goes on to count
+
+
+def atomic_save(obj: object, path: str | os.PathLike) -> None:
+    """Save a Paddle object so that `path` is either whole or as it was before.
+
+    Args:
+        obj: What `paddle.save` takes: a state dict of a layer or an optimizer.
+        path: The file, in an existing folder.
+
+    Raises:
+        OSError: The disk is full or the folder cannot be written; no temporary file stays.
+    """
+    import paddle
+
+    target = pathlib.Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        paddle.save(obj, str(temporary))
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Read parameters and buffers by name.
+
+    Args:
+        path: A `.pdparams` file, or a folder that holds `model.pdparams` as training writes them.
+
+    Returns:
+        Name to array, in the file's order.
+
+    Raises:
+        UserError: Nothing is there, or it is not a Paddle state dict.
+    """
+    import paddle
+
+    file = pathlib.Path(path)
+    if file.is_dir():
+        file = file / "model.pdparams"
+    if not file.is_file():
+        raise UserError(f"no checkpoint at {file}; expected a .pdparams file or a folder that holds model.pdparams")
+    try:
+        with open(file, "rb"):
+            state = paddle.load(str(file), return_numpy=True)
+    except OSError:
+        raise
+    except Exception as error:  # unpickling a damaged file raises nearly anything
+        raise UserError(
+            f"{file} ({file.stat().st_size} bytes) is not a whole Paddle checkpoint ({type(error).__name__}: {error}); "
+            "save it again, or convert it if it comes from another framework"
+        ) from error
+    if not isinstance(state, dict) or not state:
+        raise UserError(f"{file} holds {type(state).__name__}, expected a state dict of names and arrays")
+    wrong = [name for name, value in state.items() if not isinstance(value, np.ndarray)]
+    if wrong:
+        raise UserError(f"{file} is no model's state dict: {_few(wrong)} hold no array; is it an optimizer's file?")
+    return state
+
+
+def load(
+    model,
+    source: str | os.PathLike | dict[str, np.ndarray],
+    may_miss: Iterable[str] = (),
+    may_skip: Iterable[str] = (),
+) -> None:
+    """Load every parameter and buffer of `model`, or raise without changing it.
+
+    Args:
+        model: A paddle.nn.Layer.
+        source: A path for `read_state_dict`, or what it returns.
+        may_miss: Patterns (fnmatch) of the model's names that the file need not bring in the right shape.
+        may_skip: Patterns of names in the file that the model need not have.
+
+    Raises:
+        UserError: Names are missing, left over or of another shape; the message counts and names them.
+    """
+    where, state = ("the state dict", source) if isinstance(source, dict) else (source, read_state_dict(source))
+    own = model.state_dict()
+    matching = {name for name in own if name in state and list(state[name].shape) == list(own[name].shape)}
+    missing = [n for n in own if n not in state and not _matches(n, may_miss)]
+    extra = [n for n in state if n not in own and not _matches(n, may_skip)]
+    misshapen = [n for n in own if n in state and n not in matching and not _matches(n, may_miss)]
+    problems = []
+    if misshapen:
+        name = misshapen[0]
+        got, want = list(state[name].shape), list(own[name].shape)
+        problems.append(f"{len(misshapen)} of another shape ({name}: file {got}, model {want})")
+    if missing:
+        problems.append(f"{len(missing)} missing ({_few(missing)})")
+    if extra:
+        near = nearest(extra[0], missing or own)
+        problems.append(f"{len(extra)} unknown ({_few(extra)}{f'; the first looks like {near}' if near else ''})")
+    if problems:
+        raise UserError(f"{where} does not fit {type(model).__name__}: {'; '.join(problems)}")
+    model.set_state_dict({name: state[name].astype(own[name].numpy().dtype) for name in own if name in matching})
+
+
+def load_pretrained(model, source: str, new_head: Iterable[str], optional: Iterable[str] = ()) -> None:
+    """Start a model from weights that were trained for something else.
+
+    The trunk must be there in full. The head may be missing or shaped for other classes and is then left as it was
+    initialised; names that only the file has are left out.
+
+    Args:
+        model: A paddle.nn.Layer.
+        source: A file, a folder, or an http(s) address of PaddleSeg's model zoo.
+        new_head: Patterns of the names that belong to the task.
+        optional: Patterns of names in the trunk that not every variant has.
+
+    Raises:
+        UserError: The address cannot be reached, the file cannot be read, or the trunk does not fit.
+    """
+    path = _download(source) if "://" in source else source
+    load(model, read_state_dict(path), may_miss=[*new_head, *optional], may_skip=["*"])
+
+
+def _download(address: str) -> str:
+    import requests
+    from paddleseg.utils.utils import download_pretrained_model
+
+    try:
+        return download_pretrained_model(address)
+    except (requests.RequestException, RuntimeError, OSError, AssertionError, EOFError) as error:
+        raise UserError(
+            f"cannot download {address} ({type(error).__name__}); fetch it by hand and set model.pretrained to the "
+            "file, or to null to start from random weights"
+        ) from error
+
+
+def _matches(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def _few(names: list[str]) -> str:
+    rest = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + rest

@@ -1,0 +1,52 @@
+"""A user's mistake as one clear line: what came, what was expected, what to do."""
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterable
+
+
+class UserError(ValueError):
+    """A mistake in the user's input; tools print its message alone, without a traceback."""
+
+
+def nearest(name: object, valid: Iterable[object]) -> str | None:
+    """The valid name that looks most like `name`, or None where none comes near."""
+    found = difflib.get_close_matches(str(name), [str(v) for v in valid], n=1, cutoff=0.5)
+    return found[0] if found else None
+
+
+def unknown(kind: str, name: object, valid: Iterable[object]) -> UserError:
+    """Describe a name that is not among the valid ones.
+
+    Args:
+        kind: What the name stands for, such as "model" or "config key".
+        name: What came.
+        valid: Every name that would have been accepted.
+
+    Returns:
+        An error to raise, with the nearest match first and the valid names after it.
+    """
+    names = sorted(str(v) for v in valid)
+    near = nearest(name, names)
+    hint = f", did you mean {near!r}?" if near else "."
+    return UserError(f"unknown {kind} {name!r}{hint} Valid: {', '.join(names) or 'none'}")
+
+
+def run_tool(main: Callable[[], None]) -> None:
+    """Run a command line's `main` and turn a user's mistake into one line on stderr and a non-zero exit.
+
+    Exit codes: 1 a mistake in the input or a failing file system, 130 interrupted by Ctrl-C. Anything else is a fault
+    of ours and keeps its traceback.
+    """
+    try:
+        main()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (UserError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted: what was saved before is whole", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,65 @@
+"""Names of models and what builds them."""
+
+import importlib
+import os
+from typing import Any
+
+from paddle_rt.errors import UserError, unknown
+
+# File of paddle_rt.models and class in it; the file's VARIANTS holds the arguments in which its models differ.
+_MODELS = {
+    "rtformer_base": ("rtformer", "RTFormer"),
+    "rtformer_slim": ("rtformer", "RTFormer"),
+}
+
+
+def list_models() -> list[str]:
+    """Names that `create_model` takes, sorted."""
+    return sorted(_MODELS)
+
+
+def create_model(name: str, num_classes: int = 19, checkpoint: str | os.PathLike | None = None, **arguments: Any):
+    """Build a model by name.
+
+    Args:
+        name: One of `list_models()`.
+        num_classes: Number of classes.
+        checkpoint: A `.pdparams` file, or a folder with `model.pdparams`, that must fit the model to the last name.
+        **arguments: What the model's class takes, in place of the variant's own choice.
+
+    Returns:
+        A paddle.nn.Layer in training mode, whose forward gives a list of logits [B, num_classes, H, W] and which has
+        `coarse_logits`.
+
+    Raises:
+        UserError: The name or an argument is unknown, or the checkpoint does not fit.
+    """
+    if name not in _MODELS:
+        raise unknown("model", name, _MODELS)
+    file, class_name = _MODELS[name]
+    module = importlib.import_module(f"paddle_rt.models.{file}")
+    model_class = getattr(module, class_name)
+    settings = {**module.VARIANTS[name], "num_classes": num_classes, **arguments}
+    check_arguments(model_class, settings)
+    try:
+        model = model_class(**settings)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from error
+    if checkpoint is not None:
+        from paddle_rt.checkpoint import load
+
+        load(model, checkpoint)
+    return model
+
+
+def check_arguments(component: type, arguments: dict[str, Any]) -> None:
+    """Raise a UserError for an argument that the constructor of `component` does not take."""
+    import inspect
+
+    parameters = inspect.signature(component.__init__).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    valid = [name for name in parameters if name != "self"]
+    for name in arguments:
+        if name not in valid:
+            raise unknown(f"argument of {component.__name__}", name, valid)
