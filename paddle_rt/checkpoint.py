@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 import numpy as np
 
 from paddle_rt.errors import UserError, nearest
+from paddle_rt.files import whole_file
 
 _LISTED = 3  # names that a message spells out before it goes on to count
 
@@ -17,20 +18,15 @@ def atomic_save(obj: object, path: str | os.PathLike) -> None:
 
     Args:
         obj: What `paddle.save` takes: a state dict of a layer or an optimizer.
-        path: The file, in an existing folder.
+        path: The file, whose folder is made.
 
     Raises:
         OSError: The disk is full or the folder cannot be written; no temporary file stays.
     """
     import paddle
 
-    target = pathlib.Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with whole_file(path) as temporary:
         paddle.save(obj, str(temporary))
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:

@@ -1,0 +1,10 @@
+"""Run an exported model: a frame goes in, labels come out.
+
+Nothing here imports Paddle before the "paddle" backend is chosen, and nothing imports PaddleSeg.
+"""
+
+from paddle_rt.inference.backends import BACKENDS
+from paddle_rt.inference.deployment import Deployment, load_deployment
+from paddle_rt.inference.segmenter import Segmenter
+
+__all__ = ["BACKENDS", "Deployment", "Segmenter", "load_deployment"]

@@ -13,7 +13,7 @@ MENDED_BN_MOMENTUM = 0.9
 
 def spatial_size(x: paddle.Tensor) -> list[int | paddle.Tensor]:
     """Height and width of [B, C, H, W]: integers where they are known, 0-D tensors in a graph that leaves them open."""
-    return [length if length > 0 else paddle.shape(x)[axis] for axis, length in enumerate(x.shape[2:], start=2)]
+    return [x.shape[axis] if x.shape[axis] > 0 else paddle.shape(x)[axis] for axis in (2, 3)]
 
 
 def resize_as(x: paddle.Tensor, reference: paddle.Tensor) -> paddle.Tensor:
@@ -41,9 +41,9 @@ class DropPath(nn.Layer):
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         if not self.training or self.rate == 0.0:
             return x
-        keep = 1.0 - self.rate
-        mask = paddle.rand([x.shape[0]] + [1] * (x.ndim - 1), dtype=x.dtype) < keep
-        return x / keep * mask.astype(x.dtype)
+        # The draw and the comparison are PaddleSeg's, so that one seed drops the same samples in both.
+        kept = paddle.rand([x.shape[0]] + [1] * (x.ndim - 1), dtype=x.dtype) >= self.rate
+        return x / (1.0 - self.rate) * kept.astype(x.dtype)
 
 
 class AdaptiveMaxPool2D(nn.Layer):

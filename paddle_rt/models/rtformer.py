@@ -168,8 +168,8 @@ class EABlock(nn.Layer):
         low = low + self.drop_path(self.mlp_l(low))
 
         high = high + resize_as(self.compression(low), high)
-        keys, values = self.cross_kv(low).chunk(2, axis=1)  # [B, C, n, n] each
-        high = high + self.drop_path(self.attn_h(high, keys, values))
+        keys_and_values = self.cross_kv(low)  # [B, 2 C, n, n]
+        high = high + self.drop_path(self.attn_h(high, keys_and_values))
         high = high + self.drop_path(self.mlp_h(high))
         return high, low + self.down(high) if self.use_injection else low
 
@@ -214,7 +214,7 @@ class CrossAttention(nn.Layer):
         channels: Width C of the high branch and of the tokens.
         cross_size: The tokens lie on a grid of cross_size x cross_size; the scores are divided by cross_size.
 
-    Shape: x [B, C, h, w], keys and values [B, C, cross_size, cross_size] to [B, C, h, w].
+    Shape: x [B, C, h, w] and keys_and_values [B, 2 C, cross_size, cross_size] to [B, C, h, w].
 
     Source: arXiv 2210.07124, section 3.3, "cross-resolution attention".
     """
@@ -224,10 +224,12 @@ class CrossAttention(nn.Layer):
         self.norm = _batch_norm(channels)
         self.scale = 1.0 / cross_size
 
-    def forward(self, x: paddle.Tensor, keys: paddle.Tensor, values: paddle.Tensor) -> paddle.Tensor:
+    def forward(self, x: paddle.Tensor, keys_and_values: paddle.Tensor) -> paddle.Tensor:
+        channels = x.shape[1]
         queries = self.norm(x).flatten(2)  # [B, C, h w]
-        scores = paddle.matmul(queries, keys.flatten(2), transpose_x=True) * self.scale  # [B, h w, tokens]
-        mixed = paddle.matmul(values.flatten(2), F.softmax(scores, axis=-1), transpose_y=True)  # [B, C, h w]
+        tokens = keys_and_values.flatten(2)  # [B, 2 C, n n]
+        scores = paddle.matmul(queries, tokens[:, :channels], transpose_x=True) * self.scale  # [B, h w, n n]
+        mixed = paddle.matmul(tokens[:, channels:], F.softmax(scores, axis=-1), transpose_y=True)  # [B, C, h w]
         return _reshape_as(mixed, x)
 
 

@@ -1,0 +1,44 @@
+"""Flags that several command lines share, with PaddleSeg's names."""
+
+import argparse
+
+DEVICES = ["cpu", "gpu", "xpu", "npu", "mlu"]
+
+
+def positive(text: str) -> int:
+    """Parse a whole number of at least 1."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def new_parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the flags of every tool: --config, --device and --opts."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("-c", "--config", required=True, help="config file in PaddleSeg's schema")
+    parser.add_argument("--device", default="gpu", choices=DEVICES, help="falls back to cpu where Paddle has no other")
+    parser.add_argument("--opts", nargs="+", help="overrides of config keys, such as model.cross_size=8 batch_size=2")
+    return parser
+
+
+def add_test_time(parser: argparse.ArgumentParser, switch: str) -> None:
+    """Add flips, scales and the sliding window; `switch` is the flag that turns flips and scales on."""
+    group = parser.add_argument_group("test time")
+    group.add_argument(switch, action="store_true", help="average over --scales and flips")
+    group.add_argument("--scales", nargs="+", type=float, default=[1.0], help="factors of the image's size")
+    group.add_argument("--flip_horizontal", action="store_true", help="also run the mirrored image")
+    group.add_argument("--flip_vertical", action="store_true", help="also run the image upside down")
+    group.add_argument("--is_slide", action="store_true", help="run windows of --crop_size, --stride apart")
+    group.add_argument("--crop_size", nargs=2, type=positive, metavar=("W", "H"), help="size of the window")
+    group.add_argument("--stride", nargs=2, type=positive, metavar=("W", "H"), help="step of the window")
+
+
+def merge_test_config(test_config: dict, arguments: argparse.Namespace, switched: bool) -> dict:
+    """Let the flags override a config's `test_config`, as PaddleSeg's tools do."""
+    names = []
+    if switched:
+        names += ["scales", "flip_horizontal", "flip_vertical"]
+    if arguments.is_slide:
+        names += ["is_slide", "crop_size", "stride"]
+    given = {name: getattr(arguments, name) for name in names}
+    return {**test_config, **given, **({"aug_eval": True} if switched else {})}

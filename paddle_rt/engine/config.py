@@ -1,0 +1,265 @@
+"""PaddleSeg's YAML configs: read, override, checked to the last key, and built."""
+
+import inspect
+import os
+from ast import literal_eval
+from typing import Any
+
+import numpy as np
+import paddle
+import yaml
+from paddleseg.cvlibs import Config, SegBuilder, manager
+
+from paddle_rt.checkpoint import load, read_state_dict
+from paddle_rt.data import classes
+from paddle_rt.data.layouts import require_dataset
+from paddle_rt.data.reading import check_reading
+from paddle_rt.errors import UserError, unknown
+from paddle_rt.registry import check_arguments
+
+_REQUIRED = ("batch_size", "iters", "train_dataset", "optimizer", "lr_scheduler", "loss", "model")
+_OPTIONAL = ("val_dataset", "test_config", "to_static_training")
+_TEST_KEYS = ("aug_eval", "scales", "flip_horizontal", "flip_vertical", "is_slide", "crop_size", "stride", "print_detail")
+_GROUP_KEYS = ("name", "lr_mult", "weight_decay_mult")
+_WARMUP_KEYS = ("warmup_iters", "warmup_start_lr")
+
+
+def load_config(
+    path: str,
+    opts: list[str] | None = None,
+    learning_rate: float | None = None,
+    batch_size: int | None = None,
+    iters: int | None = None,
+) -> Config:
+    """Read a config of PaddleSeg's schema and check all of it before anything is built.
+
+    Args:
+        path: A .yml or .yaml file; its `_base_` files are read relative to it.
+        opts: Overrides `a.b.c=value`; a number in the path is a position in a list.
+        learning_rate, batch_size, iters: Override the file's numbers.
+
+    Returns:
+        PaddleSeg's Config, whose `dic` holds the merged result.
+
+    Raises:
+        UserError: The file cannot be read, or a key, type or argument is missing or unknown.
+    """
+    register_components()
+    if not os.path.isfile(path):
+        raise UserError(f"no config file at {path}")
+    if not path.endswith((".yml", ".yaml")):
+        raise UserError(f"a config is a .yml or .yaml file, got {path}")
+    try:
+        merged = Config._parse_from_yaml(path)
+        overrides = [("lr_scheduler.learning_rate", learning_rate), ("batch_size", batch_size), ("iters", iters)]
+        for key, value in overrides:
+            if value is not None:
+                _override(merged, key, value)
+        for item in opts or []:
+            _override(merged, *_parse_override(item))
+        check(merged)
+        return _Config(path, merged)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} or one of its bases is not valid YAML: {error}") from error
+    except (AssertionError, KeyError, TypeError, AttributeError, ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def register_components() -> None:
+    """Make our models and datasets the ones that PaddleSeg's `type:` finds, and mend PaddleSeg."""
+    from paddle_rt import compat
+    from paddle_rt.models.rtformer import RTFormer
+
+    compat.apply()
+    import paddle_rt.data.camvid
+    import paddle_rt.data.street_dataset  # noqa: F401
+
+    models = manager.MODELS.components_dict
+    models.setdefault("PaddleSegRTFormer", models["RTFormer"])  # to train the original beside ours
+    models["RTFormer"] = RTFormer
+
+
+class _Config(Config):
+    """PaddleSeg's Config over a dictionary that was merged and checked before."""
+
+    def __init__(self, path: str, merged: dict) -> None:
+        self._merged = merged
+        super().__init__(path)
+
+    def _parse_from_yaml(self, *arguments: Any) -> dict:
+        return self._merged
+
+
+def build(builder: SegBuilder, part: str) -> Any:
+    """Build one part of a config: model, optimizer, loss, train_dataset, val_dataset or val_transforms.
+
+    Raises:
+        UserError: The part cannot be built, contradicts another, or its files are missing.
+    """
+    cfg = getattr(builder.config, f"{part}_cfg", None)
+    if part.endswith("_dataset"):
+        if not cfg:
+            raise UserError(f"the config has no {part}")
+        require_dataset(cfg["type"], cfg.get("dataset_root"), cfg.get("mode", "train"))
+    try:
+        built = getattr(builder, part)
+        if part.endswith("_dataset"):
+            check_reading(built)
+        return built
+    except UserError:
+        raise
+    except (RuntimeError, AssertionError, ValueError, OSError) as error:
+        # PaddleSeg's builder wraps whatever a constructor raised and keeps only its text.
+        raise UserError(f"cannot build {part}: {error.__context__ or error}") from error
+
+
+def trained_model(config: Config, checkpoint: str | None) -> paddle.nn.Layer:
+    """Build a config's model with the weights of a checkpoint, which must fit to the last name.
+
+    Raises:
+        UserError: No checkpoint is given, or it does not fit.
+    """
+    if checkpoint is None:
+        raise UserError("give the trained weights with --model_path, a .pdparams file or a folder that holds model.pdparams")
+    state = read_state_dict(checkpoint)
+    model_cfg = config.dic["model"]
+    for part in (model_cfg, model_cfg.get("backbone", {})):
+        part.pop("pretrained", None)  # every weight comes from the checkpoint: nothing to download
+    model = build(SegBuilder(config), "model")
+    try:
+        load(model, state)
+    except UserError as error:
+        raise UserError(str(error).replace("the state dict", str(checkpoint), 1)) from error
+    return model
+
+
+def check(dic: dict) -> None:
+    """Raise a UserError for the first key, type or argument in a merged config that is missing or unknown."""
+    if not isinstance(dic, dict):
+        raise UserError(f"a config is a mapping of keys, got {type(dic).__name__}")
+    for key in dic:
+        if key not in _REQUIRED + _OPTIONAL:
+            raise unknown("config key", key, _REQUIRED + _OPTIONAL)
+    for key in _REQUIRED:
+        if key not in dic:
+            raise UserError(f"config key {key!r} is missing; a config needs {', '.join(_REQUIRED)}")
+    for key in ("batch_size", "iters"):
+        if not isinstance(dic[key], int) or isinstance(dic[key], bool) or dic[key] < 1:
+            raise UserError(f"{key} must be a whole number of at least 1, got {dic[key]!r}")
+    for key in ("train_dataset", "optimizer", "lr_scheduler", "loss", "model"):
+        if not isinstance(dic[key], dict):
+            raise UserError(f"config key {key!r} must hold a mapping, got {dic[key]!r}")
+    _check_component("model", dic["model"], manager.MODELS)
+    for key in ("train_dataset", "val_dataset"):
+        if key in dic:
+            _check_component(key, dic[key], manager.DATASETS)
+    _check_component("optimizer", dic["optimizer"], manager.OPTIMIZERS)
+    for group in dic["optimizer"].get("custom_cfg") or []:
+        _check_keys("optimizer.custom_cfg key", group, _GROUP_KEYS)
+    _check_losses(dic["loss"])
+    _check_scheduler(dic["lr_scheduler"])
+    _check_keys("test_config key", dic.get("test_config") or {}, _TEST_KEYS)
+
+
+def _check_component(where: str, cfg: Any, registry: Any) -> None:
+    """Check one dictionary with a `type` and, by the same rule, every one nested in it."""
+    if not isinstance(cfg, dict) or "type" not in cfg:
+        raise UserError(f"{where} must be a mapping with a 'type', got {cfg!r}")
+    name = {"adam": "Adam", "sgd": "SGD"}.get(cfg["type"], cfg["type"])
+    if name == "SGD" and "momentum" in cfg and registry is manager.OPTIMIZERS:
+        name = "Momentum"
+    if name not in registry.components_dict:
+        raise unknown(f"{where} type", name, registry.components_dict)
+    component = registry.components_dict[name]
+    arguments = {key: value for key, value in cfg.items() if key != "type"}
+    if inspect.isclass(component):
+        check_arguments(component, arguments)
+    for key, value in arguments.items():
+        nested = {"backbone": manager.BACKBONES, "transforms": manager.TRANSFORMS, "losses": manager.LOSSES}.get(key)
+        if nested is not None:
+            for item in value if isinstance(value, list) else [value]:
+                _check_component(f"{where}.{key}", item, nested)
+
+
+def _check_losses(loss: dict) -> None:
+    _check_keys("loss key", loss, ("types", "coef"))
+    for key in ("types", "coef"):
+        if not isinstance(loss.get(key), list) or not loss[key]:
+            raise UserError(f"loss.{key} must be a list, got {loss.get(key)!r}")
+    for item in loss["types"]:
+        _check_component("loss.types", item, manager.LOSSES)
+    if len(loss["types"]) not in (1, len(loss["coef"])):
+        raise UserError(f"loss has {len(loss['types'])} types for {len(loss['coef'])} coefficients; give one or as many")
+
+
+def _check_scheduler(scheduler: dict) -> None:
+    name = scheduler.get("type")
+    schedulers = {n for n, c in vars(paddle.optimizer.lr).items() if inspect.isclass(c) and not n.startswith("_")}
+    if name not in schedulers:
+        raise unknown("lr_scheduler type", name, schedulers)
+    given = {key: value for key, value in scheduler.items() if key not in ("type", *_WARMUP_KEYS)}
+    check_arguments(getattr(paddle.optimizer.lr, name), given)
+    if ("warmup_iters" in scheduler) != ("warmup_start_lr" in scheduler):
+        raise UserError("lr_scheduler needs both warmup_iters and warmup_start_lr, or neither")
+
+
+def _check_keys(kind: str, given: Any, valid: tuple[str, ...]) -> None:
+    if not isinstance(given, dict):
+        raise UserError(f"expected a mapping of {kind}s ({', '.join(valid)}), got {given!r}")
+    for key in given:
+        if key not in valid:
+            raise unknown(kind, key, valid)
+
+
+def _parse_override(item: str) -> tuple[str, Any]:
+    key, equals, text = item.partition("=")
+    if not equals or not key:
+        raise UserError(f"--opts takes key=value, such as batch_size=1 or model.cross_size=8, got {item!r}")
+    try:
+        return key, literal_eval(text)
+    except (ValueError, SyntaxError):
+        return key, yaml.safe_load(text)
+
+
+def _override(dic: dict, key: str, value: Any) -> None:
+    """Set a dotted key; all but its last part must exist, and the check of the whole config judges the last."""
+    node: Any = dic
+    *parents, last = key.split(".")
+    for part in parents:
+        node = node[_position(node, part, key)]
+    if isinstance(node, list):
+        node[_position(node, last, key)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise UserError(f"cannot set {key}: {'.'.join(parents)} is {node!r}, which has no keys")
+
+
+def _position(node: Any, part: str, key: str) -> str | int:
+    if isinstance(node, list):
+        if part.isdigit() and int(part) < len(node):
+            return int(part)
+        raise UserError(f"cannot set {key}: {part!r} is no position in a list of {len(node)}")
+    if isinstance(node, dict):
+        if part in node:
+            return part
+        raise unknown(f"part of {key!r}", part, node)
+    raise UserError(f"cannot set {key}: {part!r} stands under {node!r}, which has no keys")
+
+
+def num_classes(config: Config) -> int:
+    """Number of classes, from the model's config or else from the dataset's class."""
+    cfg = config.train_dataset_cfg
+    return config.model_cfg.get("num_classes") or manager.DATASETS.components_dict[cfg["type"]].NUM_CLASSES
+
+
+def class_names(config: Config) -> list[str]:
+    """Names of the dataset's classes, or their numbers where it names none."""
+    return classes.class_names(config.train_dataset_cfg["type"], num_classes(config))
+
+
+def palette(config: Config) -> np.ndarray:
+    """Colours of the dataset's classes, uint8 RGB [num_classes, 3]."""
+    return classes.palette(config.train_dataset_cfg["type"], num_classes(config))

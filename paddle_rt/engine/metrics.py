@@ -1,0 +1,85 @@
+"""Scores of a segmentation from one confusion matrix."""
+
+import numpy as np
+
+from paddle_rt.errors import UserError, unknown
+
+# A class that neither the truth nor the prediction holds has no IoU. What counts for it in the mean:
+# leave it out (most papers), 0 (PaddleSeg 2.8.0), 1 (PaddleSeg 2.9 and later).
+ABSENT_CLASS = {"exclude": np.nan, "zero": 0.0, "one": 1.0}
+
+
+def confusion_matrix(prediction: np.ndarray, label: np.ndarray, num_classes: int, ignore_index: int = 255) -> np.ndarray:
+    """Count pixels by true and predicted class in one pass.
+
+    Args:
+        prediction: Class of every pixel, 0 to num_classes - 1.
+        label: True class of every pixel, or ignore_index.
+        num_classes: Number of classes C.
+        ignore_index: Pixels of this label do not count.
+
+    Returns:
+        int64 [C, C]: rows are true classes, columns predicted ones.
+
+    Shape: prediction and label of any one shape.
+
+    Raises:
+        UserError: The shapes differ, or a value is out of range.
+    """
+    if prediction.shape != label.shape:
+        raise UserError(f"prediction {prediction.shape} and label {label.shape} differ in size")
+    counted = label != ignore_index
+    truth, guess = label[counted].astype(np.int64), prediction[counted].astype(np.int64)
+    for name, values in (("label", truth), ("prediction", guess)):
+        if values.size and not 0 <= values.min() <= values.max() < num_classes:
+            wrong = np.unique(values[(values < 0) | (values >= num_classes)])[:5].tolist()
+            raise UserError(f"{name} holds {wrong}, expected classes 0 to {num_classes - 1} or {ignore_index} (ignored)")
+    return np.bincount(truth * num_classes + guess, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def scores(confusion: np.ndarray, absent: str = "exclude") -> dict[str, float | np.ndarray]:
+    """Scores as PaddleSeg defines them.
+
+    Args:
+        confusion: [C, C], rows true and columns predicted.
+        absent: What a class counts that occurs in neither, a key of `ABSENT_CLASS`.
+
+    Returns:
+        mIoU, Acc (pixel accuracy), Kappa and Dice as numbers; class_iou, class_precision and class_recall as float64
+        [C]. An absent class has IoU and Dice by `absent` (nan for "exclude") and precision and recall 0.
+
+    Raises:
+        UserError: `absent` is unknown, or no pixel was counted.
+    """
+    if absent not in ABSENT_CLASS:
+        raise unknown("rule for absent classes", absent, ABSENT_CLASS)
+    total = confusion.sum()
+    if total == 0:
+        raise UserError("no pixel to score: every label is the ignored value")
+    hit = np.diag(confusion).astype(np.float64)
+    predicted, true = confusion.sum(0), confusion.sum(1)
+    either = predicted + true - hit
+    iou = np.divide(hit, either, out=np.full_like(hit, ABSENT_CLASS[absent]), where=either > 0)
+    dice = np.divide(2 * hit, predicted + true, out=np.full_like(hit, ABSENT_CLASS[absent]), where=either > 0)
+    accuracy = hit.sum() / total
+    chance = (predicted / total * (true / total)).sum()
+    return {
+        "mIoU": float(np.nanmean(iou)),
+        "Acc": float(accuracy),
+        "Kappa": float((accuracy - chance) / (1 - chance)) if chance < 1 else 1.0,
+        "Dice": float(np.nanmean(dice)),
+        "class_iou": iou,
+        "class_precision": np.divide(hit, predicted, out=np.zeros_like(hit), where=predicted > 0),
+        "class_recall": np.divide(hit, true, out=np.zeros_like(hit), where=true > 0),
+    }
+
+
+def table(result: dict[str, float | np.ndarray], names: list[str]) -> str:
+    """One line a class, with its name; an absent class shows a dash."""
+    width = max(len("class"), *map(len, names))
+    lines = [f"{'class':{width}}     IoU  precision  recall"]
+    columns = zip(names, result["class_iou"], result["class_precision"], result["class_recall"], strict=True)
+    for name, iou, precision, recall in columns:
+        shown = "     -" if np.isnan(iou) else f"{iou:6.4f}"
+        lines.append(f"{name:{width}}  {shown}     {precision:6.4f}  {recall:6.4f}")
+    return "\n".join(lines)

@@ -1,0 +1,200 @@
+"""Export a model as Paddle and ONNX graphs that were run and compared with it before anyone sees them."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import paddle
+
+from paddle_rt.data.classes import class_names
+from paddle_rt.errors import UserError, unknown
+from paddle_rt.inference.deployment import OUTPUT_OPS, Deployment, check_input_shape, save_deployment
+from paddle_rt.verify import make_cases, verify, versions
+
+FORMATS = ("paddle", "onnx")
+OPSET = 17
+# What an export may leave in its folder. deploy.yaml comes last: with it the export is complete.
+_FILES = ("model.json", "model.pdiparams", "model.onnx", "verification.json", "deploy.yaml")
+
+
+def export(
+    model: paddle.nn.Layer,
+    save_dir: str | os.PathLike,
+    transforms: list[dict[str, Any]],
+    input_shape: Sequence[int | None] = (None, 3, None, None),
+    output_op: str = "argmax",
+    formats: Sequence[str] = FORMATS,
+    dataset_type: str | None = None,
+) -> dict[str, Any]:
+    """Write model.json and model.pdiparams, model.onnx, deploy.yaml and verification.json, or nothing at all.
+
+    The graphs take float32 images as `transforms` leave them. With "argmax" and "softmax" the same network is first
+    exported and compared without them, since labels say little about the logits behind them.
+
+    Args:
+        model: A model of PaddleSeg's contract; its main logits are exported, auxiliary heads are not.
+        save_dir: Folder for the files; an earlier export in it is replaced only when the new one is complete.
+        transforms: The validation transforms, as the config describes them.
+        input_shape: [N, C, H, W]; None leaves N, H or W open.
+        output_op: "argmax" (int32 labels [N, H, W]), "softmax" (float32 [N, num_classes, H, W]) or "none" (logits).
+        formats: "paddle", "onnx" or both.
+        dataset_type: The data set's type, which names classes and colours.
+
+    Returns:
+        What verification.json holds: an error for each engine and input, what was allowed, and versions.
+
+    Raises:
+        UserError: An argument is wrong, the model cannot be exported, or a graph does not compute what the model does.
+        OSError: The folder cannot be written.
+    """
+    if output_op not in OUTPUT_OPS:
+        raise unknown("output_op", output_op, OUTPUT_OPS)
+    for name in formats:
+        if name not in FORMATS:
+            raise unknown("format", name, FORMATS)
+    if not formats:
+        raise UserError(f"no format given; valid are {', '.join(FORMATS)}")
+    check_input_shape(input_shape)
+
+    with _evaluating(model), _scratch(pathlib.Path(save_dir)) as scratch:
+        cases = make_cases(model, input_shape)
+        errors = []
+        for op in dict.fromkeys(["none", output_op]):
+            files = _write_graphs(model, scratch, input_shape, op, formats)
+            errors += verify(scratch, files, op, cases)
+        report = {"input_shape": list(input_shape), "output_op": output_op, "opset": OPSET, "versions": versions(formats)}
+        report["comparisons"] = errors
+        (scratch / "verification.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        classes = cases[0].logits.shape[1]
+        save_deployment(
+            Deployment(
+                folder=scratch,
+                transforms=transforms,
+                input_shape=list(input_shape),
+                output_op=output_op,
+                output_dtype="int32" if output_op == "argmax" else "float32",
+                num_classes=classes,
+                dataset_type=dataset_type,
+                class_names=class_names(dataset_type, classes),
+                **files,
+            )
+        )
+        _publish(scratch, pathlib.Path(save_dir))
+    return report
+
+
+class _Exported(paddle.nn.Layer):
+    """A model's main logits with an output operation behind them."""
+
+    def __init__(self, model: paddle.nn.Layer, output_op: str) -> None:
+        super().__init__()
+        self.model = model
+        self.output_op = output_op
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        return _run(self.model, self.output_op, x)
+
+
+@paddle.jit.not_to_static
+def _run(model: paddle.nn.Layer, output_op: str, x: paddle.Tensor) -> paddle.Tensor:
+    """Traced as it runs: Paddle's rewriting of Python code, which this switches off, has no part in the graph."""
+    logits = model(x)[0]
+    if output_op == "argmax":
+        return paddle.argmax(logits, axis=1, dtype="int32")
+    return paddle.nn.functional.softmax(logits, axis=1) if output_op == "softmax" else logits
+
+
+def _write_graphs(
+    model: paddle.nn.Layer, folder: pathlib.Path, input_shape: Sequence[int | None], output_op: str, formats: Sequence[str]
+) -> dict[str, str]:
+    """Write the graphs into `folder` and give their names by deploy.yaml's keys."""
+    wrapper = _Exported(model, output_op)
+    wrapper.eval()
+    spec = paddle.static.InputSpec(list(input_shape), "float32", "x")
+    paddle.jit.save(paddle.jit.to_static(wrapper, input_spec=[spec], full_graph=True), str(folder / "model"))
+    graph, parameters, onnx_graph = (folder / f"model.{suffix}" for suffix in ("json", "pdiparams", "onnx"))
+    if not graph.is_file():
+        raise UserError("Paddle wrote no model.json; unset FLAGS_enable_pir_api, which switches its graph format off")
+    files = {}
+    if "onnx" in formats:
+        convert_to_onnx(graph, parameters, onnx_graph)
+        files["onnx"] = onnx_graph.name
+    if "paddle" in formats:
+        return {"model": graph.name, "params": parameters.name, **files}
+    graph.unlink()
+    parameters.unlink()
+    return files
+
+
+def convert_to_onnx(graph: pathlib.Path, parameters: pathlib.Path, target: pathlib.Path) -> None:
+    """Convert a Paddle graph with paddle2onnx.
+
+    Raises:
+        UserError: A package is missing, or paddle2onnx or the ONNX checker refuses the graph.
+    """
+    try:
+        import onnx
+        import paddle2onnx
+    except ImportError as error:
+        raise UserError(f"format onnx needs the packages onnx and paddle2onnx: {error}") from error
+    try:
+        # The default optimize_tool, "polygraphy", installs packages with pip while it runs; "none" writes the graph.
+        paddle2onnx.export(str(graph), str(parameters), str(target), opset_version=OPSET, optimize_tool="none")
+        converted = onnx.load(str(target))
+        _tidy(converted)
+        onnx.checker.check_model(converted, full_check=True)
+    except Exception as error:  # paddle2onnx logs what it met and goes on to an UnboundLocalError
+        raise UserError(f"paddle2onnx cannot convert the graph, see its log: {type(error).__name__}: {error}") from error
+    onnx.save(converted, str(target))
+
+
+def _tidy(model: Any) -> None:
+    """Name the open dimensions, and drop the constants that nothing reads, of which ONNX Runtime would warn."""
+    used = {name for node in model.graph.node for name in node.input} | {output.name for output in model.graph.output}
+    kept = [constant for constant in model.graph.initializer if constant.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    names = ("batch", "channels", "height", "width")
+    for value in [*model.graph.input, *model.graph.output]:
+        dims = value.type.tensor_type.shape.dim
+        for dim, name in zip(dims, names if len(dims) == 4 else ("batch", "height", "width"), strict=True):
+            if dim.dim_param:
+                dim.dim_param = name
+
+
+@contextlib.contextmanager
+def _evaluating(model: paddle.nn.Layer) -> Iterator[None]:
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        if training:
+            model.train()
+
+
+@contextlib.contextmanager
+def _scratch(save_dir: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder beside `save_dir`, on the same file system, that is gone afterwards."""
+    scratch = save_dir.absolute().with_name(f".{save_dir.absolute().name}.{os.getpid()}.part")
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _publish(scratch: pathlib.Path, save_dir: pathlib.Path) -> None:
+    """Move a complete export to its place and remove what an earlier one had beyond it."""
+    if not save_dir.exists():
+        os.rename(scratch, save_dir)
+        return
+    fresh = [name for name in _FILES if (scratch / name).is_file()]
+    for name in fresh:
+        os.replace(scratch / name, save_dir / name)
+    for name in set(_FILES) - set(fresh):
+        (save_dir / name).unlink(missing_ok=True)

@@ -1,0 +1,133 @@
+"""deploy.yaml: what an export says about itself. PaddleSeg's keys, plus `onnx` and the classes."""
+
+import os
+import pathlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from paddle_rt.errors import UserError, unknown
+from paddle_rt.files import whole_file
+
+FILE = "deploy.yaml"
+OUTPUT_OPS = ("argmax", "softmax", "none")
+_REQUIRED = ("transforms", "input_shape", "output_op")
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """The contents of a deploy.yaml.
+
+    Args:
+        folder: Where the file lies; the graphs' names are relative to it.
+        model, params: Paddle's graph and parameters, both or neither.
+        onnx: The ONNX graph.
+        transforms: The validation transforms of the training config.
+        input_shape: [N, C, H, W]; None for what the graph leaves open.
+        output_op: "argmax" (labels), "softmax" (probabilities) or "none" (logits).
+        output_dtype: Of the graph's output.
+        num_classes: Number of classes, where known.
+        dataset_type: The data set's type in the config, which names the colours.
+        class_names: One name for each class.
+    """
+
+    folder: pathlib.Path
+    transforms: list[dict[str, Any]]
+    input_shape: list[int | None]
+    output_op: str
+    output_dtype: str = ""
+    model: str | None = None
+    params: str | None = None
+    onnx: str | None = None
+    num_classes: int | None = None
+    dataset_type: str | None = None
+    class_names: list[str] = field(default_factory=list)
+
+
+# In this order the file is written: whatever end is cut off, something that is required is missing.
+_KEYS = ("model", "params", "onnx", "transforms", "input_shape", "output_op", "output_dtype", "num_classes",
+         "dataset_type", "class_names")  # fmt: skip
+
+
+def save_deployment(deployment: Deployment) -> None:
+    """Write deploy.yaml into the deployment's folder; empty entries are left out."""
+    values = {key: getattr(deployment, key) for key in _KEYS if getattr(deployment, key)}
+    with whole_file(deployment.folder / FILE) as part:
+        part.write_text(yaml.safe_dump({"Deploy": values}, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def load_deployment(path: str | os.PathLike) -> Deployment:
+    """Read and check a deploy.yaml.
+
+    Args:
+        path: The file, or the folder that holds it.
+
+    Raises:
+        UserError: It is missing, damaged or incomplete, or names files that are not there.
+    """
+    file = pathlib.Path(path)
+    file = file / FILE if file.is_dir() else file
+    if not file.is_file():
+        raise UserError(f"no {FILE} at {file}; expected what tools/export.py wrote")
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is damaged: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("Deploy"), dict):
+        raise UserError(f"{file} must hold a mapping under the key 'Deploy'; is it a whole {FILE}?")
+    values = content["Deploy"]
+    try:
+        _check(values)
+        deployment = Deployment(folder=file.parent, **values)
+        _check_files(deployment)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+    return deployment
+
+
+def _check(values: dict[str, Any]) -> None:
+    for key in values:
+        if key not in _KEYS:
+            raise unknown("key", key, _KEYS)
+    for key in _REQUIRED:
+        if key not in values:
+            raise UserError(f"key {key!r} is missing; the file is not whole")
+    if values["output_op"] not in OUTPUT_OPS:
+        raise unknown("output_op", values["output_op"], OUTPUT_OPS)
+    if not isinstance(values["transforms"], list):
+        raise UserError(f"transforms must be a list, got {values['transforms']!r}")
+    check_input_shape(values["input_shape"])
+    for key in ("model", "params", "onnx", "dataset_type", "output_dtype"):
+        if not isinstance(values.get(key, ""), str):
+            raise UserError(f"{key} must be a name, got {values[key]!r}")
+    names, number = values.get("class_names", []), values.get("num_classes")
+    if not isinstance(names, list) or len(names) != (number or 0):
+        raise UserError(f"class_names must be a list of num_classes = {number} names; the file is not whole")
+
+
+def check_input_shape(shape: Any) -> None:
+    """Raise a UserError unless `shape` is [N, C, H, W] with a number for C and numbers or None for the rest."""
+
+    def fits(length: Any) -> bool:
+        return isinstance(length, int) and not isinstance(length, bool) and length >= 1
+
+    if (
+        not isinstance(shape, list | tuple)
+        or len(shape) != 4
+        or not fits(shape[1])
+        or not all(length is None or fits(length) for length in shape)
+    ):
+        raise UserError(
+            "input_shape must be [N, C, H, W], whole numbers of at least 1, with None for what stays open in N, H and "
+            f"W, got {shape!r}"
+        )
+
+
+def _check_files(deployment: Deployment) -> None:
+    if bool(deployment.model) != bool(deployment.params) or not (deployment.model or deployment.onnx):
+        raise UserError("it must name model and params, or onnx, or all three")
+    for name in (deployment.model, deployment.params, deployment.onnx):
+        if name and not (deployment.folder / name).is_file():
+            others = ", ".join(sorted(p.name for p in deployment.folder.iterdir() if p.is_file()))
+            raise UserError(f"no file {name} beside it; there are {others}")

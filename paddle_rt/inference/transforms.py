@@ -1,0 +1,189 @@
+"""Image transforms of deploy.yaml in NumPy and OpenCV, and the way back from the network's size to the image's.
+
+The names, arguments and numbers are those of PaddleSeg's transforms. Sizes in arguments are (width, height) as there.
+
+Source: paddleseg/transforms/transforms.py.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from paddle_rt.errors import UserError, unknown
+from paddle_rt.registry import check_arguments
+
+_INTERPOLATIONS = {
+    "NEAREST": cv2.INTER_NEAREST,
+    "LINEAR": cv2.INTER_LINEAR,
+    "CUBIC": cv2.INTER_CUBIC,
+    "AREA": cv2.INTER_AREA,
+    "LANCZOS4": cv2.INTER_LANCZOS4,
+}
+Size = Sequence[int]
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Resize to target_size, or to the largest size of the same proportions within it; then up to size_divisor."""
+
+    target_size: Size = (512, 512)
+    keep_ratio: bool = False
+    size_divisor: int | None = None
+    interp: str = "LINEAR"
+
+    def __post_init__(self) -> None:
+        _check_size("Resize", self.target_size)
+        if self.interp not in _INTERPOLATIONS:
+            raise unknown("interp of Resize", self.interp, _INTERPOLATIONS)
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        size = self.target_size
+        if self.keep_ratio:
+            now = (image.shape[1], image.shape[0])
+            scale = min(max(size) / max(now), min(size) / min(now))
+            size = [max(round(length * scale), 1) for length in now]
+        if self.size_divisor:
+            size = [math.ceil(length / self.size_divisor) * self.size_divisor for length in size]
+        return cv2.resize(image, tuple(size), interpolation=_INTERPOLATIONS[self.interp])
+
+
+@dataclass(frozen=True)
+class ResizeByLong:
+    """Resize so that the longer side becomes long_size."""
+
+    long_size: int
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        return _scale(image, self.long_size / max(image.shape[:2]))
+
+
+@dataclass(frozen=True)
+class ResizeByShort:
+    """Resize so that the shorter side becomes short_size, or less where the longer one would exceed max_size."""
+
+    short_size: int
+    max_size: float = 1e10
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        short, long = sorted(image.shape[:2])
+        fits = self.short_size / short * long <= self.max_size
+        return _scale(image, (self.short_size if fits else int(self.max_size / long * short)) / short)
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Fill up to target_size at the right and at the bottom."""
+
+    target_size: Size
+    im_padding_value: float = 127.5
+    label_padding_value: int = 255
+
+    def __post_init__(self) -> None:
+        _check_size("Padding", self.target_size)
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        (height, width), (target_width, target_height) = image.shape[:2], self.target_size
+        if height > target_height or width > target_width:
+            raise UserError(f"Padding to {target_width}x{target_height}: the image is {width}x{height}, which is larger")
+        margins = (0, target_height - height, 0, target_width - width)
+        return cv2.copyMakeBorder(image, *margins, cv2.BORDER_CONSTANT, value=(self.im_padding_value,) * 3)
+
+
+@dataclass(frozen=True)
+class Normalize:
+    """Divide by 255, subtract the mean and divide by the standard deviation of each channel."""
+
+    mean: Sequence[float] = (0.5,)
+    std: Sequence[float] = (0.5,)
+
+    def __post_init__(self) -> None:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if not isinstance(values, list | tuple) or len(values) not in (1, 3):
+                raise UserError(f"{name} of Normalize must be a list of 1 or 3 numbers, got {values!r}")
+        if 0 in self.std:
+            raise UserError(f"std of Normalize must not hold 0, got {list(self.std)}")
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        image = image / np.float32(255)
+        image -= np.array(self.mean)  # in double precision, rounded to single, as PaddleSeg does
+        image /= np.array(self.std)
+        return image
+
+
+_TRANSFORMS = {cls.__name__: cls for cls in (Resize, ResizeByLong, ResizeByShort, Padding, Normalize)}
+
+
+class Preprocess:
+    """The transforms of a deploy.yaml in their order.
+
+    Args:
+        described: Mappings with `type` and arguments.
+        network_size: (height, width) that the graph demands; None where it leaves one open. An image that the
+            transforms give another size is resized to it.
+
+    Raises:
+        UserError: A transform or an argument is unknown or does not work.
+    """
+
+    def __init__(self, described: Sequence[dict[str, Any]], network_size: Sequence[int | None] = (None, None)) -> None:
+        self.steps = [_build(item) for item in described]
+        self.network_size = network_size
+
+    def __call__(self, frame: np.ndarray) -> tuple[np.ndarray, list[tuple[str, int, int]]]:
+        """Prepare one image.
+
+        Returns:
+            The network's input; and for `restore` what was done to the size: ("resize" or "padding", height, width).
+
+        Shape: uint8 BGR [H, W, 3] to float32 RGB [3, h, w].
+        """
+        image = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.float32)
+        trail = []
+        for step in self.steps:
+            before = image.shape[:2]
+            image = step(image)
+            if image.shape[:2] != before:
+                trail.append(("padding" if isinstance(step, Padding) else "resize", *before))
+        height, width = (fixed or now for fixed, now in zip(self.network_size, image.shape[:2], strict=True))
+        if image.shape[:2] != (height, width):
+            trail.append(("resize", *image.shape[:2]))
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        return np.ascontiguousarray(image.transpose(2, 0, 1)), trail
+
+
+def restore(plane: np.ndarray, trail: Sequence[tuple[str, int, int]], interpolation: int) -> np.ndarray:
+    """Bring one plane of the network's output [h, w] back to the image's size by undoing the last step first."""
+    for kind, height, width in reversed(trail):
+        if kind == "padding":
+            plane = plane[:height, :width]
+        else:
+            plane = cv2.resize(plane, (width, height), interpolation=interpolation)
+    return plane
+
+
+def _build(item: Any) -> Any:
+    if not isinstance(item, dict) or "type" not in item:
+        raise UserError(f"a transform is a mapping with a 'type', got {item!r}")
+    name = item["type"]
+    if name not in _TRANSFORMS:
+        raise unknown("transform", name, _TRANSFORMS)
+    arguments = {key: value for key, value in item.items() if key != "type"}
+    check_arguments(_TRANSFORMS[name], arguments)
+    try:
+        return _TRANSFORMS[name](**arguments)
+    except TypeError as error:
+        raise UserError(f"transform {name}: {error}") from error
+
+
+def _scale(image: np.ndarray, scale: float) -> np.ndarray:
+    height, width = (max(round(length * scale), 1) for length in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _check_size(name: str, size: Any) -> None:
+    if not isinstance(size, list | tuple) or len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
+        raise UserError(f"target_size of {name} must be [width, height], two whole numbers, got {size!r}")

@@ -1,0 +1,146 @@
+"""Run exported graphs in their engines and compare them with the model that they were made from."""
+
+import pathlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import paddle
+
+from paddle_rt.errors import UserError
+from paddle_rt.inference.backends import Engine, OnnxRuntime, PaddleInference
+
+TOLERANCE = 1e-4  # of ||graph - model|| / ||model||; measured is about 1e-6
+# Where the model itself multiplies rounding, its own answer to a change of the input's last bit is the yardstick.
+ROUNDING_FACTOR = 10
+LARGEST_TOLERANCE = 1e-2
+# Sizes for what the graph leaves open: odd, not a multiple of anything in the network, and wider than high.
+_OPEN_SIZES = ((1, 417, 545), (2, 256, 352))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input, the model's logits for it, and the error that is allowed."""
+
+    images: np.ndarray
+    logits: np.ndarray
+    tolerance: float
+
+
+def make_cases(model: paddle.nn.Layer, input_shape: Sequence[int | None]) -> list[Case]:
+    """Run the model, in evaluation mode, on two inputs that fit the shape: noise, and something smooth like a picture.
+
+    Raises:
+        UserError: The model's output is not finite, or rounding alone changes it too much to compare anything.
+    """
+    rng = np.random.default_rng(0)
+    batch, channels, height, width = input_shape
+    cases = []
+    for position, (n, h, w) in enumerate(_OPEN_SIZES):
+        images = rng.standard_normal((batch or n, channels, height or h, width or w)).astype(np.float32)
+        if position == 0:
+            images = np.stack([_smooth(image) for image in images])
+        logits = run_model(model, images)
+        if not np.isfinite(logits).all():
+            raise UserError("the model's logits are not finite numbers; are the weights those of a run that diverged?")
+        nudged = np.nextafter(images, np.where(rng.random(images.shape) < 0.5, -np.inf, np.inf).astype(np.float32))
+        rounding = relative_error(run_model(model, nudged), logits)
+        if rounding > LARGEST_TOLERANCE:
+            raise UserError(f"rounding of the input changes the model's logits by {rounding:.1e}: no graph can be compared")
+        cases.append(Case(images, logits, min(max(TOLERANCE, ROUNDING_FACTOR * rounding), LARGEST_TOLERANCE)))
+    return cases
+
+
+def run_model(model: paddle.nn.Layer, images: np.ndarray) -> np.ndarray:
+    """Logits of the main head in eager mode. Shape: [B, C, H, W] to [B, num_classes, H, W]."""
+    with paddle.no_grad():
+        return model(paddle.to_tensor(images))[0].numpy()
+
+
+def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
+    """||got - expected|| / ||expected||, in double precision; 0 where both are all zero."""
+    difference = np.linalg.norm(got.astype(np.float64).ravel() - expected.astype(np.float64).ravel())
+    return float(difference / max(np.linalg.norm(expected.astype(np.float64).ravel()), np.finfo(np.float32).tiny))
+
+
+def verify(folder: pathlib.Path, files: dict[str, str], output_op: str, cases: Sequence[Case]) -> list[dict]:
+    """Compare every graph in `folder` with the model.
+
+    Args:
+        folder: Where the graphs lie.
+        files: Their names by `model`, `params` and `onnx`.
+        output_op: What the graphs compute.
+        cases: Inputs and the model's logits.
+
+    Returns:
+        A row for every engine and input with its error and what was allowed.
+
+    Raises:
+        UserError: A graph does not run, or its numbers are not the model's.
+    """
+    rows = []
+    for name, engine in _engines(folder, files):
+        for case in cases:
+            try:
+                output = engine.run(case.images)
+            except Exception as error:  # each engine has exceptions of its own
+                raise UserError(f"{name} cannot run the exported graph on {list(case.images.shape)}: {error}") from error
+            row = {"engine": name, "output_op": output_op, "input": list(case.images.shape), **_compare(output, output_op, case)}
+            if not row.pop("passed"):
+                raise UserError(f"the exported graph does not compute what the model does; nothing was written: {row}")
+            rows.append(row)
+    return rows
+
+
+def _engines(folder: pathlib.Path, files: dict[str, str]) -> Iterator[tuple[str, Engine]]:
+    if "model" in files:
+        graph, parameters = folder / files["model"], folder / files["params"]
+        yield "Paddle Inference, plain", PaddleInference(graph, parameters, onednn=False)
+        yield "Paddle Inference, oneDNN", PaddleInference(graph, parameters)
+    if "onnx" in files:
+        yield "ONNX Runtime", OnnxRuntime(folder / files["onnx"])
+
+
+def _compare(output: np.ndarray, output_op: str, case: Case) -> dict:
+    """Judge one output. Labels may differ only where the model's two logits are nearer than rounding."""
+    expected = case.logits
+    if output_op == "softmax":
+        expected = np.exp(expected - expected.max(axis=1, keepdims=True))
+        expected /= expected.sum(axis=1, keepdims=True)
+    shape = expected.shape if output_op != "argmax" else (expected.shape[0], *expected.shape[2:])
+    if output.shape != shape:
+        return {"output": list(output.shape), "expected": list(shape), "passed": False}
+    if output_op != "argmax":
+        error = relative_error(output, expected)
+        return {"relative_error": error, "tolerance": case.tolerance, "passed": bool(error <= case.tolerance)}
+    labels = expected.argmax(axis=1)
+    valid = bool(((output >= 0) & (output < expected.shape[1])).all())
+    chosen = np.take_along_axis(expected, np.clip(output, 0, expected.shape[1] - 1)[:, np.newaxis].astype(np.int64), axis=1)
+    gap = float((expected.max(axis=1) - chosen[:, 0]).max())
+    allowed = case.tolerance * float(np.abs(expected).max())
+    return {
+        "different_labels": int((output != labels).sum()),
+        "labels": labels.size,
+        "largest_logit_gap": gap,
+        "tolerance": allowed,
+        "passed": valid and gap <= allowed,
+    }
+
+
+def _smooth(image: np.ndarray) -> np.ndarray:
+    """Turn noise [C, H, W] into something like a normalised picture: soft shapes with little grain."""
+    height, width = image.shape[1:]
+    coarse = [cv2.resize(plane[: height // 16 + 2, : width // 16 + 2], (width, height)) for plane in image]
+    return np.stack(coarse) * 1.5 + 0.05 * image
+
+
+def versions(formats: Sequence[str]) -> dict[str, str]:
+    """Versions of the packages that made and checked the graphs."""
+    found = {"paddle": paddle.__version__}
+    if "onnx" in formats:
+        import onnxruntime
+        import paddle2onnx
+
+        found.update(paddle2onnx=paddle2onnx.__version__, onnxruntime=onnxruntime.__version__)
+    return found

@@ -1,0 +1,207 @@
+"""RTFormer against PaddleSeg's, and what ours does differently."""
+
+import itertools
+
+import numpy as np
+import paddle
+import pytest
+from paddleseg.models.rtformer import RTFormer as PaddleSegRTFormer
+
+import paddle_rt
+from paddle_rt.checkpoint import load
+from paddle_rt.errors import UserError
+from paddle_rt.models.layers import MENDED_BN_MOMENTUM, AdaptiveMaxPool2D, DropPath
+from paddle_rt.models.rtformer import VARIANTS, RTFormer
+from tests.conftest import TINY, randomize, relative_error
+
+SMALL = dict(num_classes=5, base_channels=16, head_channels=16, spp_channels=16, drop_path_rate=0.0)
+CASES = [  # cross_size, num_heads, in_channels, size, batch
+    (12, 8, 3, (97, 131), 2),
+    (8, 4, 3, (64, 128), 1),
+    (12, 2, 1, (96, 96), 2),
+    (8, 8, 4, (75, 50), 1),
+]
+
+
+@pytest.fixture
+def float64():
+    paddle.set_default_dtype("float64")
+    yield
+    paddle.set_default_dtype("float32")
+
+
+def pair(**arguments):
+    theirs, ours = PaddleSegRTFormer(**SMALL, **arguments), RTFormer(**SMALL, **arguments)
+    randomize(theirs)
+    load(ours, {name: value.numpy() for name, value in theirs.state_dict().items()})
+    return theirs, ours
+
+
+def run(model, images: np.ndarray, mode: str) -> tuple[list[np.ndarray], dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Outputs, gradients of a fixed linear function of them, and the BatchNorm statistics afterwards."""
+    getattr(model, mode)()
+    outputs = model(paddle.to_tensor(images))
+    weight = np.random.default_rng(2).standard_normal(outputs[0].shape).astype(images.dtype)
+    sum((output * paddle.to_tensor(weight)).sum() for output in outputs).backward()
+    gradients = {name: p.grad.numpy() for name, p in model.named_parameters() if p.grad is not None}
+    statistics = {n: v.numpy() for n, v in model.state_dict().items() if n.endswith(("_mean", "_variance"))}
+    return [output.numpy() for output in outputs], gradients, statistics
+
+
+def worst(ours: dict, theirs: dict) -> tuple[float, str]:
+    """Largest error of an entry relative to its own norm, or to a millionth of all where its true value is zero."""
+    assert list(ours) == list(theirs)
+    scale = np.sqrt(sum(np.linalg.norm(value) ** 2 for value in theirs.values()))
+    errors = {
+        name: np.linalg.norm(ours[name] - value) / max(np.linalg.norm(value), 1e-6 * scale)
+        for name, value in theirs.items()
+    }
+    return max((error, name) for name, error in errors.items())
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("injection", itertools.product([True, False], repeat=2), ids=str)
+def test_numbers_are_paddlesegs_in_double_precision(injection, case, mode, float64, rng):
+    """In float64, where rounding hides nothing: outputs, every gradient and every statistic agree."""
+    cross_size, num_heads, in_channels, size, batch = case
+    theirs, ours = pair(
+        use_injection=list(injection), cross_size=cross_size, num_heads=num_heads, in_channels=in_channels
+    )
+    images = rng.standard_normal([batch, in_channels, *size])
+    reference, result = run(theirs, images, mode), run(ours, images, mode)
+    assert len(result[0]) == len(reference[0]) == (2 if mode == "train" else 1)
+    output_error = max(map(relative_error, result[0], reference[0]))
+    gradient_error, name = worst(result[1], reference[1])
+    statistics_error, _ = worst(result[2], reference[2])
+    print(f"outputs {output_error:.1e}, gradients {gradient_error:.1e} ({name}), statistics {statistics_error:.1e}")
+    assert output_error < 1e-12, f"outputs: relative error {output_error:.1e}"
+    assert gradient_error < 1e-6, f"gradient of {name}: relative error {gradient_error:.1e}"
+    assert statistics_error < 1e-12, f"statistics: relative error {statistics_error:.1e}"
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_numbers_are_paddlesegs_to_float32_rounding(case, mode, rng):
+    """Outputs to 1e-5. Gradients to 1e-5, or else as near to the truth (PaddleSeg's model in float64) as PaddleSeg's own
+    float32 gradients are: a ReLU whose input rounds to the other side of zero changes a gradient by far more."""
+    cross_size, num_heads, in_channels, size, batch = case
+    arguments = dict(cross_size=cross_size, num_heads=num_heads, in_channels=in_channels)
+    images = rng.standard_normal([batch, in_channels, *size])
+    paddle.set_default_dtype("float64")
+    try:
+        exact = run(pair(**arguments)[0], images, mode)
+    finally:
+        paddle.set_default_dtype("float32")
+    reference, result = (run(model, images.astype("float32"), mode) for model in pair(**arguments))
+    output_error = max(map(relative_error, result[0], reference[0]))
+    truth, theirs, ours = (np.concatenate([g.ravel() for g in r[1].values()]) for r in (exact, reference, result))
+    gradient_error, own, paddlesegs = relative_error(ours, theirs), relative_error(ours, truth), relative_error(theirs, truth)
+    print(f"outputs {output_error:.1e}; gradients {gradient_error:.1e}, to the truth {own:.1e}, PaddleSeg's {paddlesegs:.1e}")
+    assert output_error < 1e-5, f"outputs: relative error {output_error:.1e}"
+    assert gradient_error < 1e-5 or own < 2 * paddlesegs, (
+        f"gradients: {gradient_error:.1e} from PaddleSeg's, {own:.1e} from the truth, PaddleSeg's {paddlesegs:.1e}"
+    )
+
+
+@pytest.mark.parametrize("name", sorted(VARIANTS))
+def test_names_shapes_order_and_learning_rates_are_paddlesegs(name):
+    theirs = PaddleSegRTFormer(num_classes=19, **{k: list(v) if isinstance(v, tuple) else v for k, v in VARIANTS[name].items()})
+    ours = paddle_rt.create_model(name)
+
+    def shapes(model):
+        return [(key, list(value.shape)) for key, value in model.state_dict().items()]
+
+    def rates(model):
+        return {key: value.optimize_attr["learning_rate"] for key, value in model.named_parameters()}
+
+    assert shapes(ours) == shapes(theirs)
+    assert rates(ours) == rates(theirs)
+
+
+def test_weights_start_with_paddlesegs_spread():
+    theirs, ours = PaddleSegRTFormer(num_classes=19), RTFormer(num_classes=19)
+    for (name, a), (_, b) in zip(ours.state_dict().items(), theirs.state_dict().items(), strict=True):
+        if a.size >= 10000:
+            ratio = float(a.std() / b.std())
+            assert 0.9 < ratio < 1.1, f"{name}: standard deviation is {ratio:.2f} of PaddleSeg's"
+        elif a.ndim == 1:
+            assert np.array_equal(a.numpy(), b.numpy()), f"{name} starts with other numbers"
+
+
+@pytest.mark.parametrize("height, width", [(16, 32), (12, 24), (7, 50), (1, 1), (13, 25)])
+@pytest.mark.parametrize("windows", [12, 8])
+def test_adaptive_pooling_of_an_inference_graph_is_paddles(height, width, windows, rng, tmp_path):
+    x = paddle.to_tensor(rng.standard_normal([2, 3, height, width]).astype("float32"))
+    layer = AdaptiveMaxPool2D(windows)
+    layer.eval()
+    reference = layer(x).numpy()
+    for shape in ([2, 3, height, width], [None, 3, None, None]):
+        spec = [paddle.static.InputSpec(shape, "float32")]
+        graph = paddle.jit.to_static(AdaptiveMaxPool2D(windows), input_spec=spec, full_graph=True)
+        graph.eval()
+        result = graph(x).numpy()
+        assert np.array_equal(result, reference), f"{shape}: largest difference {np.abs(result - reference).max()}"
+
+
+@pytest.mark.parametrize("momentum, mean", [(0.1, 9.0), (MENDED_BN_MOMENTUM, 1.0)])
+def test_batch_norm_momentum_is_the_releases_unless_asked(momentum, mean):
+    """One batch of mean 10 moves a running mean of 0 to 9 with the release's number, to 1 with the mended one."""
+    model = RTFormer(5, **TINY) if momentum == 0.1 else RTFormer(5, **TINY, bn_momentum=momentum)
+    norms = [layer for layer in model.sublayers() if isinstance(layer, paddle.nn.BatchNorm2D)]
+    for norm in norms:
+        norm(paddle.full([2, norm._mean.shape[0], 4, 4], 10.0))
+        assert np.allclose(norm._mean.numpy(), mean), f"running mean {norm._mean.numpy()[0]}"
+
+
+def test_drop_path_drops_what_paddleseg_drops():
+    from paddleseg.models.backbones.transformer_utils import DropPath as PaddleSegDropPath
+
+    x = paddle.rand([64, 2, 3, 3])
+    results = []
+    for layer in (DropPath(0.3), PaddleSegDropPath(0.3)):
+        paddle.seed(5)
+        results.append(layer(x).numpy())
+    assert 0 < (results[0] == 0).mean() < 1
+    assert np.array_equal(results[0] == 0, results[1] == 0)
+    error = relative_error(*results)
+    assert error < 1e-7, f"relative error {error:.1e}"
+
+
+def test_drop_path_changes_training_only():
+    model = RTFormer(5, **TINY, drop_path_rate=0.5)
+    x = paddle.rand([2, 3, 64, 64])
+    assert not np.array_equal(model(x)[0].numpy(), model(x)[0].numpy())
+    model.eval()
+    assert np.array_equal(model(x)[0].numpy(), model(x)[0].numpy())
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(use_injection=[True]), "use_injection must be two booleans"),
+        (dict(layer_nums=[2, 2]), "layer_nums must be"),
+        (dict(num_heads=7), "num_heads must divide"),
+        (dict(cross_size=0), "cross_size must be at least 1"),
+        (dict(num_classes=0), "num_classes must be at least 1"),
+        (dict(drop_path_rate=1.0), "drop_path_rate must be"),
+    ],
+)
+def test_arguments_that_cannot_work_are_refused(arguments, message):
+    with pytest.raises(UserError, match=message):
+        paddle_rt.create_model("rtformer_slim", **arguments)
+
+
+def test_weights_of_another_task_start_the_trunk(tmp_path):
+    """Pretrained weights bring the trunk; a head for other classes stays as it was drawn."""
+    source, target = RTFormer(5, **TINY), RTFormer(7, **TINY)
+    state = {k: v.numpy() for k, v in source.state_dict().items()}
+    paddle.save({**state, "classifier.weight": np.zeros([3], "float32")}, str(tmp_path / "w.pdparams"))
+    head = target.seghead.conv2.weight.numpy()
+    target = RTFormer(7, **TINY, pretrained=str(tmp_path / "w.pdparams"))
+    assert np.array_equal(target.layer5.attn_l.k.numpy(), source.layer5.attn_l.k.numpy())
+    assert list(target.seghead.conv2.weight.shape) == list(head.shape)
+    del state["layer4.attn_l.k"]
+    paddle.save(state, str(tmp_path / "w.pdparams"))
+    with pytest.raises(UserError, match="layer4.attn_l.k"):
+        RTFormer(7, **TINY, pretrained=str(tmp_path / "w.pdparams"))

@@ -1,0 +1,66 @@
+"""Export a trained model, checked against it: python tools/export.py -c CONFIG --model_path output/best_model"""
+
+import argparse
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from paddle_rt.engine.arguments import new_parser, positive  # noqa: E402
+from paddle_rt.errors import UserError, run_tool  # noqa: E402
+
+
+def main() -> None:
+    parser = new_parser(__doc__)
+    add = parser.add_argument
+    add("--model_path", help=".pdparams file, or a folder that holds model.pdparams")
+    add("--random_weights", action="store_true", help="export an untrained model instead, to measure its speed")
+    add("--save_dir", default="./output/inference_model", help="folder for the graphs, deploy.yaml and verification.json")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--input_size", nargs=2, type=positive, metavar=("H", "W"), help="one image of this size")
+    size.add_argument("--input_shape", nargs=4, type=_length, metavar=("N", "C", "H", "W"),
+        help="None or -1 leaves N, H or W open; without either flag all three are open")  # fmt: skip
+    add("--output_op", default="argmax", help="argmax (labels), softmax (probabilities) or none (logits)")
+    add("--formats", nargs="+", default=["paddle", "onnx"], help="paddle, onnx or both")
+    parser.set_defaults(device="cpu")
+    arguments = parser.parse_args()
+
+    from paddle_rt.engine.config import SegBuilder, build, load_config, trained_model
+    from paddle_rt.engine.train import set_up
+    from paddle_rt.export import export
+
+    if bool(arguments.model_path) == arguments.random_weights:
+        raise UserError("give the trained weights with --model_path, or ask for an untrained model with --random_weights")
+    config = load_config(arguments.config, arguments.opts)
+    if "transforms" not in config.val_dataset_cfg:
+        raise UserError(f"{arguments.config} has no val_dataset with transforms, which deploy.yaml must hold")
+    set_up(arguments.device)
+    if arguments.random_weights:
+        print("warning: these weights are random, the export is good for measuring speed only", file=sys.stderr)
+        config.dic["model"].pop("pretrained", None)
+        model = build(SegBuilder(config), "model")
+    else:
+        model = trained_model(config, arguments.model_path)
+    shape = _input_shape(arguments, config.model_cfg.get("in_channels", 3))
+    dataset = config.val_dataset_cfg
+    report = export(model, arguments.save_dir, dataset["transforms"], shape, arguments.output_op, arguments.formats, dataset["type"])
+    for row in report["comparisons"]:
+        print(", ".join(f"{key} {value:.2g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()))
+    print(f"exported {shape} to {arguments.save_dir}")
+
+
+def _input_shape(arguments: argparse.Namespace, channels: int) -> list[int | None]:
+    if arguments.input_size:
+        return [1, channels, *arguments.input_size]
+    if arguments.input_shape is None:
+        return [None, channels, None, None]
+    if arguments.input_shape[1] != channels:
+        raise UserError(f"--input_shape has {arguments.input_shape[1]} channels, the model takes {channels}")
+    return arguments.input_shape
+
+
+def _length(text: str) -> int | None:
+    return None if text in ("None", "-1") else positive(text)
+
+
+if __name__ == "__main__":
+    run_tool(main)
