@@ -101,7 +101,8 @@ def load(
         problems.append(f"{len(extra)} unknown ({_few(extra)}{f'; the first looks like {near}' if near else ''})")
     if problems:
         raise UserError(f"{where} does not fit {type(model).__name__}: {'; '.join(problems)}")
-    model.set_state_dict({name: state[name].astype(own[name].numpy().dtype) for name in own if name in matching})
+    for name in matching:
+        own[name].set_value(state[name].astype(own[name].numpy().dtype))
 
 
 def load_pretrained(model, source: str, new_head: Iterable[str], optional: Iterable[str] = ()) -> None:

@@ -13,7 +13,7 @@ import paddle
 from paddle_rt.data.classes import class_names
 from paddle_rt.errors import UserError, unknown
 from paddle_rt.inference.deployment import OUTPUT_OPS, Deployment, check_input_shape, save_deployment
-from paddle_rt.verify import make_cases, verify, versions
+from paddle_rt.verify import brief, make_cases, verify, versions
 
 FORMATS = ("paddle", "onnx")
 OPSET = 17
@@ -66,8 +66,8 @@ def export(
         for op in dict.fromkeys(["none", output_op]):
             files = _write_graphs(model, scratch, input_shape, op, formats)
             errors += verify(scratch, files, op, cases)
-        report = {"input_shape": list(input_shape), "output_op": output_op, "opset": OPSET, "versions": versions(formats)}
-        report["comparisons"] = errors
+        report = {"input_shape": list(input_shape), "output_op": output_op, "opset": OPSET}
+        report.update(versions=versions(formats), comparisons=errors)
         (scratch / "verification.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         classes = cases[0].logits.shape[1]
         save_deployment(
@@ -109,13 +109,20 @@ def _run(model: paddle.nn.Layer, output_op: str, x: paddle.Tensor) -> paddle.Ten
 
 
 def _write_graphs(
-    model: paddle.nn.Layer, folder: pathlib.Path, input_shape: Sequence[int | None], output_op: str, formats: Sequence[str]
+    model: paddle.nn.Layer,
+    folder: pathlib.Path,
+    input_shape: Sequence[int | None],
+    output_op: str,
+    formats: Sequence[str],
 ) -> dict[str, str]:
     """Write the graphs into `folder` and give their names by deploy.yaml's keys."""
     wrapper = _Exported(model, output_op)
     wrapper.eval()
     spec = paddle.static.InputSpec(list(input_shape), "float32", "x")
-    paddle.jit.save(paddle.jit.to_static(wrapper, input_spec=[spec], full_graph=True), str(folder / "model"))
+    try:
+        paddle.jit.save(paddle.jit.to_static(wrapper, input_spec=[spec], full_graph=True), str(folder / "model"))
+    except (ValueError, RuntimeError, AssertionError, TypeError) as error:  # what Paddle's operators and tracer raise
+        raise UserError(f"Paddle cannot trace the model at {list(input_shape)}: {brief(error)}") from error
     graph, parameters, onnx_graph = (folder / f"model.{suffix}" for suffix in ("json", "pdiparams", "onnx"))
     if not graph.is_file():
         raise UserError("Paddle wrote no model.json; unset FLAGS_enable_pir_api, which switches its graph format off")
@@ -148,22 +155,47 @@ def convert_to_onnx(graph: pathlib.Path, parameters: pathlib.Path, target: pathl
         _tidy(converted)
         onnx.checker.check_model(converted, full_check=True)
     except Exception as error:  # paddle2onnx logs what it met and goes on to an UnboundLocalError
-        raise UserError(f"paddle2onnx cannot convert the graph, see its log: {type(error).__name__}: {error}") from error
+        raise UserError(f"paddle2onnx cannot convert the graph: {type(error).__name__}: {brief(error)}") from error
     onnx.save(converted, str(target))
 
 
 def _tidy(model: Any) -> None:
-    """Name the open dimensions, and drop the constants that nothing reads, of which ONNX Runtime would warn."""
-    used = {name for node in model.graph.node for name in node.input} | {output.name for output in model.graph.output}
-    kept = [constant for constant in model.graph.initializer if constant.name in used]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
-    names = ("batch", "channels", "height", "width")
-    for value in [*model.graph.input, *model.graph.output]:
+    """Make constants what parsers expect, initializers that a node reads directly, and name the open dimensions.
+
+    paddle2onnx writes each parameter as a Constant node with an Identity behind it, beside initializers that nothing
+    reads.
+    """
+    graph = model.graph
+    outputs = {output.name for output in graph.output}
+    constants, kept, source = list(graph.initializer), [], {}
+    for node in graph.node:
+        assert not any(attribute.HasField("g") for attribute in node.attribute), f"{node.name} holds a graph of its own"
+        for position, name in enumerate(node.input):
+            node.input[position] = source.get(name, name)
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            tensor = node.attribute[0].t
+            tensor.name = node.output[0]
+            constants.append(tensor)
+        elif node.op_type == "Identity" and node.output[0] not in outputs:
+            source[node.output[0]] = node.input[0]
+        else:
+            kept.append(node)
+    read = {name for node in kept for name in node.input} | outputs
+    _replace(graph.node, kept)
+    _replace(graph.initializer, [constant for constant in constants if constant.name in read])
+    for value in [*graph.input, *graph.output]:
         dims = value.type.tensor_type.shape.dim
-        for dim, name in zip(dims, names if len(dims) == 4 else ("batch", "height", "width"), strict=True):
+        names = ("batch", "channels", "height", "width") if len(dims) == 4 else ("batch", "height", "width")
+        for dim, name in zip(dims, names, strict=True):
             if dim.dim_param:
                 dim.dim_param = name
+
+
+def _replace(repeated: Any, items: list[Any]) -> None:
+    """Set a protobuf list; the items are copied first, since they may be parts of it."""
+    copies = [type(item).FromString(item.SerializeToString()) for item in items]
+    del repeated[:]
+    repeated.extend(copies)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from paddle_rt.inference.backends import Engine, OnnxRuntime, PaddleInference
 
 TOLERANCE = 1e-4  # of ||graph - model|| / ||model||; measured is about 1e-6
 # Where the model itself multiplies rounding, its own answer to a change of the input's last bit is the yardstick.
-ROUNDING_FACTOR = 10
+ROUNDING_FACTOR = 100  # one change of the last bits finds up to 44 times less than an engine does, measured
 LARGEST_TOLERANCE = 1e-2
 # Sizes for what the graph leaves open: odd, not a multiple of anything in the network, and wider than high.
 _OPEN_SIZES = ((1, 417, 545), (2, 256, 352))
@@ -47,15 +47,27 @@ def make_cases(model: paddle.nn.Layer, input_shape: Sequence[int | None]) -> lis
         nudged = np.nextafter(images, np.where(rng.random(images.shape) < 0.5, -np.inf, np.inf).astype(np.float32))
         rounding = relative_error(run_model(model, nudged), logits)
         if rounding > LARGEST_TOLERANCE:
-            raise UserError(f"rounding of the input changes the model's logits by {rounding:.1e}: no graph can be compared")
+            raise UserError(f"rounding of the input changes the logits by {rounding:.1e}: no graph can be compared")
         cases.append(Case(images, logits, min(max(TOLERANCE, ROUNDING_FACTOR * rounding), LARGEST_TOLERANCE)))
     return cases
 
 
 def run_model(model: paddle.nn.Layer, images: np.ndarray) -> np.ndarray:
-    """Logits of the main head in eager mode. Shape: [B, C, H, W] to [B, num_classes, H, W]."""
-    with paddle.no_grad():
-        return model(paddle.to_tensor(images))[0].numpy()
+    """Logits of the main head in eager mode. Shape: [B, C, H, W] to [B, num_classes, H, W].
+
+    Raises:
+        UserError: The model does not take images of this shape.
+    """
+    try:
+        with paddle.no_grad():
+            return model(paddle.to_tensor(images))[0].numpy()
+    except (ValueError, RuntimeError, AssertionError) as error:  # what Paddle's operators raise
+        raise UserError(f"the model cannot run on {list(images.shape)}: {brief(error)}") from error
+
+
+def brief(error: Exception) -> str:
+    """An engine's message without the hints and source lines that Paddle puts behind it, on one line."""
+    return " ".join(str(error).split("[Hint")[0].split())[:300]
 
 
 def relative_error(got: np.ndarray, expected: np.ndarray) -> float:
@@ -85,8 +97,9 @@ def verify(folder: pathlib.Path, files: dict[str, str], output_op: str, cases: S
             try:
                 output = engine.run(case.images)
             except Exception as error:  # each engine has exceptions of its own
-                raise UserError(f"{name} cannot run the exported graph on {list(case.images.shape)}: {error}") from error
-            row = {"engine": name, "output_op": output_op, "input": list(case.images.shape), **_compare(output, output_op, case)}
+                raise UserError(f"{name} cannot run the graph on {list(case.images.shape)}: {brief(error)}") from error
+            row = {"engine": name, "output_op": output_op, "input": list(case.images.shape)}
+            row.update(_compare(output, output_op, case))
             if not row.pop("passed"):
                 raise UserError(f"the exported graph does not compute what the model does; nothing was written: {row}")
             rows.append(row)
@@ -115,8 +128,9 @@ def _compare(output: np.ndarray, output_op: str, case: Case) -> dict:
         error = relative_error(output, expected)
         return {"relative_error": error, "tolerance": case.tolerance, "passed": bool(error <= case.tolerance)}
     labels = expected.argmax(axis=1)
-    valid = bool(((output >= 0) & (output < expected.shape[1])).all())
-    chosen = np.take_along_axis(expected, np.clip(output, 0, expected.shape[1] - 1)[:, np.newaxis].astype(np.int64), axis=1)
+    last = expected.shape[1] - 1
+    valid = bool(((output >= 0) & (output <= last)).all())
+    chosen = np.take_along_axis(expected, np.clip(output, 0, last)[:, np.newaxis].astype(np.int64), axis=1)
     gap = float((expected.max(axis=1) - chosen[:, 0]).max())
     allowed = case.tolerance * float(np.abs(expected).max())
     return {

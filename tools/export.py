@@ -14,7 +14,7 @@ def main() -> None:
     add = parser.add_argument
     add("--model_path", help=".pdparams file, or a folder that holds model.pdparams")
     add("--random_weights", action="store_true", help="export an untrained model instead, to measure its speed")
-    add("--save_dir", default="./output/inference_model", help="folder for the graphs, deploy.yaml and verification.json")
+    add("--save_dir", default="./output/inference_model", help="where graphs, deploy.yaml and verification.json go")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--input_size", nargs=2, type=positive, metavar=("H", "W"), help="one image of this size")
     size.add_argument("--input_shape", nargs=4, type=_length, metavar=("N", "C", "H", "W"),
@@ -29,7 +29,7 @@ def main() -> None:
     from paddle_rt.export import export
 
     if bool(arguments.model_path) == arguments.random_weights:
-        raise UserError("give the trained weights with --model_path, or ask for an untrained model with --random_weights")
+        raise UserError("give trained weights with --model_path, or ask for an untrained model with --random_weights")
     config = load_config(arguments.config, arguments.opts)
     if "transforms" not in config.val_dataset_cfg:
         raise UserError(f"{arguments.config} has no val_dataset with transforms, which deploy.yaml must hold")
@@ -42,9 +42,10 @@ def main() -> None:
         model = trained_model(config, arguments.model_path)
     shape = _input_shape(arguments, config.model_cfg.get("in_channels", 3))
     dataset = config.val_dataset_cfg
-    report = export(model, arguments.save_dir, dataset["transforms"], shape, arguments.output_op, arguments.formats, dataset["type"])
+    how = dict(input_shape=shape, output_op=arguments.output_op, formats=arguments.formats)
+    report = export(model, arguments.save_dir, dataset["transforms"], dataset_type=dataset["type"], **how)
     for row in report["comparisons"]:
-        print(", ".join(f"{key} {value:.2g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()))
+        print("; ".join(f"{key} {f'{value:.2g}' if isinstance(value, float) else value}" for key, value in row.items()))
     print(f"exported {shape} to {arguments.save_dir}")
 
 

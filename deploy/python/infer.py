@@ -34,7 +34,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--config", required=True, help="deploy.yaml of an export, or its folder")
-    add("--image_path", required=True, help="an image, a folder (searched to the bottom) or a text file that lists images")
+    add("--image_path", required=True, help="an image, a folder with all below it, or a text list of images")
     add("--backend", default="onnxruntime", help=f"{' or '.join(BACKENDS)} (default: onnxruntime)")
     add("--device", default="cpu", help=f"{' or '.join(DEVICES)} (default: cpu)")
     add("--precision", default="fp32", help=f"{' or '.join(PRECISIONS)} (default: fp32)")

@@ -7,7 +7,7 @@ render time. Everything is plain data, so that one scene can be drawn at any siz
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import cache, cached_property
+from functools import cache, cached_property, wraps
 from typing import Any
 
 import numpy as np
@@ -68,10 +68,10 @@ def stocked(number: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         def variant(which: int, *arguments: object) -> Any:
             return build(np.random.default_rng([kind, which]), *arguments)
 
+        @wraps(build)
         def draw(rng: np.random.Generator, *arguments: object) -> Any:
             return variant(int(rng.integers(number)), *arguments)
 
-        draw.__doc__, draw.__name__ = build.__doc__, build.__name__
         return draw
 
     return wrap

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from paddle_rt.data.street_mesh import BACKDROP, GROUND, MATERIALS, SKY, Packed, Thing, pack
+from paddle_rt.errors import UserError
 
 NEAR = 0.35  # metres: polygons are cut there
 CLEARANCE = 1.0  # metres: things that the camera would pass through are left out
@@ -72,7 +73,7 @@ class Scene:
 
     def bend(self, z: np.ndarray | float) -> np.ndarray | float:
         """Sideways shift of the road at z."""
-        return 0.5 * self.curve * z * abs(z) if np.isscalar(z) else 0.5 * self.curve * z * np.abs(z)
+        return 0.5 * self.curve * z * np.abs(z)
 
 
 @dataclass
@@ -114,7 +115,12 @@ def render(scene: Scene, height: int, width: int, time: float = 0.0) -> tuple[np
 
     Returns:
         Image, uint8 BGR [height, width, 3], and label, uint8 [height, width] with Cityscapes' train ids 0 to 18.
+
+    Raises:
+        UserError: A size below 1 or a time below 0.
     """
+    if height < 1 or width < 1 or time < 0:
+        raise UserError(f"cannot render {height}x{width} at {time} s: sizes must be 1 or more, the time 0 or more")
     view = _view(scene, height, width, time)
     offsets = _offsets(scene, view, time)
     points = _to_camera(scene, view, offsets)
@@ -326,7 +332,7 @@ def _table(scene: Scene, maps: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def _sky(scene: Scene, view: _View) -> np.ndarray:
-    """Gradient and drifting-free clouds, float32 [H, W, 3], worked out at a quarter of the size."""
+    """Gradient and clouds, float32 [H, W, 3], worked out at a quarter of the size."""
     weather = scene.weather
     rows, columns = -(-view.height // 4) + 1, -(-view.width // 4) + 1
     x = ((np.arange(columns) * 4 + 2 - view.width / 2) / view.focal)[None, :]

@@ -8,6 +8,8 @@ from paddle_rt.data.street_layout import END, START, Plan, Side, put_tree, ribbo
 from paddle_rt.data.street_mesh import GROUND, ROAD, SMOOTH, Mesh, around, bgr
 from paddle_rt.data.street_render import Camera
 
+ANGLE = np.pi / 32  # vehicles turn in steps, so that few turned meshes have to be kept
+
 
 def _free(plan: Plan, z: float, margin: float = 1.5) -> bool:
     """Whether z lies off the side streets."""
@@ -45,12 +47,12 @@ def put_furniture(plan: Plan, side: Side) -> None:
 def _vehicle(plan: Plan, kind: str, x: float, z: float, angle: float, vz: float = 0.0, vx: float = 0.0, y: float = 0.0
              ) -> float:
     """Put a vehicle on the road, with a rider if it is a two-wheeler that moves, and return its length."""
-    rng, angle = plan.rng, round(angle, 1)
+    rng, angle = plan.rng, round(angle / ANGLE) * ANGLE
     across = abs(np.sin(angle)) > 0.7
     if kind in ("bicycle", "motorcycle"):
         mesh, length, width, height = getattr(objects, kind)(rng).turned(angle), 1.8, 0.5, 1.6
         if vx or vz:
-            rider = objects.rider(rng, kind, bool(across)).turned(0.0 if np.sin(angle) >= 0 else 3.1416)
+            rider = objects.rider(rng, kind, bool(across)).turned(0.0 if np.sin(angle) > -0.7 else np.pi)
             plan.put("rider", rider, x, z, vx=vx, vz=vz, bias=-1.0)
     else:
         mesh, length, width, height = getattr(objects, kind)(rng)
@@ -84,9 +86,9 @@ def put_parked(plan: Plan, side: Side) -> None:
 def put_pedestrians(plan: Plan, side: Side) -> None:
     """People on the pavement, alone or in groups."""
     rng = plan.rng
-    mean = {"city": 6.0, "mixed": 3.5, "suburb": 2.0, "park": 2.5, "open": 0.7}[plan.style]
+    mean = {"city": 7.0, "mixed": 4.5, "suburb": 2.5, "park": 3.0, "open": 1.0}[plan.style]
     for _ in range(rng.poisson(mean)):
-        z, sideways = rng.uniform(5, 70), rng.random() < 0.3
+        z, sideways = 4 + 60 * rng.random() ** 1.6, rng.random() < 0.3
         x = side.road + side.verge + rng.uniform(0.2, max(0.3, side.pavement - 0.3))
         speed = 0.0 if rng.random() < 0.25 else rng.choice((-1, 1)) * rng.uniform(0.8, 1.7)
         for i in range(rng.integers(1, 4) if rng.random() < 0.3 else 1):
@@ -122,7 +124,7 @@ def put_traffic(plan: Plan, camera: Camera) -> None:
         while z < 180:
             if rng.random() < busy:
                 kind = str(rng.choice(("car", "truck", "bus", "motorcycle", "bicycle"),
-                                      p=(0.66, 0.12, 0.07, 0.07, 0.08)))
+                                      p=(0.58, 0.12, 0.07, 0.1, 0.13)))
                 kerb = plan.drive * plan.lane * (0.3 if ahead else -0.3)
                 shift = kerb if kind == "bicycle" else rng.normal(0, 0.15)
                 z += _vehicle(plan, kind, x + shift, z, 0.0 if ahead else np.pi, vz=float(speed))

@@ -48,10 +48,11 @@ def evaluate(
         for samples in loader:
             for group in _alike(samples):
                 with paddle.amp.auto_cast(**amp):
-                    logits = predict_logits(model, paddle.to_tensor(np.stack([s["img"] for s in group])), how or TestTime())
-                for sample, one in zip(group, logits.split(len(group)), strict=True):
-                    prediction = restore(one.astype("float32"), sample["trans_info"]).argmax(axis=1).numpy()
-                    label = sample["label"].reshape(1, *sample["label"].shape[-2:])
+                    logits = predict_logits(model, paddle.stack([s["img"] for s in group]), how or TestTime())
+                for i, sample in enumerate(group):
+                    one = restore(logits[i : i + 1].astype("float32"), sample["trans_info"])
+                    label = sample["label"].numpy()
+                    prediction = one.argmax(axis=1).numpy().reshape(label.shape)
                     confusion += metrics.confusion_matrix(
                         prediction, label, eval_dataset.num_classes, eval_dataset.ignore_index
                     )
@@ -105,4 +106,4 @@ def _as_list(samples: list[dict]) -> list[dict]:
 
 def _alike(samples: list[dict]) -> list[list[dict]]:
     """All samples as one batch where they have one shape, else one by one."""
-    return [samples] if len({s["img"].shape for s in samples}) == 1 else [[s] for s in samples]
+    return [samples] if len({tuple(s["img"].shape) for s in samples}) == 1 else [[s] for s in samples]

@@ -46,7 +46,7 @@ class Segmenter:
         self.deployment = load_deployment(export_dir)
         batch, channels, *size = self.deployment.input_shape
         if batch not in (None, 1):
-            raise UserError(f"the graph takes {batch} images at once, frames come one by one; export it with N = 1 or None")
+            raise UserError(f"the graph takes {batch} images at once, frames come one by one; export it with N = 1")
         if channels != 3:
             raise UserError(f"the graph takes {channels} channels, frames have 3")
         self._preprocess = Preprocess(self.deployment.transforms, size)

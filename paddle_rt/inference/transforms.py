@@ -88,7 +88,7 @@ class Padding:
     def __call__(self, image: np.ndarray) -> np.ndarray:
         (height, width), (target_width, target_height) = image.shape[:2], self.target_size
         if height > target_height or width > target_width:
-            raise UserError(f"Padding to {target_width}x{target_height}: the image is {width}x{height}, which is larger")
+            raise UserError(f"Padding to {target_width}x{target_height}: the image is larger, {width}x{height}")
         margins = (0, target_height - height, 0, target_width - width)
         return cv2.copyMakeBorder(image, *margins, cv2.BORDER_CONSTANT, value=(self.im_padding_value,) * 3)
 
