@@ -5,8 +5,8 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from paddle_rt.engine.arguments import new_parser, positive  # noqa: E402
-from paddle_rt.errors import run_tool  # noqa: E402
+from paddle_rt.engine.arguments import new_parser, positive
+from paddle_rt.errors import run_tool
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -4,10 +4,6 @@ import numpy as np
 
 from paddle_rt.errors import UserError, unknown
 
-# A class that neither the truth nor the prediction holds has no IoU. What counts for it in the mean:
-# leave it out (most papers), 0 (PaddleSeg 2.8.0), 1 (PaddleSeg 2.9 and later).
-ABSENT_CLASS = {"exclude": np.nan, "zero": 0.0, "one": 1.0}
-
 
 def confusion_matrix(prediction: np.ndarray, label: np.ndarray, num_classes: int, ignore_index: int = 255) -> np.ndarray:
     """Count pixels by true and predicted class in one pass.
@@ -42,7 +38,7 @@ def scores(confusion: np.ndarray, absent: str = "exclude") -> dict[str, float | 
 
     Args:
         confusion: [C, C], rows true and columns predicted.
-        absent: What a class counts that occurs in neither, a key of `ABSENT_CLASS`.
+        absent: What a class counts that occurs in neither: "exclude", "zero" or "one"; see `absent_class_mean_iou`.
 
     Returns:
         mIoU, Acc (pixel accuracy), Kappa and Dice as numbers; class_iou, class_precision and class_recall as float64
@@ -51,24 +47,24 @@ def scores(confusion: np.ndarray, absent: str = "exclude") -> dict[str, float | 
     Raises:
         UserError: `absent` is unknown, or no pixel was counted.
     """
-    if absent not in ABSENT_CLASS:
-        raise unknown("rule for absent classes", absent, ABSENT_CLASS)
+    if absent not in ABSENT_CLASS_RULES:
+        raise unknown("rule for absent classes", absent, ABSENT_CLASS_RULES)
     total = confusion.sum()
     if total == 0:
         raise UserError("no pixel to score: every label is the ignored value")
     hit = np.diag(confusion).astype(np.float64)
     predicted, true = confusion.sum(0), confusion.sum(1)
     either = predicted + true - hit
-    iou = np.divide(hit, either, out=np.full_like(hit, ABSENT_CLASS[absent]), where=either > 0)
-    dice = np.divide(2 * hit, predicted + true, out=np.full_like(hit, ABSENT_CLASS[absent]), where=either > 0)
+    class_iou, mean_iou = absent_class_mean_iou(hit, predicted, true, absent)
+    dice = np.divide(2 * hit, predicted + true, out=np.full_like(hit, ABSENT_CLASS_RULES[absent]), where=either > 0)
     accuracy = hit.sum() / total
     chance = (predicted / total * (true / total)).sum()
     return {
-        "mIoU": float(np.nanmean(iou)),
+        "mIoU": mean_iou,
         "Acc": float(accuracy),
         "Kappa": float((accuracy - chance) / (1 - chance)) if chance < 1 else 1.0,
         "Dice": float(np.nanmean(dice)),
-        "class_iou": iou,
+        "class_iou": class_iou,
         "class_precision": np.divide(hit, predicted, out=np.zeros_like(hit), where=predicted > 0),
         "class_recall": np.divide(hit, true, out=np.zeros_like(hit), where=true > 0),
     }

@@ -1,0 +1,47 @@
+"""The last step of `make demo`: one picture, and what the mIoU is worth."""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from paddle_rt.engine.arguments import new_parser
+from paddle_rt.errors import run_tool
+
+
+def main() -> None:
+    parser = new_parser(__doc__)
+    parser.add_argument("--folder", required=True, help="the demo's folder, with metrics.json, frames and result")
+    parser.add_argument("--frames", type=int, nargs="+", default=[1, 4, 6], help="which frames to show")
+    arguments = parser.parse_args()
+
+    import json
+
+    import numpy as np
+
+    from paddle_rt.data.images import colorize, legend, legend_entries, read_image, read_label, side_by_side, write_image
+    from paddle_rt.engine.baseline import most_frequent_by_place, score
+    from paddle_rt.engine.config import SegBuilder, class_names, load_config, palette
+
+    augmentation_free = ["train_dataset.transforms=[]", "val_dataset.transforms=[]"]
+    config = load_config(arguments.config, augmentation_free + (arguments.opts or []))
+    builder, names, colours = SegBuilder(config), class_names(config), palette(config)
+    folder, rows, seen = pathlib.Path(arguments.folder), [], []
+    for number in arguments.frames:
+        name = f"{number:05d}.png"
+        image = read_image(folder / "frames" / "images" / name)
+        truth, prediction = (read_label(folder / p / name, len(names)) for p in ("frames/labels", "result/labels"))
+        pictures = [("input", image), ("truth", colorize(truth, colours)), ("prediction", colorize(prediction, colours))]
+        rows.append(side_by_side(pictures))
+        seen += [truth, prediction]
+    picture = np.vstack([*rows, legend(legend_entries(seen, names, colours), rows[0].shape[1])])
+    write_image(folder / "demo.png", picture)
+
+    guess = score(most_frequent_by_place(builder.train_dataset), builder.val_dataset)
+    result = json.loads((folder / "metrics.json").read_text())
+    print(f"mIoU of the trained model on {result['images']} unseen scenes:         {result['mIoU']:.4f}")
+    print(f"mIoU of the most frequent class at each place:           {guess:.4f}")
+    print(f"picture: {folder / 'demo.png'}")
+
+
+if __name__ == "__main__":
+    run_tool(main)
