@@ -4,11 +4,15 @@ import os
 import pathlib
 from collections.abc import Iterable
 from fnmatch import fnmatch
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from paddle_rt.errors import UserError, nearest
 from paddle_rt.files import whole_file
+
+if TYPE_CHECKING:
+    from paddle import nn
 
 _LISTED = 3  # names that a message spells out before it goes on to count
 
@@ -67,7 +71,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def load(
-    model,
+    model: "nn.Layer",
     source: str | os.PathLike | dict[str, np.ndarray],
     may_miss: Iterable[str] = (),
     may_skip: Iterable[str] = (),
@@ -105,7 +109,7 @@ def load(
         own[name].set_value(state[name].astype(own[name].numpy().dtype))
 
 
-def load_pretrained(model, source: str, new_head: Iterable[str], optional: Iterable[str] = ()) -> None:
+def load_pretrained(model: "nn.Layer", source: str, new_head: Iterable[str], optional: Iterable[str] = ()) -> None:
     """Start a model from weights that were trained for something else.
 
     The trunk must be there in full. The head may be missing or shaped for other classes and is then left as it was

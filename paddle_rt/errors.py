@@ -1,9 +1,11 @@
 """A user's mistake as one clear line: what came, what was expected, what to do."""
 
 import difflib
+import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class UserError(ValueError):
@@ -31,6 +33,17 @@ def unknown(kind: str, name: object, valid: Iterable[object]) -> UserError:
     near = nearest(name, names)
     hint = f", did you mean {near!r}?" if near else "."
     return UserError(f"unknown {kind} {name!r}{hint} Valid: {', '.join(names) or 'none'}")
+
+
+def check_arguments(component: type, arguments: dict[str, Any]) -> None:
+    """Raise a UserError for an argument that the constructor of `component` does not take."""
+    parameters = inspect.signature(component.__init__).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    valid = [name for name in parameters if name != "self"]
+    for name in arguments:
+        if name not in valid:
+            raise unknown(f"argument of {component.__name__}", name, valid)
 
 
 def run_tool(main: Callable[[], None]) -> None:

@@ -4,7 +4,7 @@ import importlib
 import os
 from typing import Any
 
-from paddle_rt.errors import UserError, unknown
+from paddle_rt.errors import UserError, check_arguments, unknown
 
 # File of paddle_rt.models and class in it; the file's VARIANTS holds the arguments in which its models differ.
 _MODELS = {
@@ -50,16 +50,3 @@ def create_model(name: str, num_classes: int = 19, checkpoint: str | os.PathLike
 
         load(model, checkpoint)
     return model
-
-
-def check_arguments(component: type, arguments: dict[str, Any]) -> None:
-    """Raise a UserError for an argument that the constructor of `component` does not take."""
-    import inspect
-
-    parameters = inspect.signature(component.__init__).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    valid = [name for name in parameters if name != "self"]
-    for name in arguments:
-        if name not in valid:
-            raise unknown(f"argument of {component.__name__}", name, valid)

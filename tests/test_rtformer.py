@@ -83,8 +83,8 @@ def test_numbers_are_paddlesegs_in_double_precision(injection, case, mode, float
 @pytest.mark.parametrize("mode", ["eval", "train"])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_numbers_are_paddlesegs_to_float32_rounding(case, mode, rng):
-    """Outputs to 1e-5. Gradients to 1e-5, or else as near to the truth (PaddleSeg's model in float64) as PaddleSeg's own
-    float32 gradients are: a ReLU whose input rounds to the other side of zero changes a gradient by far more."""
+    """Outputs to 1e-5. Gradients to 1e-5, or else as near to the truth (PaddleSeg's model in float64) as PaddleSeg's
+    own float32 gradients are: a ReLU whose input rounds to the other side of zero changes a gradient by far more."""
     cross_size, num_heads, in_channels, size, batch = case
     arguments = dict(cross_size=cross_size, num_heads=num_heads, in_channels=in_channels)
     images = rng.standard_normal([batch, in_channels, *size])
@@ -96,8 +96,8 @@ def test_numbers_are_paddlesegs_to_float32_rounding(case, mode, rng):
     reference, result = (run(model, images.astype("float32"), mode) for model in pair(**arguments))
     output_error = max(map(relative_error, result[0], reference[0]))
     truth, theirs, ours = (np.concatenate([g.ravel() for g in r[1].values()]) for r in (exact, reference, result))
-    gradient_error, own, paddlesegs = relative_error(ours, theirs), relative_error(ours, truth), relative_error(theirs, truth)
-    print(f"outputs {output_error:.1e}; gradients {gradient_error:.1e}, to the truth {own:.1e}, PaddleSeg's {paddlesegs:.1e}")
+    gradient_error, own, paddlesegs = (relative_error(*two) for two in ((ours, theirs), (ours, truth), (theirs, truth)))
+    print(f"outputs {output_error:.1e}, gradients {gradient_error:.1e} (to the truth {own:.1e} and {paddlesegs:.1e})")
     assert output_error < 1e-5, f"outputs: relative error {output_error:.1e}"
     assert gradient_error < 1e-5 or own < 2 * paddlesegs, (
         f"gradients: {gradient_error:.1e} from PaddleSeg's, {own:.1e} from the truth, PaddleSeg's {paddlesegs:.1e}"
@@ -106,7 +106,7 @@ def test_numbers_are_paddlesegs_to_float32_rounding(case, mode, rng):
 
 @pytest.mark.parametrize("name", sorted(VARIANTS))
 def test_names_shapes_order_and_learning_rates_are_paddlesegs(name):
-    theirs = PaddleSegRTFormer(num_classes=19, **{k: list(v) if isinstance(v, tuple) else v for k, v in VARIANTS[name].items()})
+    theirs = PaddleSegRTFormer(num_classes=19, **VARIANTS[name])
     ours = paddle_rt.create_model(name)
 
     def shapes(model):

@@ -104,7 +104,8 @@ def test_five_iterations_are_paddlesegs(precision, limit, tmp_path, losses, monk
     loss_error = float(np.abs(ours / theirs - 1).max())
     names = sorted(their_weights)
     assert names == sorted(our_weights) and theirs.shape == (ITERS, 2)
-    weight_error = relative_error(*(np.concatenate([w[n].ravel() for n in names]) for w in (our_weights, their_weights)))
+    flat = [np.concatenate([weights[n].ravel() for n in names]) for weights in (our_weights, their_weights)]
+    weight_error = relative_error(*flat)
     print(f"{precision}: losses {loss_error:.1e}, weights {weight_error:.1e}")
     assert loss_error < limit, f"losses: relative error {loss_error:.1e}"
     assert weight_error < limit, f"weights: relative error {weight_error:.1e}"

@@ -18,7 +18,7 @@ def main() -> None:
 
     import numpy as np
 
-    from paddle_rt.data.images import colorize, legend, legend_entries, read_image, read_label, side_by_side, write_image
+    from paddle_rt.data import images
     from paddle_rt.engine.baseline import most_frequent_by_place, score
     from paddle_rt.engine.config import SegBuilder, class_names, load_config, palette
 
@@ -28,13 +28,13 @@ def main() -> None:
     folder, rows, seen = pathlib.Path(arguments.folder), [], []
     for number in arguments.frames:
         name = f"{number:05d}.png"
-        image = read_image(folder / "frames" / "images" / name)
-        truth, prediction = (read_label(folder / p / name, len(names)) for p in ("frames/labels", "result/labels"))
-        pictures = [("input", image), ("truth", colorize(truth, colours)), ("prediction", colorize(prediction, colours))]
-        rows.append(side_by_side(pictures))
-        seen += [truth, prediction]
-    picture = np.vstack([*rows, legend(legend_entries(seen, names, colours), rows[0].shape[1])])
-    write_image(folder / "demo.png", picture)
+        frame = images.read_image(folder / "frames/images" / name)
+        labels = [images.read_label(folder / kind / name, len(names)) for kind in ("frames/labels", "result/labels")]
+        truth, prediction = (images.colorize(label, colours) for label in labels)
+        rows.append(images.side_by_side([("input", frame), ("truth", truth), ("prediction", prediction)]))
+        seen += labels
+    legend = images.legend(images.legend_entries(seen, names, colours), rows[0].shape[1])
+    images.write_image(folder / "demo.png", np.vstack([*rows, legend]))
 
     guess = score(most_frequent_by_place(builder.train_dataset), builder.val_dataset)
     result = json.loads((folder / "metrics.json").read_text())

@@ -1,4 +1,4 @@
-"""Label images with a checkpoint: python tools/predict.py -c CONFIG --model_path output/best_model --image_path FOLDER"""
+"""Label images: python tools/predict.py -c CONFIG --model_path output/best_model --image_path FOLDER"""
 
 import pathlib
 import sys

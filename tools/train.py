@@ -1,4 +1,4 @@
-"""Train a model of a PaddleSeg config: python tools/train.py -c configs/quick_start/rtformer_slim_streetscenes.yml --do_eval"""
+"""Train a model by a config in PaddleSeg's schema: python tools/train.py -c CONFIG --do_eval"""
 
 import argparse
 import pathlib

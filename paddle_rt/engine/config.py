@@ -14,8 +14,7 @@ from paddle_rt.checkpoint import load, read_state_dict
 from paddle_rt.data import classes
 from paddle_rt.data.layouts import require_dataset
 from paddle_rt.data.reading import check_reading
-from paddle_rt.errors import UserError, unknown
-from paddle_rt.registry import check_arguments
+from paddle_rt.errors import UserError, check_arguments, unknown
 
 _REQUIRED = ("batch_size", "iters", "train_dataset", "optimizer", "lr_scheduler", "loss", "model")
 _OPTIONAL = ("val_dataset", "test_config", "to_static_training")

@@ -2,10 +2,13 @@
 
 import numpy as np
 
+from paddle_rt.compat.evaluation import ABSENT_CLASS_RULES, absent_class_mean_iou
 from paddle_rt.errors import UserError, unknown
 
 
-def confusion_matrix(prediction: np.ndarray, label: np.ndarray, num_classes: int, ignore_index: int = 255) -> np.ndarray:
+def confusion_matrix(
+    prediction: np.ndarray, label: np.ndarray, num_classes: int, ignore_index: int = 255
+) -> np.ndarray:
     """Count pixels by true and predicted class in one pass.
 
     Args:
@@ -29,7 +32,8 @@ def confusion_matrix(prediction: np.ndarray, label: np.ndarray, num_classes: int
     for name, values in (("label", truth), ("prediction", guess)):
         if values.size and not 0 <= values.min() <= values.max() < num_classes:
             wrong = np.unique(values[(values < 0) | (values >= num_classes)])[:5].tolist()
-            raise UserError(f"{name} holds {wrong}, expected classes 0 to {num_classes - 1} or {ignore_index} (ignored)")
+            expected = f"classes 0 to {num_classes - 1} or {ignore_index} (ignored)"
+            raise UserError(f"{name} holds {wrong}, expected {expected}")
     return np.bincount(truth * num_classes + guess, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 

@@ -13,8 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from paddle_rt.errors import UserError, unknown
-from paddle_rt.registry import check_arguments
+from paddle_rt.errors import UserError, check_arguments, unknown
 
 _INTERPOLATIONS = {
     "NEAREST": cv2.INTER_NEAREST,

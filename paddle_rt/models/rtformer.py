@@ -361,8 +361,9 @@ def _identity(x: paddle.Tensor) -> paddle.Tensor:
 
 
 def _check_arguments(
-    num_classes: int, layer_nums: list[int], base_channels: int, num_heads: int, use_injection: list[bool], cross_size: int
-) -> None:
+    num_classes: int, layer_nums: list[int], base_channels: int, num_heads: int, use_injection: list[bool],
+    cross_size: int,
+) -> None:  # fmt: skip
     def require(condition: bool, message: str) -> None:
         if not condition:
             raise ValueError(f"RTFormer: {message}")
@@ -371,4 +372,5 @@ def _check_arguments(
     require(len(layer_nums) >= 3 and min(layer_nums) >= 1, f"layer_nums must be 4 positive numbers, got {layer_nums}")
     require(len(use_injection) == 2, f"use_injection must be two booleans (stages 4 and 5), got {use_injection}")
     require(cross_size >= 1, f"cross_size must be at least 1, got {cross_size}")
-    require(8 * base_channels % num_heads == 0, f"num_heads must divide 8 * base_channels, got {num_heads} and {base_channels}")
+    low = 8 * base_channels
+    require(low % num_heads == 0, f"num_heads must divide 8 * base_channels = {low}, got {num_heads}")
