@@ -45,29 +45,39 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Raises:
         UserError: Nothing is there, or it is not a Paddle state dict.
     """
-    import paddle
-
     file = pathlib.Path(path)
     if file.is_dir():
         file = file / "model.pdparams"
     if not file.is_file():
         raise UserError(f"no checkpoint at {file}; expected a .pdparams file or a folder that holds model.pdparams")
-    try:
-        with open(file, "rb"):
-            state = paddle.load(str(file), return_numpy=True)
-    except OSError:
-        raise
-    except Exception as error:  # unpickling a damaged file raises nearly anything
-        raise UserError(
-            f"{file} ({file.stat().st_size} bytes) is not a whole Paddle checkpoint ({type(error).__name__}: {error}); "
-            "save it again, or convert it if it comes from another framework"
-        ) from error
+    state = read_saved(file)
     if not isinstance(state, dict) or not state:
         raise UserError(f"{file} holds {type(state).__name__}, expected a state dict of names and arrays")
-    wrong = [name for name, value in state.items() if not isinstance(value, np.ndarray)]
+    wrong = [n for n, value in state.items() if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub"]
     if wrong:
         raise UserError(f"{file} is no model's state dict: {_few(wrong)} hold no array; is it an optimizer's file?")
     return state
+
+
+def read_saved(file: pathlib.Path) -> object:
+    """Read what `paddle.save` wrote to a file, with arrays in place of tensors.
+
+    Raises:
+        UserError: It is damaged or something else.
+    """
+    import paddle
+
+    try:
+        with open(file, "rb"):
+            return paddle.load(str(file), return_numpy=True)
+    except OSError:
+        raise
+    except Exception as error:  # unpickling a damaged file raises nearly anything
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{file} ({file.stat().st_size} bytes) is not a whole Paddle checkpoint; save it again, or convert it if "
+            f"it comes from another framework ({type(error).__name__}: {reason})"
+        ) from error
 
 
 def load(
@@ -85,7 +95,8 @@ def load(
         may_skip: Patterns of names in the file that the model need not have.
 
     Raises:
-        UserError: Names are missing, left over or of another shape; the message counts and names them.
+        UserError: Names are missing, left over, of another shape, or hold what is no finite number; the message counts
+            and names them.
     """
     where, state = ("the state dict", source) if isinstance(source, dict) else (source, read_state_dict(source))
     own = model.state_dict()
@@ -103,6 +114,9 @@ def load(
     if extra:
         near = nearest(extra[0], missing or own)
         problems.append(f"{len(extra)} unknown ({_few(extra)}{f'; the first looks like {near}' if near else ''})")
+    broken = [n for n in sorted(matching) if not np.isfinite(state[n]).all()]
+    if broken:
+        problems.append(f"{len(broken)} with numbers that are not finite ({_few(broken)})")
     if problems:
         raise UserError(f"{where} does not fit {type(model).__name__}: {'; '.join(problems)}")
     for name in matching:

@@ -1,5 +1,6 @@
 """PaddleSeg's model and ours side by side with the same weights."""
 
+import os
 import statistics
 import time
 from dataclasses import dataclass
@@ -52,30 +53,30 @@ def paddleseg_model(model_cfg: dict, num_classes: int) -> paddle.nn.Layer:
     arguments = {key: value for key, value in model_cfg.items() if key not in ("type", "pretrained", "bn_momentum")}
     name = f"PaddleSeg{model_cfg['type']}"
     if name not in manager.MODELS.components_dict:
-        raise UserError(f"nothing to compare with: {model_cfg['type']!r} is not a model that PaddleSeg and this project both have")
+        raise UserError(f"nothing to compare with: PaddleSeg and this project do not both have a {model_cfg['type']!r}")
     return manager.MODELS.components_dict[name](**{"num_classes": num_classes, **arguments})
 
 
 def compare(
-    ours: paddle.nn.Layer, theirs: paddle.nn.Layer, state: dict[str, np.ndarray] | None, images: list[np.ndarray]
+    ours: paddle.nn.Layer, theirs: paddle.nn.Layer, checkpoint: str | os.PathLike | None, images: list[np.ndarray]
 ) -> Comparison:
     """Load one set of weights into both models, run both on every image, in turns, and report what differs.
 
     Args:
         ours, theirs: Models with the same names.
-        state: The weights, or None for those of `theirs`.
+        checkpoint: A `.pdparams` file, or a folder with `model.pdparams`; None for the weights of `theirs`.
         images: Batches [B, C, H, W], float32, as the network takes them.
 
     Raises:
         UserError: The weights do not fit both models to the last name.
     """
-    weights = state or {name: value.numpy() for name, value in theirs.state_dict().items()}
+    weights = checkpoint or {name: value.numpy() for name, value in theirs.state_dict().items()}
     for model in (theirs, ours):
         load(model, weights)
         model.eval()
     errors, differences, agreements, times = [], [], [], []
     with paddle.no_grad():
-        for image in tqdm(images, desc="compare", unit="img"):
+        for image in tqdm(images, desc="compare", unit="img", disable=None, leave=False):
             batch = paddle.to_tensor(image)
             theirs(batch), ours(batch)  # the first pass of a size also allocates
             (reference, slow), (result, fast) = _timed(theirs, batch), _timed(ours, batch)

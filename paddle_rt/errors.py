@@ -4,8 +4,12 @@ import difflib
 import inspect
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
+
+# Warnings of Paddle about itself, of no use to who runs a tool.
+_NOISE = ("No ccache found", "When training, we now always track global mean and variance")
 
 
 class UserError(ValueError):
@@ -52,6 +56,8 @@ def run_tool(main: Callable[[], None]) -> None:
     Exit codes: 1 a mistake in the input or a failing file system, 130 interrupted by Ctrl-C. Anything else is a fault
     of ours and keeps its traceback.
     """
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message)
     try:
         main()
     except BrokenPipeError:
@@ -59,6 +65,9 @@ def run_tool(main: Callable[[], None]) -> None:
         sys.exit(1)
     except (UserError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)
+    except MemoryError as error:
+        print(f"error: out of memory: {' '.join(str(error).split())[:200]}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted: what was saved before is whole", file=sys.stderr)

@@ -66,23 +66,14 @@ def export(
         for op in dict.fromkeys(["none", output_op]):
             files = _write_graphs(model, scratch, input_shape, op, formats)
             errors += verify(scratch, files, op, cases)
-        report = {"input_shape": list(input_shape), "output_op": output_op, "opset": OPSET}
-        report.update(versions=versions(formats), comparisons=errors)
+        graph = {"input_shape": list(input_shape), "output_op": output_op}
+        report = {**graph, "opset": OPSET, "versions": versions(formats), "comparisons": errors}
         (scratch / "verification.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         classes = cases[0].logits.shape[1]
-        save_deployment(
-            Deployment(
-                folder=scratch,
-                transforms=transforms,
-                input_shape=list(input_shape),
-                output_op=output_op,
-                output_dtype="int32" if output_op == "argmax" else "float32",
-                num_classes=classes,
-                dataset_type=dataset_type,
-                class_names=class_names(dataset_type, classes),
-                **files,
-            )
-        )
+        names = class_names(dataset_type, classes)
+        about = {"num_classes": classes, "dataset_type": dataset_type, "class_names": names}
+        output_dtype = "int32" if output_op == "argmax" else "float32"
+        save_deployment(Deployment(scratch, transforms, output_dtype=output_dtype, **graph, **about, **files))
         _publish(scratch, pathlib.Path(save_dir))
     return report
 

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import errno
 import os
 import pathlib
 from collections.abc import Iterator
@@ -17,13 +18,19 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         The temporary name. It is removed if the block raises.
 
     Raises:
-        OSError: The folder cannot be made or written.
+        OSError: The folder cannot be made or written, or the disk is full; it names the file.
     """
     target = pathlib.Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         yield temporary
         os.replace(temporary, target)
+    except OSError as error:
+        if error.filename is None:  # a full disk, which names no file
+            error.filename = str(target)
+        raise
     finally:
         temporary.unlink(missing_ok=True)

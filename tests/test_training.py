@@ -19,7 +19,7 @@ SMALL = {**TINY, "drop_path_rate": 0.0, "type": "RTFormer"}
 def tiny_config(folder, **changes):
     """A config of a tiny RTFormer on tiny street scenes."""
     normalize = {"type": "Normalize", "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
-    scenes = {"type": "StreetScenes", "num_samples": 8, "height": 32, "width": 64}
+    scenes = {"type": "StreetScenes", "num_samples": 8, "height": 64, "width": 128}
     flip = {"type": "RandomHorizontalFlip"}
     content = {
         "batch_size": 4,

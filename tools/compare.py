@@ -23,14 +23,13 @@ def main() -> None:
     add = parser.add_argument
     add("--model_path", help=".pdparams file, or folder of checkpoints; without it both get PaddleSeg's random weights")
     add("--image_path", help="an image, a folder or a list, run as the config's validation does; else random images")
-    add("--input_size", nargs=2, type=positive, default=[512, 1024], metavar=("H", "W"), help="size of the random images")
+    add("--input_size", nargs=2, type=positive, default=[512, 1024], metavar=("H", "W"), help="size of random images")
     add("--images", type=positive, default=3, help="how many random images, or how many of --image_path")
     arguments = parser.parse_args()
 
     import numpy as np
     from paddleseg.transforms import Compose
 
-    from paddle_rt.checkpoint import read_state_dict
     from paddle_rt.compare import TOLERANCE, compare, paddleseg_model
     from paddle_rt.data.images import list_images, read_image
     from paddle_rt.engine.config import SegBuilder, build, load_config, num_classes
@@ -50,13 +49,14 @@ def main() -> None:
         images = list(np.random.default_rng(0).standard_normal([arguments.images, *shape]).astype("float32"))
     mismatches = 0
     for checkpoint in checkpoints(arguments.model_path):
-        result = compare(ours, theirs, checkpoint and read_state_dict(checkpoint), images)
+        result = compare(ours, theirs, checkpoint, images)
         mismatches += not result.equal
         print(f"{checkpoint or 'random weights'}, {result.images} images, PaddleSeg's model and ours:")
-        print(f"  logits            relative error {result.relative_error:.1e}, largest difference {result.largest_difference:.1e}")
+        error, largest, times = result.relative_error, result.largest_difference, result.milliseconds
+        print(f"  logits            relative error {error:.1e}, largest difference {largest:.1e}")
         print(f"  labels            {100 * result.label_agreement:.4f} % agree")
         print(f"  parameters        {result.parameters[0]:,} and {result.parameters[1]:,}")
-        print(f"  forward, median   {result.milliseconds[0]:.0f} ms and {result.milliseconds[1]:.0f} ms, {result.speedup:.2f}x")
+        print(f"  forward, median   {times[0]:.0f} ms and {times[1]:.0f} ms, {result.speedup:.2f}x")
         print(f"  {'equal' if result.equal else 'NOT EQUAL'} at a relative error of {TOLERANCE:.0e}")
     if mismatches:
         raise UserError(f"{mismatches} checkpoints give other logits than PaddleSeg's model")

@@ -29,7 +29,8 @@ def main() -> None:
     for number in arguments.frames:
         name = f"{number:05d}.png"
         frame = images.read_image(folder / "frames/images" / name)
-        labels = [images.read_label(folder / kind / name, len(names)) for kind in ("frames/labels", "result/labels")]
+        folders = [folder / "frames/labels", folder / "result/pseudo_color_prediction"]
+        labels = [images.read_label(place / name, len(names)) for place in folders]
         truth, prediction = (images.colorize(label, colours) for label in labels)
         rows.append(images.side_by_side([("input", frame), ("truth", truth), ("prediction", prediction)]))
         seen += labels

@@ -5,7 +5,7 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from paddle_rt.engine.arguments import new_parser, positive
+from paddle_rt.engine.arguments import new_parser, not_negative, positive, seed
 from paddle_rt.errors import run_tool
 
 
@@ -13,7 +13,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = new_parser(__doc__)
     add = parser.add_argument
     add("--save_dir", default="./output", help="folder of the checkpoints")
-    add("--num_workers", type=int, default=0, help="processes that load images")
+    add("--num_workers", type=not_negative, default=0, help="processes that load images")
     add("--do_eval", action="store_true", help="score every save_interval and keep the best model")
     add("--use_vdl", action="store_true", help="write a VisualDL log to save_dir")
     add("--use_ema", action="store_true", help="also keep a moving average of the weights")
@@ -23,8 +23,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--learning_rate", type=float, help="in place of the config's")
     add("--save_interval", type=positive, default=1000, help="iterations between checkpoints")
     add("--log_iters", type=positive, default=10, help="iterations between log lines")
-    add("--keep_checkpoint_max", type=int, default=5, help="older checkpoints of this run are deleted; 0 keeps all")
-    add("--seed", type=int, help="seed of weights, augmentation and drop path")
+    add("--keep_checkpoint_max", type=not_negative, default=5, help="delete this run's older checkpoints; 0 keeps all")
+    add("--seed", type=seed, help="seed of weights, augmentation and drop path")
     add("--precision", default="fp32", choices=["fp32", "fp16"], help="fp16: automatic mixed precision on a GPU")
     add("--amp_level", default="O1", choices=["O1", "O2"], help="level of the mixed precision")
     add("--profiler_options", help="PaddleSeg's option string, such as batch_range=[10,20];profile_path=profile")

@@ -4,7 +4,7 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from paddle_rt.engine.arguments import add_test_time, merge_test_config, new_parser, positive
+from paddle_rt.engine.arguments import add_test_time, merge_test_config, new_parser, not_negative, positive
 from paddle_rt.errors import run_tool
 
 
@@ -13,7 +13,7 @@ def main() -> None:
     add = parser.add_argument
     add("--model_path", required=True, help=".pdparams file, or a folder that holds model.pdparams")
     add("--batch_size", type=positive, default=1, help="images of one size that run together")
-    add("--num_workers", type=int, default=0, help="processes that load images")
+    add("--num_workers", type=not_negative, default=0, help="processes that load images")
     add("--absent_class", default="exclude", choices=["exclude", "zero", "one"],
         help="what a class counts in the mean that neither labels nor predictions hold: papers leave it out, "
         "PaddleSeg 2.8.0 counts 0, PaddleSeg 2.9 counts 1")  # fmt: skip

@@ -1,20 +1,48 @@
 """Flags that several command lines share, with PaddleSeg's names."""
 
 import argparse
+from collections.abc import Callable, Sequence
+
+from paddle_rt.errors import unknown
 
 DEVICES = ["cpu", "gpu", "xpu", "npu", "mlu"]
 
 
-def positive(text: str) -> int:
-    """Parse a whole number of at least 1."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return int(text)
+def _whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
+    """A parser of whole numbers from `low` to `high`."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < low or (high is not None and int(text) > high):
+            bounds = f"of at least {low}" if high is None else f"from {low} to {high}"
+            raise argparse.ArgumentTypeError(f"expected a whole number {bounds}, got {text!r}")
+        return int(text)
+
+    return parse
+
+
+positive = _whole_number(1)
+not_negative = _whole_number(0)
+seed = _whole_number(0, 2**32 - 1)  # what NumPy takes
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers a mistake with one line, and an unknown flag with the nearest one."""
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"error: {message}; see --help\n")
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
+        parsed, rest = self.parse_known_args(args, namespace)
+        if rest:
+            raise unknown("flag or word", rest[0], [flag for flag in self._option_string_actions if flag[1] == "-"])
+        return parsed
 
 
 def new_parser(description: str) -> argparse.ArgumentParser:
     """A parser with the flags of every tool: --config, --device and --opts."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = _Parser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
+    )
     parser.add_argument("-c", "--config", required=True, help="config file in PaddleSeg's schema")
     parser.add_argument("--device", default="gpu", choices=DEVICES, help="falls back to cpu where Paddle has no other")
     parser.add_argument("--opts", nargs="+", help="overrides of config keys, such as model.cross_size=8 batch_size=2")

@@ -1,7 +1,8 @@
 """PaddleSeg's YAML configs: read, override, checked to the last key, and built."""
 
 import inspect
-import os
+import math
+import re
 from ast import literal_eval
 from typing import Any
 
@@ -14,11 +15,13 @@ from paddle_rt.checkpoint import load, read_state_dict
 from paddle_rt.data import classes
 from paddle_rt.data.layouts import require_dataset
 from paddle_rt.data.reading import check_reading
+from paddle_rt.engine.config_file import read_config_file
+from paddle_rt.engine.infer import test_time
 from paddle_rt.errors import UserError, check_arguments, unknown
 
 _REQUIRED = ("batch_size", "iters", "train_dataset", "optimizer", "lr_scheduler", "loss", "model")
 _OPTIONAL = ("val_dataset", "test_config", "to_static_training")
-_TEST_KEYS = ("aug_eval", "scales", "flip_horizontal", "flip_vertical", "is_slide", "crop_size", "stride", "print_detail")
+_TEST_KEYS = tuple(inspect.signature(test_time).parameters)
 _GROUP_KEYS = ("name", "lr_mult", "weight_decay_mult")
 _WARMUP_KEYS = ("warmup_iters", "warmup_start_lr")
 
@@ -44,12 +47,10 @@ def load_config(
         UserError: The file cannot be read, or a key, type or argument is missing or unknown.
     """
     register_components()
-    if not os.path.isfile(path):
-        raise UserError(f"no config file at {path}")
     if not path.endswith((".yml", ".yaml")):
         raise UserError(f"a config is a .yml or .yaml file, got {path}")
     try:
-        merged = Config._parse_from_yaml(path)
+        merged = read_config_file(path)
         overrides = [("lr_scheduler.learning_rate", learning_rate), ("batch_size", batch_size), ("iters", iters)]
         for key, value in overrides:
             if value is not None:
@@ -59,11 +60,9 @@ def load_config(
         check(merged)
         return _Config(path, merged)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} or one of its bases is not valid YAML: {error}") from error
-    except (AssertionError, KeyError, TypeError, AttributeError, ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {type(error).__name__}: {error}") from error
+        raise error if path in str(error) else UserError(f"{path}: {error}") from error
+    except RuntimeError as error:  # PaddleSeg's own checks wrap what they found
+        raise UserError(f"{path}: {error.__context__ or error}") from error
 
 
 def register_components() -> None:
@@ -114,14 +113,12 @@ def build(builder: SegBuilder, part: str) -> Any:
         raise UserError(f"cannot build {part}: {error.__context__ or error}") from error
 
 
-def trained_model(config: Config, checkpoint: str | None) -> paddle.nn.Layer:
+def trained_model(config: Config, checkpoint: str) -> paddle.nn.Layer:
     """Build a config's model with the weights of a checkpoint, which must fit to the last name.
 
     Raises:
-        UserError: No checkpoint is given, or it does not fit.
+        UserError: The checkpoint cannot be read or does not fit.
     """
-    if checkpoint is None:
-        raise UserError("give the trained weights with --model_path, a .pdparams file or a folder that holds model.pdparams")
     state = read_state_dict(checkpoint)
     model_cfg = config.dic["model"]
     for part in (model_cfg, model_cfg.get("backbone", {})):
@@ -150,21 +147,47 @@ def check(dic: dict) -> None:
     for key in ("train_dataset", "optimizer", "lr_scheduler", "loss", "model"):
         if not isinstance(dic[key], dict):
             raise UserError(f"config key {key!r} must hold a mapping, got {dic[key]!r}")
+    _check_numbers("", dic)
     _check_component("model", dic["model"], manager.MODELS)
     for key in ("train_dataset", "val_dataset"):
         if key in dic:
             _check_component(key, dic[key], manager.DATASETS)
+    _check_num_classes(dic)
     _check_component("optimizer", dic["optimizer"], manager.OPTIMIZERS)
     for group in dic["optimizer"].get("custom_cfg") or []:
         _check_keys("optimizer.custom_cfg key", group, _GROUP_KEYS)
     _check_losses(dic["loss"])
     _check_scheduler(dic["lr_scheduler"])
-    _check_keys("test_config key", dic.get("test_config") or {}, _TEST_KEYS)
+    _check_keys("test_config key", dic.get("test_config", {}), _TEST_KEYS)
+    if not isinstance(dic.get("to_static_training", False), bool):
+        raise UserError(f"to_static_training must be True or False, got {dic['to_static_training']!r}")
+
+
+def _check_numbers(where: str, value: Any) -> None:
+    """Refuse 1e-3, which YAML reads as a text for want of a point, and what is not a finite number."""
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", value):
+        raise UserError(f"{where} is the text {value!r}: with an exponent, YAML wants a point too: {float(value):.1e}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where} must be a finite number, got {value}")
+    for key, part in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        _check_numbers(f"{where}.{key}".lstrip("."), part)
+
+
+def _check_num_classes(dic: dict) -> None:
+    numbers = {}
+    for key in ("model", "train_dataset", "val_dataset"):
+        cfg = dic.get(key, {})
+        fixed = getattr(manager.DATASETS.components_dict.get(cfg.get("type")), "NUM_CLASSES", None)
+        numbers[key] = cfg.get("num_classes", fixed)
+    known = {key: number for key, number in numbers.items() if number is not None}
+    if len(set(map(str, known.values()))) > 1:
+        listed = ", ".join(f"{key} {number}" for key, number in known.items())
+        raise UserError(f"the numbers of classes differ: {listed}; leave model.num_classes out to take the dataset's")
 
 
 def _check_component(where: str, cfg: Any, registry: Any) -> None:
     """Check one dictionary with a `type` and, by the same rule, every one nested in it."""
-    if not isinstance(cfg, dict) or "type" not in cfg:
+    if not isinstance(cfg, dict) or not isinstance(cfg.get("type"), str):
         raise UserError(f"{where} must be a mapping with a 'type', got {cfg!r}")
     name = {"adam": "Adam", "sgd": "SGD"}.get(cfg["type"], cfg["type"])
     if name == "SGD" and "momentum" in cfg and registry is manager.OPTIMIZERS:
@@ -187,10 +210,12 @@ def _check_losses(loss: dict) -> None:
     for key in ("types", "coef"):
         if not isinstance(loss.get(key), list) or not loss[key]:
             raise UserError(f"loss.{key} must be a list, got {loss.get(key)!r}")
+    if not all(isinstance(number, int | float) for number in loss["coef"]):
+        raise UserError(f"loss.coef must be a list of numbers, got {loss['coef']}")
     for item in loss["types"]:
         _check_component("loss.types", item, manager.LOSSES)
     if len(loss["types"]) not in (1, len(loss["coef"])):
-        raise UserError(f"loss has {len(loss['types'])} types for {len(loss['coef'])} coefficients; give one or as many")
+        raise UserError(f"loss has {len(loss['types'])} types for {len(loss['coef'])} coefficients; give 1 or as many")
 
 
 def _check_scheduler(scheduler: dict) -> None:
@@ -200,6 +225,9 @@ def _check_scheduler(scheduler: dict) -> None:
         raise unknown("lr_scheduler type", name, schedulers)
     given = {key: value for key, value in scheduler.items() if key not in ("type", *_WARMUP_KEYS)}
     check_arguments(getattr(paddle.optimizer.lr, name), given)
+    rate = scheduler.get("learning_rate", 1.0)
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not rate > 0:
+        raise UserError(f"lr_scheduler.learning_rate must be a number above 0, got {rate!r}")
     if ("warmup_iters" in scheduler) != ("warmup_start_lr" in scheduler):
         raise UserError("lr_scheduler needs both warmup_iters and warmup_start_lr, or neither")
 
@@ -219,7 +247,11 @@ def _parse_override(item: str) -> tuple[str, Any]:
     try:
         return key, literal_eval(text)
     except (ValueError, SyntaxError):
+        pass
+    try:
         return key, yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--opts {item}: {text!r} is neither a Python nor a YAML value") from error
 
 
 def _override(dic: dict, key: str, value: Any) -> None:

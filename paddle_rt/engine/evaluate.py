@@ -44,7 +44,7 @@ def evaluate(
     loader = paddle.io.DataLoader(mine, batch_size=batch_size, num_workers=num_workers, collate_fn=_as_list)
     confusion = np.zeros([eval_dataset.num_classes] * 2, np.int64)
     amp = dict(enable=precision == "fp16", level=amp_level)
-    with paddle.no_grad(), tqdm(total=len(mine), desc="evaluate", unit="img", disable=rank > 0, leave=False) as bar:
+    with paddle.no_grad(), tqdm(total=len(mine), desc="evaluate", unit="img", disable=rank > 0 or None, leave=False) as bar:
         for samples in loader:
             for group in _alike(samples):
                 with paddle.amp.auto_cast(**amp):
@@ -52,9 +52,8 @@ def evaluate(
                 for i, sample in enumerate(group):
                     one = restore(logits[i : i + 1].astype("float32"), sample["trans_info"])
                     label = sample["label"].numpy()
-                    prediction = one.argmax(axis=1).numpy().reshape(label.shape)
                     confusion += metrics.confusion_matrix(
-                        prediction, label, eval_dataset.num_classes, eval_dataset.ignore_index
+                        one.argmax(axis=1).numpy(), label, eval_dataset.num_classes, eval_dataset.ignore_index
                     )
                     bar.update()
     if ranks > 1:
@@ -79,7 +78,9 @@ def report(confusion: np.ndarray, images: int, names: list[str], absent: str = "
     return result
 
 
-def write_metrics(path: str | os.PathLike, result: dict, confusion: np.ndarray, names: list[str], **about: object) -> None:
+def write_metrics(
+    path: str | os.PathLike, result: dict, confusion: np.ndarray, names: list[str], **about: object
+) -> None:
     """Write scores and confusion matrix as JSON, whole or not at all; an absent class has null.
 
     Args:

@@ -1,6 +1,7 @@
 """Logits of a batch of images at their original sizes: plain, flipped, scaled, by sliding window."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -32,17 +33,17 @@ class TestTime:
     stride: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        if not self.scales or min(self.scales) <= 0:
+        if not self.scales or not all(isinstance(s, int | float) and 0 < s < math.inf for s in self.scales):
             raise UserError(f"scales must be positive numbers, got {list(self.scales)}")
         if (self.crop_size is None) != (self.stride is None):
             raise UserError("a sliding window needs both crop_size and stride, as two numbers: width height")
         if self.crop_size is None:
             return
         for name, size in (("crop_size", self.crop_size), ("stride", self.stride)):
-            if len(size) != 2 or min(size) < 1:
+            if len(size) != 2 or not all(isinstance(length, int) and length >= 1 for length in size):
                 raise UserError(f"{name} must be two positive numbers, width and height, got {list(size)}")
         if self.stride[0] > self.crop_size[0] or self.stride[1] > self.crop_size[1]:
-            raise UserError(f"stride {list(self.stride)} is larger than crop_size {list(self.crop_size)}: pixels are left out")
+            raise UserError(f"stride {list(self.stride)} leaves gaps: it exceeds crop_size {list(self.crop_size)}")
 
 
 def test_time(
@@ -62,12 +63,16 @@ def test_time(
     if is_slide and (crop_size is None or stride is None):
         raise UserError("is_slide needs both crop_size and stride, as two numbers: width height")
     return TestTime(
-        scales=([scales] if isinstance(scales, int | float) else list(scales)) if aug_eval else (1.0,),
+        scales=(list(scales) if isinstance(scales, list | tuple) else [scales]) if aug_eval else (1.0,),
         flip_horizontal=aug_eval and flip_horizontal,
         flip_vertical=aug_eval and flip_vertical,
-        crop_size=tuple(crop_size) if is_slide else None,
-        stride=tuple(stride) if is_slide else None,
+        crop_size=_pair(crop_size) if is_slide else None,
+        stride=_pair(stride) if is_slide else None,
     )
+
+
+def _pair(size: int | Sequence[int]) -> tuple[int, ...]:
+    return tuple(size) if isinstance(size, list | tuple) else (size,)
 
 
 def predict_logits(model: Callable, images: paddle.Tensor, how: TestTime) -> paddle.Tensor:

@@ -1,6 +1,8 @@
 """Predict images and write what people look at: overlay, colours and plain labels."""
 
+import os
 import pathlib
+from collections import Counter
 
 import numpy as np
 import paddle
@@ -42,8 +44,8 @@ def predict(
     """Label an image, a folder or a list of images and write three pictures for each.
 
     Files below save_dir, in the sub-folders that the images lie in: added_prediction/ (image and colours mixed),
-    pseudo_color_prediction/*.png (indexed colours, the pixel's value is its class) and label_prediction/*.png (grey, the
-    pixel's value is its class).
+    pseudo_color_prediction/*.png (indexed colours, the pixel's value is its class) and label_prediction/*.png (grey,
+    the pixel's value is its class).
 
     Args:
         model: A model of PaddleSeg's contract.
@@ -59,15 +61,15 @@ def predict(
     files, root = pictures.list_images(image_path)
     model.eval()
     rank, ranks = paddle.distributed.get_rank(), paddle.distributed.get_world_size()
-    failures = []
-    for file in tqdm(files[rank::ranks], desc="predict", unit="img", disable=rank > 0):
+    failures, names = [], _names(files, root)
+    for file in tqdm(files[rank::ranks], desc="predict", unit="img", disable=rank > 0 or None):
         try:
             image = pictures.read_image(file)
         except UserError as error:
             failures.append(str(error))
             continue
         labels = predict_image(model, image, transforms, how or TestTime()).astype(np.uint8)
-        name = pathlib.Path(file).relative_to(root)
+        name = names[file]
         folder = pathlib.Path(save_dir)
         pictures.write_image(folder / "added_prediction" / name, pictures.overlay(image, labels, palette))
         pictures.write_png(folder / "pseudo_color_prediction" / name.with_suffix(".png"), labels, palette)
@@ -75,3 +77,17 @@ def predict(
     logger.info(f"{len(files[rank::ranks]) - len(failures)} images labelled, pictures in {save_dir}")
     if failures:
         raise UserError(f"{len(failures)} of {len(files)} images could not be read: {'; '.join(failures)}")
+
+
+def _names(files: list[str], root: str) -> dict[str, pathlib.Path]:
+    """Where each picture goes below save_dir: as it lies below root, or by its whole path where it lies elsewhere.
+
+    Pictures that differ in their suffix alone get it twice, since labels are written as .png.
+    """
+    relative = {file: pathlib.Path(os.path.relpath(file, root)) for file in files}
+    inside = {file: pathlib.Path(*(part for part in path.parts if part != "..")) for file, path in relative.items()}
+    stems = Counter(path.with_suffix("") for path in inside.values())
+    return {
+        file: path if stems[path.with_suffix("")] == 1 else path.with_name(path.name + path.suffix)
+        for file, path in inside.items()
+    }

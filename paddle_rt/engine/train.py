@@ -1,21 +1,32 @@
 """Train on PaddleSeg's own loop, with our evaluation in it."""
 
 import importlib
+import math
 import os
-from collections.abc import Callable
+import pathlib
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
 
 import numpy as np
 import paddle
 from paddleseg.cvlibs import Config, SegBuilder
-from paddleseg.utils import utils
+from paddleseg.utils import logger, utils
+from paddleseg.utils.train_profiler import ProfilerOptions
 
 from paddle_rt import compat
+from paddle_rt.checkpoint import load, read_saved
+from paddle_rt.compat.mending import mend
+from paddle_rt.compat.training import check_resume_folder
 from paddle_rt.engine.config import build, class_names
 from paddle_rt.engine.evaluate import evaluate, report
 from paddle_rt.engine.infer import TestTime, test_time
 from paddle_rt.engine.metrics import scores
-from paddle_rt.errors import UserError
-from paddle_rt.models.rtformer import RTFormer
+from paddle_rt.errors import UserError, unknown
+
+_PROFILER_KEYS = ("batch_range", "state", "sorted_key", "tracer_option", "profile_path", "exit_on_finished")
 
 
 def train(
@@ -41,44 +52,50 @@ def train(
     Files go where PaddleSeg puts them: save_dir/iter_N/{model.pdparams, model.pdopt}, save_dir/best_model.
 
     Raises:
-        UserError: The config or an argument does not work; nothing was trained.
+        UserError: The config, an argument, an image or a label does not work, or the loss is no number any more.
+        OSError: A checkpoint cannot be written; those before it are whole.
     """
     compat.check_precision(precision, device)
+    _check_profiler_options(profiler_options)
+    _make_folder(save_dir)
+    how, names = test_time(**config.test_config), class_names(config)
+    if resume_model is not None and _is_finished(resume_model, config.iters):
+        return
     set_up(device, seed)
-    how = test_time(**config.test_config)
-    builder = SegBuilder(config)
-    train_dataset = build(builder, "train_dataset")
-    train_dataset.file_list *= repeats
-    val_dataset = build(builder, "val_dataset") if do_eval else None
-    model = utils.convert_sync_batchnorm(build(builder, "model"), device)
-    optimizer, losses = build(builder, "optimizer"), build(builder, "loss")
-    _check_losses(model, losses)
-
-    names = class_names(config)
-    loop = importlib.import_module("paddleseg.core.train")  # as an attribute of its package it is the function
-    loop.evaluate = _evaluation(how, names)
-    utils.set_seed(seed)  # again: building a model draws from the generator, and not every model draws as often
-    loop.train(
-        model,
-        train_dataset,
-        val_dataset=val_dataset,
-        optimizer=optimizer,
-        save_dir=save_dir,
-        iters=config.iters,
-        batch_size=config.batch_size,
-        resume_model=resume_model,
-        save_interval=save_interval,
-        log_iters=log_iters,
-        num_workers=num_workers,
-        use_vdl=use_vdl,
-        use_ema=use_ema,
-        losses=losses,
-        keep_checkpoint_max=keep_checkpoint_max,
-        precision=precision,
-        amp_level=amp_level,
-        profiler_options=profiler_options,
-        to_static_training=config.to_static_training,
-    )
+    # Optimizer states carry generated names, which have to start from 0 in each run of a process.
+    with paddle.utils.unique_name.guard(), _fitting_optimizer(resume_model), _no_half_checkpoint(save_dir):
+        builder = SegBuilder(config)
+        train_dataset = build(builder, "train_dataset")
+        if repeats > 1:
+            train_dataset.file_list *= repeats
+        val_dataset = build(builder, "val_dataset") if do_eval else None
+        model = utils.convert_sync_batchnorm(build(builder, "model"), device)
+        optimizer, losses = build(builder, "optimizer"), build(builder, "loss")
+        if resume_model is not None:
+            _check_states(model, resume_model)
+        loop = _loop(_evaluation(how, names))
+        utils.set_seed(seed)  # again: building a model draws from the generator, and not every model draws as often
+        loop.train(
+            model,
+            train_dataset,
+            val_dataset=val_dataset,
+            optimizer=optimizer,
+            save_dir=save_dir,
+            iters=config.iters,
+            batch_size=config.batch_size,
+            resume_model=resume_model,
+            save_interval=save_interval,
+            log_iters=log_iters,
+            num_workers=num_workers,
+            use_vdl=use_vdl,
+            use_ema=use_ema,
+            losses=losses,
+            keep_checkpoint_max=keep_checkpoint_max,
+            precision=precision,
+            amp_level=amp_level,
+            profiler_options=profiler_options,
+            to_static_training=config.to_static_training,
+        )
 
 
 def set_up(device: str, seed: int | None = None) -> None:
@@ -110,8 +127,96 @@ def _evaluation(how: TestTime, names: list[str]) -> Callable:
     return run
 
 
-def _check_losses(model: paddle.nn.Layer, losses: dict) -> None:
-    """PaddleSeg finds out after the first forward pass, in the middle of its loop."""
-    outputs = 1 + bool(getattr(model, "use_aux_head", False))
-    if isinstance(model, RTFormer) and outputs != len(losses["coef"]):
-        raise UserError(f"the model gives {outputs} outputs while training, but loss.coef has {len(losses['coef'])} entries")
+def _loop(evaluation: Callable) -> ModuleType:
+    """PaddleSeg's training loop with our evaluation in it, and with an end to what it does not end itself."""
+    loop = importlib.import_module("paddleseg.core.train")  # as an attribute of its package it is the function
+    loop.evaluate = evaluation
+    loop.check_logits_losses = _check_losses
+    mend(loop.train, {"loss.backward()": "finite(loss, iter).backward()"}, finite=_finite)
+    # At the end the loop counts operations, but those of attention as none, and prints a line for every kind of layer.
+    count = "_ = paddle.flops(model, [1, c, h, w], custom_ops={paddle.nn.SyncBatchNorm: op_flops_funs.count_syncbn})"
+    mend(loop.train, {count: "pass"})
+    return loop
+
+
+def _check_losses(logits: list[paddle.Tensor], losses: dict) -> None:
+    if len(logits) != len(losses["types"]):
+        raise UserError(
+            f"the model gives {len(logits)} outputs while training, but loss.coef has {len(losses['coef'])} entries"
+        )
+
+
+def _finite(loss: paddle.Tensor, iteration: int) -> paddle.Tensor:
+    """The loss, unless it is no number. PaddleSeg goes on; Paddle's backward pass of NaN can corrupt memory on a CPU.
+
+    This is for fp32. With fp16 the scaler passes over such steps.
+    """
+    if not math.isfinite(float(loss)):
+        raise UserError(
+            f"the loss is {float(loss)} at iteration {iteration}: try a lower --learning_rate or a longer warm-up; "
+            "checkpoints saved before stay as they are"
+        )
+    return loss
+
+
+def _make_folder(save_dir: str) -> None:
+    """Make the run's folder before anything takes time. PaddleSeg deletes a file that is in its place."""
+    if os.path.exists(save_dir) and not os.path.isdir(save_dir):
+        raise UserError(f"--save_dir {save_dir} is a file; give a folder")
+    os.makedirs(save_dir, exist_ok=True)
+    if not os.access(save_dir, os.W_OK):
+        raise UserError(f"--save_dir {save_dir} cannot be written to")
+
+
+def _check_profiler_options(options: str | None) -> None:
+    for option in options.replace(" ", "").split(";") if options else ():
+        key = option.partition("=")[0]
+        if key not in _PROFILER_KEYS:
+            raise unknown("profiler option", key, _PROFILER_KEYS)
+    try:
+        ProfilerOptions(options or "")
+    except ValueError as error:
+        raise UserError(f"--profiler_options takes key=value;key=value, got {options!r}: {error}") from error
+
+
+def _is_finished(resume_model: str, iters: int) -> bool:
+    """Whether the checkpoint to resume from is that of the last iteration or a later one; says so."""
+    check_resume_folder(resume_model)
+    done = int(os.path.normpath(resume_model).rpartition("_")[2])
+    if done < iters:
+        return False
+    logger.info(f"{resume_model} has {done} of {iters} iterations: nothing is left to train (--iters sets the number)")
+    return True
+
+
+def _check_states(model: paddle.nn.Layer, resume_model: str) -> None:
+    """Refuse a checkpoint that PaddleSeg's loop, which reads it next, would take over in part or fail on."""
+    load(model, resume_model)
+    file = pathlib.Path(resume_model) / "model.pdopt"
+    states = read_saved(file)
+    if not isinstance(states, dict):
+        raise UserError(f"{file} holds {type(states).__name__}, expected an optimizer's states")
+
+
+@contextmanager
+def _no_half_checkpoint(save_dir: str) -> Iterator[None]:
+    """Remove the folder in whose making a full disk or Ctrl-C struck: it has no optimizer states to go on from."""
+    before = set(pathlib.Path(save_dir).glob("iter_*"))
+    try:
+        yield
+    except (OSError, KeyboardInterrupt):
+        for folder in set(pathlib.Path(save_dir).glob("iter_*")) - before:
+            if paddle.distributed.get_rank() == 0 and not (folder / "model.pdopt").is_file():
+                shutil.rmtree(folder)
+        raise
+
+
+@contextmanager
+def _fitting_optimizer(resume_model: str | None) -> Iterator[None]:
+    """Paddle finds out in the first step whether the states it was given are those of this optimizer."""
+    try:
+        yield
+    except AssertionError as error:
+        if resume_model is None or not re.search("should in state dict|Shape not match", str(error)):
+            raise
+        raise UserError(f"{resume_model}/model.pdopt is not of the config's optimizer and model: {error}") from error
