@@ -45,7 +45,10 @@ CASES = {
     "flips_without_aug": (dict(scales=[0.5], flip_horizontal=True), []),
     "slide": (dict(is_slide=True, crop_size=[40, 24], stride=[17, 13]), []),
     "slide_larger_than_image": (dict(is_slide=True, crop_size=[80, 24], stride=[80, 24]), []),
-    "slide_and_scales": (dict(is_slide=True, crop_size=[32, 32], stride=[20, 20], aug_eval=True, scales=[1.0, 1.5]), []),
+    "slide_and_scales": (
+        dict(is_slide=True, crop_size=[32, 32], stride=[20, 20], aug_eval=True, scales=[1.0, 1.5]),
+        [],
+    ),
     "resize": ({}, [{"type": "Resize", "target_size": [48, 40]}]),
     "resize_and_flip": (dict(aug_eval=True, flip_horizontal=True), [{"type": "ResizeByLong", "long_size": 50}]),
     "padding": ({}, [{"type": "Padding", "target_size": [80, 48]}]),

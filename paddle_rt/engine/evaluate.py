@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from paddle_rt.engine import metrics
 from paddle_rt.engine.infer import TestTime, predict_logits, restore
+from paddle_rt.engine.loading import Loader
 from paddle_rt.files import whole_file
 
 
@@ -41,10 +42,11 @@ def evaluate(
     model.eval()
     rank, ranks = paddle.distributed.get_rank(), paddle.distributed.get_world_size()
     mine = paddle.io.Subset(eval_dataset, list(range(rank, len(eval_dataset), ranks)))
-    loader = paddle.io.DataLoader(mine, batch_size=batch_size, num_workers=num_workers, collate_fn=_as_list)
+    loader = Loader(mine, batch_size=batch_size, num_workers=num_workers, collate_fn=_as_list)
     confusion = np.zeros([eval_dataset.num_classes] * 2, np.int64)
     amp = dict(enable=precision == "fp16", level=amp_level)
-    with paddle.no_grad(), tqdm(total=len(mine), desc="evaluate", unit="img", disable=rank > 0 or None, leave=False) as bar:
+    hidden = rank > 0 or None  # None: shown on a terminal only
+    with paddle.no_grad(), tqdm(total=len(mine), desc="evaluate", unit="img", disable=hidden, leave=False) as bar:
         for samples in loader:
             for group in _alike(samples):
                 with paddle.amp.auto_cast(**amp):

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import paddle
@@ -23,6 +24,7 @@ from paddle_rt.compat.training import check_resume_folder
 from paddle_rt.engine.config import build, class_names
 from paddle_rt.engine.evaluate import evaluate, report
 from paddle_rt.engine.infer import TestTime, test_time
+from paddle_rt.engine.loading import Loader
 from paddle_rt.engine.metrics import scores
 from paddle_rt.errors import UserError, unknown
 
@@ -64,22 +66,13 @@ def train(
     set_up(device, seed)
     # Optimizer states carry generated names, which have to start from 0 in each run of a process.
     with paddle.utils.unique_name.guard(), _fitting_optimizer(resume_model), _no_half_checkpoint(save_dir):
-        builder = SegBuilder(config)
-        train_dataset = build(builder, "train_dataset")
-        if repeats > 1:
-            train_dataset.file_list *= repeats
-        val_dataset = build(builder, "val_dataset") if do_eval else None
-        model = utils.convert_sync_batchnorm(build(builder, "model"), device)
-        optimizer, losses = build(builder, "optimizer"), build(builder, "loss")
+        parts = _build_parts(config, device, do_eval, repeats)
         if resume_model is not None:
-            _check_states(model, resume_model)
+            _check_states(parts["model"], resume_model)
         loop = _loop(_evaluation(how, names))
         utils.set_seed(seed)  # again: building a model draws from the generator, and not every model draws as often
         loop.train(
-            model,
-            train_dataset,
-            val_dataset=val_dataset,
-            optimizer=optimizer,
+            **parts,
             save_dir=save_dir,
             iters=config.iters,
             batch_size=config.batch_size,
@@ -89,7 +82,6 @@ def train(
             num_workers=num_workers,
             use_vdl=use_vdl,
             use_ema=use_ema,
-            losses=losses,
             keep_checkpoint_max=keep_checkpoint_max,
             precision=precision,
             amp_level=amp_level,
@@ -109,6 +101,20 @@ def set_up(device: str, seed: int | None = None) -> None:
         paddle.base.core.set_num_threads(len(os.sched_getaffinity(0)))
     utils.set_seed(seed)
     utils.set_device(device)
+
+
+def _build_parts(config: Config, device: str, do_eval: bool, repeats: int) -> dict[str, Any]:
+    builder = SegBuilder(config)
+    train_dataset = build(builder, "train_dataset")
+    if repeats > 1:
+        train_dataset.file_list *= repeats
+    return {
+        "train_dataset": train_dataset,
+        "val_dataset": build(builder, "val_dataset") if do_eval else None,
+        "model": utils.convert_sync_batchnorm(build(builder, "model"), device),
+        "optimizer": build(builder, "optimizer"),
+        "losses": build(builder, "loss"),
+    }
 
 
 def _evaluation(how: TestTime, names: list[str]) -> Callable:
@@ -132,6 +138,7 @@ def _loop(evaluation: Callable) -> ModuleType:
     loop = importlib.import_module("paddleseg.core.train")  # as an attribute of its package it is the function
     loop.evaluate = evaluation
     loop.check_logits_losses = _check_losses
+    mend(loop.train, {"paddle.io.DataLoader": "Loader"}, Loader=Loader)
     mend(loop.train, {"loss.backward()": "finite(loss, iter).backward()"}, finite=_finite)
     # At the end the loop counts operations, but those of attention as none, and prints a line for every kind of layer.
     count = "_ = paddle.flops(model, [1, c, h, w], custom_ops={paddle.nn.SyncBatchNorm: op_flops_funs.count_syncbn})"

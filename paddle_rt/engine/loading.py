@@ -1,0 +1,113 @@
+"""Batches of a dataset, in which an item that cannot be read ends the run with its own message.
+
+Paddle's DataLoader waits for ever once reading fails without worker processes, and with them it says only that its
+queue was killed. So here errors travel through it like data and are raised where the batch arrives.
+"""
+
+import json
+import traceback
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle.io.dataloader.collate import default_collate_fn
+
+from paddle_rt.errors import UserError
+
+_ERROR = "error that was met while reading"
+
+
+class Loader:
+    """What `paddle.io.DataLoader` gives, and raises what the dataset raised.
+
+    Args:
+        dataset: Items by index.
+        collate_fn: Makes a batch of a list of items.
+        **arguments: What else `paddle.io.DataLoader` takes.
+    """
+
+    def __init__(self, dataset: paddle.io.Dataset, collate_fn: Callable = default_collate_fn, **arguments: Any) -> None:
+        self.loader = paddle.io.DataLoader(_Items(dataset), collate_fn=_Collate(collate_fn), **arguments)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield batches.
+
+        Raises:
+            UserError: A file cannot be read or is out of order, sizes in a batch differ, or a worker was killed.
+            RuntimeError: The dataset failed in another way; the text is its traceback.
+        """
+        batches = iter(self.loader)
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except SystemError as error:  # what Paddle makes of a worker that is gone
+                raise UserError("a process that loads images was killed; try fewer --num_workers") from error
+            if isinstance(batch, dict) and _ERROR in batch:
+                raise _unpack(batch[_ERROR].numpy())
+            yield batch
+
+
+class _Caught:
+    """Keeps an error, whatever it is, for the loader to deliver."""
+
+    error: BaseException | None = None
+
+    def __enter__(self) -> "_Caught":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        self.error = error
+        return isinstance(error, Exception)
+
+
+class _Items(paddle.io.Dataset):
+    """Items, or the error that came in place of one."""
+
+    def __init__(self, dataset: paddle.io.Dataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        with _Caught() as caught:
+            return self.dataset[index]
+        return {_ERROR: _pack(caught.error)}
+
+
+class _Collate:
+    def __init__(self, collate: Callable) -> None:
+        self.collate = collate
+
+    def __call__(self, items: list[Any]) -> Any:
+        for item in items:
+            if isinstance(item, dict) and _ERROR in item:
+                return item
+        with _Caught() as caught:
+            return self.collate(items)
+        return {_ERROR: _pack(_unequal_sizes(items) or caught.error)}
+
+
+def _unequal_sizes(items: list[dict]) -> UserError | None:
+    shapes = sorted({np.shape(item.get("img"))[:0:-1] for item in items})
+    if len(shapes) == 1:
+        return None
+    return UserError(
+        f"images of different sizes (width, height) in one batch: {', '.join(map(str, shapes))}; add a Resize or "
+        "RandomPaddingCrop to the transforms, or use --batch_size 1"
+    )
+
+
+def _pack(error: Exception) -> np.ndarray:
+    expected = isinstance(error, UserError | OSError)
+    text = str(error) if expected else "".join(traceback.format_exception(error))
+    return np.frombuffer(json.dumps([expected, text]).encode(), np.uint8)
+
+
+def _unpack(packed: np.ndarray) -> Exception:
+    expected, text = json.loads(packed.tobytes())
+    return UserError(text) if expected else RuntimeError(f"the dataset failed:\n{text}")
