@@ -13,7 +13,16 @@ _NOISE = ("No ccache found", "When training, we now always track global mean and
 
 
 class UserError(ValueError):
-    """A mistake in the user's input; tools print its message alone, without a traceback."""
+    """A mistake in the user's input; tools print its message on one line, without a traceback.
+
+    Args:
+        message: What came, what was expected, what to do.
+        details: More lines to print below it, such as a tree of folders.
+    """
+
+    def __init__(self, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.details = details
 
 
 def nearest(name: object, valid: Iterable[object]) -> str | None:
@@ -65,6 +74,8 @@ def run_tool(main: Callable[[], None]) -> None:
         sys.exit(1)
     except (UserError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        if getattr(error, "details", ""):
+            print(error.details, file=sys.stderr)
         sys.exit(1)
     except MemoryError as error:
         print(f"error: out of memory: {' '.join(str(error).split())[:200]}", file=sys.stderr)

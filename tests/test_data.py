@@ -25,7 +25,7 @@ def picture(height: int, width: int) -> np.ndarray:
 def message(call: Callable, *args: object, **kwargs: object) -> str:
     with pytest.raises(UserError) as caught:
         call(*args, **kwargs)
-    return str(caught.value)
+    return f"{caught.value}\n{caught.value.details}".strip()
 
 
 # Class names and colours
@@ -240,7 +240,7 @@ def touch(root: Path, *names: str) -> None:
 def test_missing_data_set_says_tree_and_source(tmp_path: Path, name: str) -> None:
     for root in (None, tmp_path / "gone", tmp_path):
         said = message(require_dataset, name, root, "train")
-        assert "http" in said and "Expected" in said and "{root}" not in said
+        assert "http" in said and "expected" in said and "{root}" not in said
     require_dataset("OpticDiscSeg", tmp_path / "gone")
 
 

@@ -413,7 +413,6 @@ BAD_DATA = {
     "missing_image": (lambda folder: without(camvid(folder), "images/1.png"), "cannot read picture .*images/1.png"),
     "missing_label": (lambda folder: without(camvid(folder), "labels/3.png"), "cannot read picture .*labels/3.png"),
     "sizes": (lambda folder: camvid(folder, sizes=((32, 64), (40, 64))), "different sizes .*: .64, 32., .64, 40."),
-    "missing_list": (lambda folder: without(camvid(folder), "train.txt"), "no file .*train.txt. Expected:"),
 }
 
 

@@ -1,10 +1,12 @@
 """Faults of PaddleSeg's training loop, and of what it calls beside models and losses."""
 
 import importlib
+import math
 import os
 import re
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 from paddle_rt.compat.mending import contains, mend
 from paddle_rt.errors import UserError
@@ -141,6 +143,46 @@ def fix_unsafe_saving() -> bool:
     return mend(_train_module().train, {"paddle.save": "atomic_save"}, atomic_save=atomic_save)
 
 
+def fix_loader_that_hangs() -> bool:
+    """Training waits for ever on an image that cannot be read, or names no file where worker processes load.
+
+    Cause: Paddle's DataLoader does not hand on what a dataset raises; see `paddle_rt.compat.loading`.
+    """
+    from paddle_rt.compat.loading import Loader
+
+    return mend(_train_module().train, {"paddle.io.DataLoader": "Loader"}, Loader=Loader)
+
+
+def fix_loss_that_is_no_number() -> bool:
+    """Training goes on once the loss is NaN, until the backward pass of NaN corrupts memory on a CPU.
+
+    Symptom: `malloc(): invalid next size`, or no output and no end. Not reported, open upstream.
+    """
+    return mend(_train_module().train, {"loss.backward()": "finite(loss, iter).backward()"}, finite=finite)
+
+
+def finite(loss: Any, iteration: int) -> Any:
+    """Give back the loss, or raise a UserError where it is no number.
+
+    The loop asks in fp32 only: with fp16 the scaler passes over such steps.
+    """
+    if not math.isfinite(float(loss)):
+        raise UserError(
+            f"the loss is {float(loss)} at iteration {iteration}: try a lower --learning_rate or a longer warm-up; "
+            "checkpoints saved before stay as they are"
+        )
+    return loss
+
+
+def fix_operation_count() -> bool:
+    """Training ends with a line for every kind of layer and a count of operations that takes attention's for none.
+
+    Mended nowhere; the count is left out here.
+    """
+    count = "_ = paddle.flops(model, [1, c, h, w], custom_ops={paddle.nn.SyncBatchNorm: op_flops_funs.count_syncbn})"
+    return mend(_train_module().train, {count: "pass"})
+
+
 def fix_batch_norm_statistics_between_ranks() -> bool:
     """In training with several processes on CPUs, the score is that of a mixture of models, none of them saved.
 
@@ -246,6 +288,9 @@ FIXES = (
     fix_training_without_batches,
     fix_best_model_after_resume,  # before fix_unsafe_saving: it looks for paddle.save
     fix_unsafe_saving,
+    fix_loader_that_hangs,
+    fix_loss_that_is_no_number,
+    fix_operation_count,
     fix_batch_norm_statistics_between_ranks,
     fix_profiler,
     fix_mlu_device,

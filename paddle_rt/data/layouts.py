@@ -103,8 +103,8 @@ def require_dataset(type_name: str, dataset_root: str | os.PathLike[str] | None,
 def missing(type_name: str, root: str | os.PathLike[str], reason: str) -> UserError:
     """Make the error that says what a data set lacks, how it has to lie, and where it comes from."""
     layout = LAYOUTS[type_name]
-    tree = layout.tree.replace("{root}", os.fspath(root))
-    return UserError(f"{type_name}: {reason}. Expected:{tree}\nSource: {layout.source}")
+    tree = layout.tree.replace("{root}", os.fspath(root)).lstrip("\n")
+    return UserError(f"{type_name}: {reason}; expected the tree below", f"{tree}\nSource: {layout.source}")
 
 
 def _require_list(type_name: str, root: Path, split: str) -> None:

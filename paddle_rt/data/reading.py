@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from paddle_rt.data.images import read_image, read_label
+import numpy as np
+
+from paddle_rt.data.images import check_labels, read_image, read_label
 from paddle_rt.errors import UserError
 
 
@@ -34,6 +36,8 @@ class CheckedReading:
         image, label = data["img"], data.get("label")
         if isinstance(image, str):
             data["img"] = read_image(image).astype("float32")
+        if isinstance(image, str) and isinstance(label, np.ndarray):  # ADE20K reads its own labels
+            check_labels(label, self.num_classes, self.ignore_index, f"the label of {image}")
         if isinstance(label, str):
             data["label"] = read_label(label, self.num_classes, self.ignore_index)
             if data["label"].shape != data["img"].shape[:2]:
@@ -45,7 +49,7 @@ def check_reading(dataset: Any) -> None:
     """Put `CheckedReading` in front of a PaddleSeg data set's transforms, unless its pictures are grey.
 
     Args:
-        dataset: Any of PaddleSeg's data sets. ADE20K hands its labels over as arrays: they are not checked.
+        dataset: Any of PaddleSeg's data sets.
     """
     compose = dataset.transforms
     if getattr(compose, "img_channels", None) == 3:

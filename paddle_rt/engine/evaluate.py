@@ -8,9 +8,9 @@ import paddle
 from paddleseg.utils import logger
 from tqdm import tqdm
 
+from paddle_rt.compat.loading import Loader
 from paddle_rt.engine import metrics
 from paddle_rt.engine.infer import TestTime, predict_logits, restore
-from paddle_rt.engine.loading import Loader
 from paddle_rt.files import whole_file
 
 

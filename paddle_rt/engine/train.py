@@ -1,14 +1,12 @@
 """Train on PaddleSeg's own loop, with our evaluation in it."""
 
 import importlib
-import math
 import os
 import pathlib
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -19,12 +17,10 @@ from paddleseg.utils.train_profiler import ProfilerOptions
 
 from paddle_rt import compat
 from paddle_rt.checkpoint import load, read_saved
-from paddle_rt.compat.mending import mend
 from paddle_rt.compat.training import check_resume_folder
 from paddle_rt.engine.config import build, class_names
 from paddle_rt.engine.evaluate import evaluate, report
 from paddle_rt.engine.infer import TestTime, test_time
-from paddle_rt.engine.loading import Loader
 from paddle_rt.engine.metrics import scores
 from paddle_rt.errors import UserError, unknown
 
@@ -69,7 +65,9 @@ def train(
         parts = _build_parts(config, device, do_eval, repeats)
         if resume_model is not None:
             _check_states(parts["model"], resume_model)
-        loop = _loop(_evaluation(how, names))
+        loop = importlib.import_module("paddleseg.core.train")  # as an attribute of its package it is the function
+        loop.evaluate = _evaluation(how, names)
+        loop.check_logits_losses = _check_losses
         utils.set_seed(seed)  # again: building a model draws from the generator, and not every model draws as often
         loop.train(
             **parts,
@@ -133,37 +131,11 @@ def _evaluation(how: TestTime, names: list[str]) -> Callable:
     return run
 
 
-def _loop(evaluation: Callable) -> ModuleType:
-    """PaddleSeg's training loop with our evaluation in it, and with an end to what it does not end itself."""
-    loop = importlib.import_module("paddleseg.core.train")  # as an attribute of its package it is the function
-    loop.evaluate = evaluation
-    loop.check_logits_losses = _check_losses
-    mend(loop.train, {"paddle.io.DataLoader": "Loader"}, Loader=Loader)
-    mend(loop.train, {"loss.backward()": "finite(loss, iter).backward()"}, finite=_finite)
-    # At the end the loop counts operations, but those of attention as none, and prints a line for every kind of layer.
-    count = "_ = paddle.flops(model, [1, c, h, w], custom_ops={paddle.nn.SyncBatchNorm: op_flops_funs.count_syncbn})"
-    mend(loop.train, {count: "pass"})
-    return loop
-
-
 def _check_losses(logits: list[paddle.Tensor], losses: dict) -> None:
     if len(logits) != len(losses["types"]):
         raise UserError(
             f"the model gives {len(logits)} outputs while training, but loss.coef has {len(losses['coef'])} entries"
         )
-
-
-def _finite(loss: paddle.Tensor, iteration: int) -> paddle.Tensor:
-    """The loss, unless it is no number. PaddleSeg goes on; Paddle's backward pass of NaN can corrupt memory on a CPU.
-
-    This is for fp32. With fp16 the scaler passes over such steps.
-    """
-    if not math.isfinite(float(loss)):
-        raise UserError(
-            f"the loss is {float(loss)} at iteration {iteration}: try a lower --learning_rate or a longer warm-up; "
-            "checkpoints saved before stay as they are"
-        )
-    return loss
 
 
 def _make_folder(save_dir: str) -> None:

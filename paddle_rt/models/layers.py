@@ -70,7 +70,7 @@ class AdaptiveMaxPool2D(nn.Layer):
         return _window_max(columns.transpose([0, 1, 3, 2]), self.output_size).transpose([0, 1, 3, 2])
 
 
-# Lengths are integers or tensors as they come; Paddle's rewriting of Python code, which this switches off, mixes them up.
+# Lengths are integers or tensors as they come. Paddle's rewriting of Python code, switched off here, mixes them up.
 @paddle.jit.not_to_static
 def _window_max(x: paddle.Tensor, windows: int) -> paddle.Tensor:
     """Pool the last axis of [B, C, A, L] to [B, C, A, windows] by gathering every window to one common width."""
