@@ -40,7 +40,8 @@ def export(
         save_dir: Folder for the files; an earlier export in it is replaced only when the new one is complete.
         transforms: The validation transforms, as the config describes them.
         input_shape: [N, C, H, W]; None leaves N, H or W open.
-        output_op: "argmax" (int32 labels [N, H, W]), "softmax" (float32 [N, num_classes, H, W]) or "none" (logits).
+        output_op: "argmax" (int32 labels [N, H, W]), "softmax" (float32 [N, num_classes, H, W]), "none" (logits)
+            or "coarse" (logits before the model's last resize, from which `Segmenter` computes labels faster).
         formats: "paddle", "onnx" or both.
         dataset_type: The data set's type, which names classes and colours.
 
@@ -58,12 +59,15 @@ def export(
             raise unknown("format", name, FORMATS)
     if not formats:
         raise UserError(f"no format given; valid are {', '.join(FORMATS)}")
+    if output_op == "coarse" and not hasattr(model, "coarse_logits"):
+        raise UserError(f"{type(model).__name__} has no coarse_logits; use output_op argmax, softmax or none")
     check_input_shape(input_shape)
 
     with _evaluating(model), _scratch(pathlib.Path(save_dir)) as scratch:
-        cases = make_cases(model, input_shape)
+        coarse = output_op == "coarse"
+        cases = make_cases(model, input_shape, coarse)
         errors = []
-        for op in dict.fromkeys(["none", output_op]):
+        for op in dict.fromkeys([output_op if coarse else "none", output_op]):
             files = _write_graphs(model, scratch, input_shape, op, formats)
             errors += verify(scratch, files, op, cases)
         graph = {"input_shape": list(input_shape), "output_op": output_op}
@@ -72,6 +76,7 @@ def export(
         classes = cases[0].logits.shape[1]
         names = class_names(dataset_type, classes)
         about = {"num_classes": classes, "dataset_type": dataset_type, "class_names": names}
+        about["align_corners"] = getattr(model, "coarse_align_corners", False)
         output_dtype = "int32" if output_op == "argmax" else "float32"
         save_deployment(Deployment(scratch, transforms, output_dtype=output_dtype, **graph, **about, **files))
         _publish(scratch, pathlib.Path(save_dir))
@@ -93,6 +98,8 @@ class _Exported(paddle.nn.Layer):
 @paddle.jit.not_to_static
 def _run(model: paddle.nn.Layer, output_op: str, x: paddle.Tensor) -> paddle.Tensor:
     """Traced as it runs: Paddle's rewriting of Python code, which this switches off, has no part in the graph."""
+    if output_op == "coarse":
+        return model.coarse_logits(x)
     logits = model(x)[0]
     if output_op == "argmax":
         return paddle.argmax(logits, axis=1, dtype="int32")
@@ -174,10 +181,10 @@ def _tidy(model: Any) -> None:
     read = {name for node in kept for name in node.input} | outputs
     _replace(graph.node, kept)
     _replace(graph.initializer, [constant for constant in constants if constant.name in read])
-    for value in [*graph.input, *graph.output]:
+    for value, prefix in [*((i, "") for i in graph.input), *((o, "output_") for o in graph.output)]:
         dims = value.type.tensor_type.shape.dim
-        names = ("batch", "channels", "height", "width") if len(dims) == 4 else ("batch", "height", "width")
-        for dim, name in zip(dims, names, strict=True):
+        sizes = (f"{prefix}height", f"{prefix}width")  # not the input's: coarse logits have sizes of their own
+        for dim, name in zip(dims, ("batch", *("channels",) * (len(dims) - 3), *sizes), strict=True):
             if dim.dim_param:
                 dim.dim_param = name
 

@@ -28,8 +28,10 @@ class Case:
     tolerance: float
 
 
-def make_cases(model: paddle.nn.Layer, input_shape: Sequence[int | None]) -> list[Case]:
+def make_cases(model: paddle.nn.Layer, input_shape: Sequence[int | None], coarse: bool = False) -> list[Case]:
     """Run the model, in evaluation mode, on two inputs that fit the shape: noise, and something smooth like a picture.
+
+    With `coarse` the logits are those before the model's last resize.
 
     Raises:
         UserError: The model's output is not finite, or rounding alone changes it too much to compare anything.
@@ -41,26 +43,27 @@ def make_cases(model: paddle.nn.Layer, input_shape: Sequence[int | None]) -> lis
         images = rng.standard_normal((batch or n, channels, height or h, width or w)).astype(np.float32)
         if position == 0:
             images = np.stack([_smooth(image) for image in images])
-        logits = run_model(model, images)
+        logits = run_model(model, images, coarse)
         if not np.isfinite(logits).all():
             raise UserError("the model's logits are not finite numbers; are the weights those of a run that diverged?")
         nudged = np.nextafter(images, np.where(rng.random(images.shape) < 0.5, -np.inf, np.inf).astype(np.float32))
-        rounding = relative_error(run_model(model, nudged), logits)
+        rounding = relative_error(run_model(model, nudged, coarse), logits)
         if rounding > LARGEST_TOLERANCE:
             raise UserError(f"rounding of the input changes the logits by {rounding:.1e}: no graph can be compared")
         cases.append(Case(images, logits, min(max(TOLERANCE, ROUNDING_FACTOR * rounding), LARGEST_TOLERANCE)))
     return cases
 
 
-def run_model(model: paddle.nn.Layer, images: np.ndarray) -> np.ndarray:
-    """Logits of the main head in eager mode. Shape: [B, C, H, W] to [B, num_classes, H, W].
+def run_model(model: paddle.nn.Layer, images: np.ndarray, coarse: bool = False) -> np.ndarray:
+    """Logits of the main head in eager mode. Shape: [B, C, H, W] to [B, num_classes, H, W], or coarser with `coarse`.
 
     Raises:
         UserError: The model does not take images of this shape.
     """
     try:
         with paddle.no_grad():
-            return model(paddle.to_tensor(images))[0].numpy()
+            batch = paddle.to_tensor(images)
+            return (model.coarse_logits(batch) if coarse else model(batch)[0]).numpy()
     except (ValueError, RuntimeError, AssertionError) as error:  # what Paddle's operators raise
         raise UserError(f"the model cannot run on {list(images.shape)}: {brief(error)}") from error
 

@@ -119,9 +119,14 @@ def test_dynamic_export_labels_frames_of_any_size(
     assert different < 1e-3, f"{backend}: {different:.2%} of the labels differ from the model's"
 
 
-@pytest.mark.parametrize("output_op", ["none", "softmax"])
-def test_fixed_odd_size(model: RTFormer, tmp_path: pathlib.Path, output_op: str) -> None:
-    shape = [None if output_op == "softmax" else 1, 3, 161, 131]
+@pytest.mark.parametrize(
+    ("output_op", "shape"),
+    [("none", [1, 3, 161, 131]), ("softmax", [None, 3, 161, 131]), ("coarse", [1, 3, 161, 131]),
+     ("coarse", [None, 3, None, None])],
+)  # fmt: skip
+def test_outputs_that_leave_the_labels_to_us(
+    model: RTFormer, tmp_path: pathlib.Path, output_op: str, shape: list[int | None]
+) -> None:
     report = export(model, tmp_path / "e", [NORMALIZE], shape, output_op)
     worst = max(row["relative_error"] for row in report["comparisons"])
     assert worst < 1e-4, f"{output_op}: worst relative error {worst:.1e}"

@@ -19,7 +19,7 @@ def main() -> None:
     size.add_argument("--input_size", nargs=2, type=positive, metavar=("H", "W"), help="one image of this size")
     size.add_argument("--input_shape", nargs=4, type=_length, metavar=("N", "C", "H", "W"),
         help="None or -1 leaves N, H or W open; without either flag all three are open")  # fmt: skip
-    add("--output_op", default="argmax", help="argmax (labels), softmax (probabilities) or none (logits)")
+    add("--output_op", default="argmax", help="argmax (labels), softmax, none (logits) or coarse (small logits)")
     add("--formats", nargs="+", default=["paddle", "onnx"], help="paddle, onnx or both")
     parser.set_defaults(device="cpu")
     arguments = parser.parse_args()
@@ -33,7 +33,7 @@ def main() -> None:
     config = load_config(arguments.config, arguments.opts)
     if "transforms" not in config.val_dataset_cfg:
         raise UserError(f"{arguments.config} has no val_dataset with transforms, which deploy.yaml must hold")
-    set_up(arguments.device)
+    set_up(arguments.device, seed=0)
     if arguments.random_weights:
         print("warning: these weights are random, the export is good for measuring speed only", file=sys.stderr)
         config.dic["model"].pop("pretrained", None)

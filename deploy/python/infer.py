@@ -24,6 +24,7 @@ def main() -> None:
     arguments = parse_arguments()
     segment = Segmenter(arguments.config, arguments.backend, arguments.precision, arguments.threads, arguments.device)
     files, root = pictures.list_images(arguments.image_path)
+    segment.warmup()
     failures = infer(segment, files, output_names(files, root), pathlib.Path(arguments.save_dir))
     print(f"{len(files) - len(failures)} of {len(files)} images labelled, pictures in {arguments.save_dir}")
     if failures:
@@ -58,7 +59,7 @@ def infer(segment: Segmenter, files: Sequence[str], names: Sequence[pathlib.Path
     """
     deployment = segment.deployment
     failures = []
-    for file, name in zip(tqdm(files, desc="infer", unit="img"), names, strict=True):
+    for file, name in zip(tqdm(files, desc="infer", unit="img", disable=None), names, strict=True):
         try:
             image = pictures.read_image(file)
             labels = segment(image)

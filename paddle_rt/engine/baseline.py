@@ -17,7 +17,7 @@ def most_frequent_by_place(dataset: paddle.io.Dataset) -> np.ndarray:
         Labels, int64 [H, W].
     """
     counts = None
-    for index in tqdm(range(len(dataset)), desc="count classes by place", unit="img", leave=False):
+    for index in tqdm(range(len(dataset)), desc="count classes by place", unit="img", leave=False, disable=None):
         label = np.squeeze(np.asarray(dataset[index]["label"]))
         if counts is None:
             counts = np.zeros([dataset.num_classes, *label.shape], np.int32)

@@ -6,5 +6,8 @@ Nothing here imports Paddle before the "paddle" backend is chosen, and nothing i
 from paddle_rt.inference.backends import BACKENDS
 from paddle_rt.inference.deployment import Deployment, load_deployment
 from paddle_rt.inference.segmenter import Segmenter
+from paddle_rt.inference.upsample import confidence_from_logits, labels_from_logits
 
-__all__ = ["BACKENDS", "Deployment", "Segmenter", "load_deployment"]
+__all__ = [
+    "BACKENDS", "Deployment", "Segmenter", "confidence_from_logits", "labels_from_logits", "load_deployment",
+]  # fmt: skip

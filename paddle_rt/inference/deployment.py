@@ -11,7 +11,7 @@ from paddle_rt.errors import UserError, unknown
 from paddle_rt.files import whole_file
 
 FILE = "deploy.yaml"
-OUTPUT_OPS = ("argmax", "softmax", "none")
+OUTPUT_OPS = ("argmax", "softmax", "none", "coarse")
 _REQUIRED = ("transforms", "input_shape", "output_op")
 
 
@@ -25,7 +25,9 @@ class Deployment:
         onnx: The ONNX graph.
         transforms: The validation transforms of the training config.
         input_shape: [N, C, H, W]; None for what the graph leaves open.
-        output_op: "argmax" (labels), "softmax" (probabilities) or "none" (logits).
+        output_op: "argmax" (labels), "softmax" (probabilities), "none" (logits) or "coarse" (logits before the model's
+            last resize).
+        align_corners: How the model's last resize places its pixels, which "coarse" leaves to who runs the graph.
         output_dtype: Of the graph's output.
         num_classes: Number of classes, where known.
         dataset_type: The data set's type in the config, which names the colours.
@@ -37,6 +39,7 @@ class Deployment:
     input_shape: list[int | None]
     output_op: str
     output_dtype: str = ""
+    align_corners: bool = False
     model: str | None = None
     params: str | None = None
     onnx: str | None = None
@@ -46,8 +49,8 @@ class Deployment:
 
 
 # In this order the file is written: whatever end is cut off, something that is required is missing.
-_KEYS = ("model", "params", "onnx", "transforms", "input_shape", "output_op", "output_dtype", "num_classes",
-         "dataset_type", "class_names")  # fmt: skip
+_KEYS = ("model", "params", "onnx", "transforms", "input_shape", "output_op", "output_dtype", "align_corners",
+         "num_classes", "dataset_type", "class_names")  # fmt: skip
 
 
 def save_deployment(deployment: Deployment) -> None:
@@ -101,6 +104,8 @@ def _check(values: dict[str, Any]) -> None:
     for key in ("model", "params", "onnx", "dataset_type", "output_dtype"):
         if not isinstance(values.get(key, ""), str):
             raise UserError(f"{key} must be a name, got {values[key]!r}")
+    if not isinstance(values.get("align_corners", False), bool):
+        raise UserError(f"align_corners must be true or false, got {values['align_corners']!r}")
     names, number = values.get("class_names", []), values.get("num_classes")
     if not isinstance(names, list) or len(names) != (number or 0):
         raise UserError(f"class_names must be a list of num_classes = {number} names; the file is not whole")

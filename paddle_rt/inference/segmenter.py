@@ -9,6 +9,7 @@ from paddle_rt.errors import UserError, unknown
 from paddle_rt.inference.backends import BACKENDS, Engine, OnnxRuntime, PaddleInference
 from paddle_rt.inference.deployment import Deployment, load_deployment
 from paddle_rt.inference.transforms import Preprocess, restore
+from paddle_rt.inference.upsample import labels_from_logits, warmup
 
 PRECISIONS = ("fp32",)
 DEVICES = ("cpu", "gpu")
@@ -50,7 +51,13 @@ class Segmenter:
         if channels != 3:
             raise UserError(f"the graph takes {channels} channels, frames have 3")
         self._preprocess = Preprocess(self.deployment.transforms, size)
+        self._threads = threads
         self._engine = _load_engine(self.deployment, backend, device, threads)
+
+    def warmup(self) -> float:
+        """Do what only the first frame costs: compile, or load from the cache, the loops that turn coarse logits into
+        labels. Returns the seconds that it took."""
+        return warmup() if self.deployment.output_op == "coarse" else 0.0
 
     def __call__(self, frame: np.ndarray) -> np.ndarray:
         """Label one frame.
@@ -74,6 +81,9 @@ class Segmenter:
             raise UserError(f"the graph cannot be run on an image of {list(image.shape)}: {error}") from error
         if self.deployment.output_op == "argmax":
             return restore(output.astype(np.uint8), trail, cv2.INTER_NEAREST_EXACT)
+        if self.deployment.output_op == "coarse":
+            size, align_corners = image.shape[1:], self.deployment.align_corners
+            return labels_from_logits(output, size, align_corners=align_corners, trail=trail, threads=self._threads)
         return _best_class(output, trail, frame.shape[:2])
 
 

@@ -27,7 +27,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    counts = prepare(args.input, args.output, args.layout, progress=lambda pairs: tqdm(pairs, unit="frame"))
+    counts = prepare(args.input, args.output, args.layout, progress=lambda pairs: tqdm(pairs, unit="frame", disable=None))
     print(f"{args.output}: " + ", ".join(f"{split} {count}" for split, count in counts.items()))
     for split, whole in SPLIT_SIZES.items():
         if counts[split] != whole:

@@ -25,7 +25,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     folder, first = pathlib.Path(arguments.output), SERIES[arguments.mode][0]
-    for number in tqdm(range(arguments.number), desc="render", unit="img"):
+    for number in tqdm(range(arguments.number), desc="render", unit="img", disable=None):
         image, label = render(make_scene(first + number, arguments.seed), *arguments.size)
         write_image(folder / "images" / f"{number:05d}.png", image)
         write_png(folder / "labels" / f"{number:05d}.png", label, palette("StreetScenes", 19))
