@@ -13,6 +13,8 @@ $(VENV)/installed: requirements.txt requirements-dev.txt
 		{ echo "error: CPython 3.11 is needed, $(PYTHON) is another or missing; set PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(BIN)/python -W ignore -c 'import cv2, paddle' || \
+		{ echo "error: a system library is missing (the line above names it); Debian: apt-get install libgl1 libglib2.0-0 libgomp1"; exit 1; }
 	@touch $@
 
 demo: $(VENV)/installed

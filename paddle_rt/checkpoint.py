@@ -114,6 +114,11 @@ def load(
     if extra:
         near = nearest(extra[0], missing or own)
         problems.append(f"{len(extra)} unknown ({_few(extra)}{f'; the first looks like {near}' if near else ''})")
+    kinds = [n for n in sorted(matching) if (state[n].dtype.kind == "f") != (own[n].numpy().dtype.kind == "f")]
+    if kinds:
+        found = state[kinds[0]].dtype
+        hint = ", which may be bfloat16; save the checkpoint as float32" if found == np.uint16 else ""
+        problems.append(f"{len(kinds)} of another type ({kinds[0]}: {found}{hint})")
     broken = [n for n in sorted(matching) if not np.isfinite(state[n]).all()]
     if broken:
         problems.append(f"{len(broken)} with numbers that are not finite ({_few(broken)})")

@@ -62,6 +62,8 @@ def export(
     if output_op == "coarse" and not hasattr(model, "coarse_logits"):
         raise UserError(f"{type(model).__name__} has no coarse_logits; use output_op argmax, softmax or none")
     check_input_shape(input_shape)
+    if pathlib.Path(save_dir).is_file():
+        raise UserError(f"save_dir {save_dir} is a file; give a folder")
 
     with _evaluating(model), _scratch(pathlib.Path(save_dir)) as scratch:
         coarse = output_op == "coarse"
@@ -223,6 +225,7 @@ def _publish(scratch: pathlib.Path, save_dir: pathlib.Path) -> None:
     if not save_dir.exists():
         os.rename(scratch, save_dir)
         return
+    (save_dir / "deploy.yaml").unlink(missing_ok=True)  # a kill in between leaves no export that looks whole
     fresh = [name for name in _FILES if (scratch / name).is_file()]
     for name in fresh:
         os.replace(scratch / name, save_dir / name)

@@ -1,9 +1,9 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and where they go."""
 
 import errno
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 
@@ -34,3 +34,24 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def output_names(files: Sequence[str], root: str) -> list[pathlib.Path]:
+    """Relative names without suffix, in the sub-folders that the images lie in and no two alike.
+
+    An image outside `root`, which a list may name, keeps what of its path lies below the folder that they share. Where
+    two images differ in their suffix alone, the later one keeps it.
+    """
+    base = pathlib.Path(os.path.abspath(root))
+    names: dict[pathlib.Path, None] = {}  # keeps the order, and finds a name at once in a large folder
+    for file in files:
+        path = pathlib.Path(os.path.abspath(file))
+        shared = next(parent for parent in (base, *base.parents) if path.is_relative_to(parent))
+        relative = path.relative_to(shared)
+        name = relative.with_suffix("")
+        if name in names:
+            name = relative
+        while name in names:
+            name = name.with_name(f"{name.name}_")
+        names[name] = None
+    return list(names)

@@ -1,14 +1,18 @@
 """Faulty parts of PaddleSeg, one function each, for test_compat.py to run in a process of its own.
 
-`compat_cases.py plain|mended` prints what every case gave without or with `compat.apply()` as JSON; `two_ranks` is
-started by paddle.distributed.launch. A case returns what can be compared, or raises.
+`compat_cases.py plain|mended` prints what every case gave without or with `compat.apply()` as JSON, or with a
+folder that of the one case that needs a process of its own; `two_ranks` is started by paddle.distributed.launch. A
+case returns what can be compared, or raises.
 """
 
+import contextlib
 import functools
+import io
 import json
 import os
 import resource
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -49,6 +53,11 @@ class Images(paddle.io.Dataset):
         return {"img": self.images[i], "label": self.labels[i][None], "trans_info": []}
 
 
+class Unreadable(Images):
+    def __getitem__(self, i: int) -> dict:
+        raise OSError("the picture is damaged")
+
+
 class Net(nn.Layer):
     def __init__(self, width: int = CLASSES) -> None:
         super().__init__()
@@ -80,9 +89,20 @@ class Square(nn.Layer):
         return logits.square().mean()
 
 
+class Diverging(Square):
+    """NaN from its second value on, with gradients that stay numbers."""
+
+    calls = 0
+
+    def forward(self, logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
+        self.calls += 1
+        return super().forward(logits, labels) + (float("nan") if self.calls > 1 else 0.0)
+
+
 def run(
-    folder: str, model: nn.Layer | None = None, loss: nn.Layer | None = None, groups: bool = False, **options
-) -> nn.Layer:
+    folder: str, model: nn.Layer | None = None, loss: nn.Layer | None = None, groups: bool = False,
+    data: Images | None = None, **options
+) -> nn.Layer:  # fmt: skip
     """Train a tiny net with PaddleSeg's loop, silent unless log_iters says so."""
     paddle.seed(0)
     pair = {"types": [loss or Square(), Constant(2.0)], "coef": [1, 0.5]}
@@ -91,7 +111,7 @@ def run(
         model = model or Net()
         parameters = [{"params": model.parameters(), "weight_decay": 0.0}] if groups else model.parameters()
         optimizer = paddle.optimizer.AdamW(0.1, parameters=parameters)
-        train(model, Images(8), optimizer=optimizer, save_dir=folder, losses=pair, **options)
+        train(model, data or Images(8), optimizer=optimizer, save_dir=folder, losses=pair, **options)
     return model
 
 
@@ -155,6 +175,25 @@ def large_batch(folder: str) -> None:
         run(folder, batch_size=9)
     finally:
         signal.alarm(0)
+
+
+def unreadable_image(folder: str) -> dict | str:
+    """In a process of its own: the loop hangs in C++, where Python hears no alarm, so that the alarm has to end it."""
+    done = subprocess.run([sys.executable, __file__, sys.argv[1], folder], capture_output=True, text=True)
+    return "no end" if done.returncode == -signal.SIGALRM else json.loads(done.stdout.splitlines()[-1])
+
+
+def loss_becomes_nan(folder: str) -> int:
+    """How many losses a run of three iterations computes, of which all but the first are NaN."""
+    loss = Diverging()
+    run(folder, loss=loss, iters=3)
+    return loss.calls
+
+
+def counts_operations(folder: str) -> bool:
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        run(folder, iters=1)
+    return "Total Flops" in out.getvalue()
 
 
 def best_model(folder: str) -> dict:
@@ -315,6 +354,7 @@ CASES: dict[str, Callable] = {
         for case in (logged, train_log_own_loss, fp16_groups, finished_run, resume_odd_name, resume_best_model)
     },
     **{case.__name__: in_folder(case) for case in (large_batch, best_model, full_disk, profile, one_pixel, to_static)},
+    **{case.__name__: in_folder(case) for case in (unreadable_image, loss_becomes_nan, counts_operations)},
     **{case.__name__: case for case in (mlu, mixed, ohem_edge, dual_task, point, l1, area, scores, absent_zero, crop)},
     "ce": cross_entropy,
     "ce_weight": functools.partial(cross_entropy, **WEIGHT),
@@ -368,6 +408,12 @@ def main(mode: str, folder: str = "") -> None:
     paddle.set_device("cpu")
     if mode == "two_ranks":
         two_ranks(folder)
+        return
+    if folder:
+        if mode == "mended":
+            compat.apply()
+        signal.alarm(5)
+        print(json.dumps(outcome(lambda: run(folder, data=Unreadable(8)))))
         return
     report: dict[str, object] = {"applied": compat.apply(), "again": compat.apply()} if mode == "mended" else {}
     report.update({name: outcome(case) for name, case in CASES.items()})

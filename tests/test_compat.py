@@ -200,6 +200,22 @@ def test_profiler_writes_its_trace(mended: dict) -> None:
     assert mended["profile"]["value"] == [".json"]
 
 
+def test_unreadable_image_ends_the_run(plain: dict, mended: dict) -> None:
+    assert plain["unreadable_image"] == {"value": "no end"}
+    assert mended["unreadable_image"]["value"] == {"error": "UserError", "message": "the picture is damaged"}
+
+
+def test_training_ends_at_the_first_nan(plain: dict, mended: dict) -> None:
+    assert plain["loss_becomes_nan"] == {"value": 3}
+    assert mended["loss_becomes_nan"]["error"] == "UserError", mended["loss_becomes_nan"]
+    assert "the loss is nan at iteration 2: " in mended["loss_becomes_nan"]["message"]
+
+
+def test_operations_are_not_counted(plain: dict, mended: dict) -> None:
+    assert plain["counts_operations"] == {"value": True}
+    assert mended["counts_operations"] == {"value": False}
+
+
 def test_one_pixel_is_predicted(mended: dict) -> None:
     assert mended["one_pixel"]["value"] == [1, 1, 3]
 

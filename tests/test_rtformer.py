@@ -17,9 +17,21 @@ from tests.conftest import TINY, randomize, relative_error
 SMALL = dict(num_classes=5, base_channels=16, head_channels=16, spp_channels=16, drop_path_rate=0.0)
 CASES = [  # cross_size, num_heads, in_channels, size, batch
     (12, 8, 3, (97, 131), 2),
-    (8, 4, 3, (64, 128), 1),
+    (12, 1, 4, (64, 96), 1),
     (12, 2, 1, (96, 96), 2),
+    (12, 4, 3, (50, 75), 1),
+    (8, 4, 3, (64, 128), 1),
+    (8, 2, 3, (65, 33), 2),
     (8, 8, 4, (75, 50), 1),
+    (8, 1, 1, (96, 64), 2),
+]
+OTHERS = [  # arguments away from their defaults
+    dict(layer_nums=[1, 1, 1, 1]),
+    dict(layer_nums=[3, 4, 6, 3]),
+    dict(spp_channels=40),
+    dict(head_channels=20),
+    dict(use_aux_head=False),
+    dict(base_channels=24),
 ]
 
 
@@ -31,7 +43,8 @@ def float64():
 
 
 def pair(**arguments):
-    theirs, ours = PaddleSegRTFormer(**SMALL, **arguments), RTFormer(**SMALL, **arguments)
+    arguments = {**SMALL, **arguments}
+    theirs, ours = PaddleSegRTFormer(**arguments), RTFormer(**arguments)
     randomize(theirs)
     load(ours, {name: value.numpy() for name, value in theirs.state_dict().items()})
     return theirs, ours
@@ -59,32 +72,50 @@ def worst(ours: dict, theirs: dict) -> tuple[float, str]:
     return max((error, name) for name, error in errors.items())
 
 
-@pytest.mark.parametrize("mode", ["eval", "train"])
-@pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("injection", itertools.product([True, False], repeat=2), ids=str)
-def test_numbers_are_paddlesegs_in_double_precision(injection, case, mode, float64, rng):
-    """In float64, where rounding hides nothing: outputs, every gradient and every statistic agree."""
-    cross_size, num_heads, in_channels, size, batch = case
-    theirs, ours = pair(
-        use_injection=list(injection), cross_size=cross_size, num_heads=num_heads, in_channels=in_channels
-    )
-    images = rng.standard_normal([batch, in_channels, *size])
+def assert_equal_in_float64(images: np.ndarray, mode: str, **arguments) -> None:
+    """Outputs, every gradient and every statistic of both models agree."""
+    theirs, ours = pair(in_channels=images.shape[1], **arguments)
     reference, result = run(theirs, images, mode), run(ours, images, mode)
-    assert len(result[0]) == len(reference[0]) == (2 if mode == "train" else 1)
+    heads = 2 if mode == "train" and arguments.get("use_aux_head", True) else 1
+    assert len(result[0]) == len(reference[0]) == heads
     output_error = max(map(relative_error, result[0], reference[0]))
     gradient_error, name = worst(result[1], reference[1])
     statistics_error, _ = worst(result[2], reference[2])
     print(f"outputs {output_error:.1e}, gradients {gradient_error:.1e} ({name}), statistics {statistics_error:.1e}")
     assert output_error < 1e-12, f"outputs: relative error {output_error:.1e}"
-    assert gradient_error < 1e-6, f"gradient of {name}: relative error {gradient_error:.1e}"
+    # Ten times the worst seen here and with five other seeds: the gradient of a bias before a BatchNorm or far from the
+    # loss is a sum over all pixels that nearly cancels, so that its rounding is large beside it.
+    assert gradient_error < 4e-9, f"gradient of {name}: relative error {gradient_error:.1e}"
     assert statistics_error < 1e-12, f"statistics: relative error {statistics_error:.1e}"
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("injection", itertools.product([True, False], repeat=2), ids=str)
+def test_numbers_are_paddlesegs_in_double_precision(injection, case, mode, float64, rng):
+    """In float64, where rounding hides nothing."""
+    cross_size, num_heads, in_channels, size, batch = case
+    images = rng.standard_normal([batch, in_channels, *size])
+    assert_equal_in_float64(images, mode, use_injection=list(injection), cross_size=cross_size, num_heads=num_heads)
+
+
+@pytest.mark.parametrize(
+    "arguments, mode",
+    [*itertools.product(OTHERS, ["eval", "train"]), (dict(drop_rate=0.1), "eval")],
+    ids=str,
+)
+@pytest.mark.parametrize("injection", [[True, True], [True, False]], ids=["slim", "base"])
+def test_numbers_of_other_shapes_are_paddlesegs_in_double_precision(injection, arguments, mode, float64, rng):
+    assert_equal_in_float64(rng.standard_normal([2, 3, 65, 96]), mode, use_injection=injection, **arguments)
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_numbers_are_paddlesegs_to_float32_rounding(case, mode, rng):
     """Outputs to 1e-5. Gradients to 1e-5, or else as near to the truth (PaddleSeg's model in float64) as PaddleSeg's
-    own float32 gradients are: a ReLU whose input rounds to the other side of zero changes a gradient by far more."""
+    own float32 gradients are: a ReLU whose input rounds to the other side of zero changes a gradient by far more.
+    1e-3 is the cap in any case: the worst here is 1e-4, PaddleSeg's own distance to the truth reaches 1e-3, and without
+    a cap a case where that distance is large would let any equally large fault of ours pass."""
     cross_size, num_heads, in_channels, size, batch = case
     arguments = dict(cross_size=cross_size, num_heads=num_heads, in_channels=in_channels)
     images = rng.standard_normal([batch, in_channels, *size])
@@ -99,15 +130,23 @@ def test_numbers_are_paddlesegs_to_float32_rounding(case, mode, rng):
     gradient_error, own, paddlesegs = (relative_error(*two) for two in ((ours, theirs), (ours, truth), (theirs, truth)))
     print(f"outputs {output_error:.1e}, gradients {gradient_error:.1e} (to the truth {own:.1e} and {paddlesegs:.1e})")
     assert output_error < 1e-5, f"outputs: relative error {output_error:.1e}"
-    assert gradient_error < 1e-5 or own < 2 * paddlesegs, (
+    assert gradient_error < 1e-3 and (gradient_error < 1e-5 or own < 2 * paddlesegs), (
         f"gradients: {gradient_error:.1e} from PaddleSeg's, {own:.1e} from the truth, PaddleSeg's {paddlesegs:.1e}"
     )
 
 
-@pytest.mark.parametrize("name", sorted(VARIANTS))
+STRUCTURES = {
+    **VARIANTS,
+    "deep": dict(layer_nums=[3, 4, 6, 3], base_channels=16, use_injection=[False, True]),
+    "shallow_without_aux_head": dict(layer_nums=[1, 1, 1, 1], base_channels=24, use_aux_head=False),
+    "other_widths": dict(base_channels=8, spp_channels=40, head_channels=20, in_channels=4, num_heads=2, lr_mult=3.0),
+}
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
 def test_names_shapes_order_and_learning_rates_are_paddlesegs(name):
-    theirs = PaddleSegRTFormer(num_classes=19, **VARIANTS[name])
-    ours = paddle_rt.create_model(name)
+    theirs = PaddleSegRTFormer(num_classes=19, **STRUCTURES[name])
+    ours = paddle_rt.create_model(name) if name in VARIANTS else RTFormer(19, **STRUCTURES[name])
 
     def shapes(model):
         return [(key, list(value.shape)) for key, value in model.state_dict().items()]
@@ -181,6 +220,11 @@ def test_drop_path_changes_training_only():
     [
         (dict(use_injection=[True]), "use_injection must be two booleans"),
         (dict(layer_nums=[2, 2]), "layer_nums must be"),
+        (dict(lr_mult="x"), "lr_mult must be"),
+        (dict(bn_momentum=5), "bn_momentum must be"),
+        (dict(drop_rate=2.0), "drop_rate must be"),
+        (dict(head_channels=0), "head_channels must be"),
+        (dict(use_injection=True), "use_injection must be two booleans"),
         (dict(num_heads=7), "num_heads must divide"),
         (dict(cross_size=0), "cross_size must be at least 1"),
         (dict(num_classes=0), "num_classes must be at least 1"),

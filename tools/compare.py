@@ -4,7 +4,7 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from paddle_rt.engine.arguments import new_parser, positive
+from paddle_rt.arguments import new_parser, positive
 from paddle_rt.errors import UserError, run_tool
 
 

@@ -4,7 +4,7 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from paddle_rt.engine.arguments import new_parser
+from paddle_rt.arguments import new_parser
 from paddle_rt.errors import run_tool
 
 
@@ -39,7 +39,7 @@ def main() -> None:
 
     guess = score(most_frequent_by_place(builder.train_dataset), builder.val_dataset)
     result = json.loads((folder / "metrics.json").read_text())
-    print(f"mIoU of the trained model on {result['images']} unseen scenes:         {result['mIoU']:.4f}")
+    print(f"mIoU of the trained model on {result['images']} validation scenes:     {result['mIoU']:.4f}")
     print(f"mIoU of the most frequent class at each place:           {guess:.4f}")
     print(f"picture: {folder / 'demo.png'}")
 

@@ -5,7 +5,7 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from paddle_rt.engine.arguments import new_parser, positive
+from paddle_rt.arguments import new_parser, positive
 from paddle_rt.errors import UserError, run_tool
 
 
@@ -27,6 +27,7 @@ def main() -> None:
     from paddle_rt.engine.config import SegBuilder, build, load_config, trained_model
     from paddle_rt.engine.train import set_up
     from paddle_rt.export import export
+    from paddle_rt.verify import TOLERANCE
 
     if bool(arguments.model_path) == arguments.random_weights:
         raise UserError("give trained weights with --model_path, or ask for an untrained model with --random_weights")
@@ -46,6 +47,8 @@ def main() -> None:
     report = export(model, arguments.save_dir, dataset["transforms"], dataset_type=dataset["type"], **how)
     for row in report["comparisons"]:
         print("; ".join(f"{key} {f'{value:.2g}' if isinstance(value, float) else value}" for key, value in row.items()))
+    if any(row.get("relative_error", 0) > TOLERANCE for row in report["comparisons"]):
+        print("warning: these weights multiply rounding, so more than 1e-4 was allowed", file=sys.stderr)
     print(f"exported {shape} to {arguments.save_dir}")
 
 

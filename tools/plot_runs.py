@@ -1,10 +1,10 @@
 """Draw and tabulate runs that were trained with --use_vdl: python tools/plot_runs.py --runs a=output/a b=output/b"""
 
-import argparse
 import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from paddle_rt.arguments import Parser
 from paddle_rt.errors import UserError, run_tool
 from paddle_rt.files import whole_file
 
@@ -47,9 +47,9 @@ def draw(curves: dict[str, tuple[dict[int, float], dict[int, float]]], path: str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument("--runs", nargs="+", required=True, metavar="NAME=FOLDER", help="in the legend's order")
-    parser.add_argument("--output", default="output/runs.png", help="the picture (default: %(default)s)")
+    parser.add_argument("--output", default="output/runs.png", help="the picture")
     arguments = parser.parse_args()
     curves = {}
     for run in arguments.runs:

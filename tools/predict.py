@@ -4,7 +4,7 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from paddle_rt.engine.arguments import add_test_time, merge_test_config, new_parser
+from paddle_rt.arguments import add_test_time, merge_test_config, new_parser
 from paddle_rt.errors import UserError, run_tool
 
 
@@ -26,7 +26,8 @@ def main() -> None:
     from paddle_rt.engine.train import set_up
 
     config = load_config(arguments.config, arguments.opts)
-    how = test_time(**merge_test_config(config.test_config, arguments, arguments.aug_pred))
+    test_config = {**config.test_config, "aug_eval": False}  # a config's own counts for evaluation, as in PaddleSeg
+    how = test_time(**merge_test_config(test_config, arguments, arguments.aug_pred))
     set_up(arguments.device)
     model = trained_model(config, arguments.model_path)
     builder = SegBuilder(config)

@@ -5,7 +5,7 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from paddle_rt.engine.arguments import new_parser, not_negative, positive, seed
+from paddle_rt.arguments import new_parser, not_negative, positive, seed
 from paddle_rt.errors import run_tool
 
 

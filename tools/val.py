@@ -4,7 +4,7 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from paddle_rt.engine.arguments import add_test_time, merge_test_config, new_parser, not_negative, positive
+from paddle_rt.arguments import add_test_time, merge_test_config, new_parser, not_negative, positive
 from paddle_rt.errors import run_tool
 
 
@@ -22,6 +22,8 @@ def main() -> None:
     add_test_time(parser, "--aug_eval")
     arguments = parser.parse_args()
 
+    import paddle
+
     from paddle_rt.engine.config import SegBuilder, build, class_names, load_config, trained_model
     from paddle_rt.engine.evaluate import evaluate, report, write_metrics
     from paddle_rt.engine.infer import test_time
@@ -33,6 +35,8 @@ def main() -> None:
     model = trained_model(config, arguments.model_path)
     dataset = build(SegBuilder(config), "val_dataset")
     confusion = evaluate(model, dataset, how, arguments.batch_size, arguments.num_workers)
+    if paddle.distributed.get_rank() > 0:
+        return
     names = class_names(config)
     result = report(confusion, len(dataset), names, arguments.absent_class)
     if arguments.output:

@@ -42,8 +42,8 @@ def check_precision(precision: str, device: str) -> None:
 
     Args:
         precision: "fp32", "fp16" or another name that `--precision` takes.
-        device: "cpu", "gpu" or another name that `--device` takes; PaddleSeg falls back from "gpu" to the CPU where
-            Paddle sees no GPU.
+        device: "cpu", "gpu" or another name that `--device` takes; PaddleSeg falls back to the CPU where
+            Paddle has no such device.
 
     Raises:
         UserError: Anything but fp32 would run on a CPU.
@@ -52,9 +52,9 @@ def check_precision(precision: str, device: str) -> None:
 
     kind = device.partition(":")[0]
     has_gpu = paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
-    if precision != "fp32" and (kind == "cpu" or (kind == "gpu" and not has_gpu)):
-        fallback = ", but Paddle sees no GPU here" if kind == "gpu" else ""
+    there = {"gpu": has_gpu, "xpu": paddle.is_compiled_with_xpu()}
+    if precision != "fp32" and not there.get(kind, kind in paddle.device.get_all_custom_device_type()):
         raise UserError(
-            f"precision {precision} does nothing in Paddle on a CPU (device {device}{fallback}); "
+            f"precision {precision} does nothing in Paddle on a CPU, and that is what --device {device} gives here; "
             "use --device gpu on a machine with a GPU, or --precision fp32"
         )

@@ -103,8 +103,11 @@ def _unequal_sizes(items: list[dict]) -> UserError | None:
 
 
 def _pack(error: Exception) -> np.ndarray:
-    expected = isinstance(error, UserError | OSError)
+    expected = isinstance(error, UserError | OSError | TypeError | ValueError)
     text = str(error) if expected else "".join(traceback.format_exception(error))
+    if expected and not isinstance(error, UserError | OSError):  # most often an argument that a transform cannot use
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        text = f"reading an item of the data set failed: {type(error).__name__}: {text} ({where.name}, {where.line})"
     return np.frombuffer(json.dumps([expected, text]).encode(), np.uint8)
 
 

@@ -138,9 +138,18 @@ def fix_unsafe_saving() -> bool:
 
     Cause: `paddle.save` writes in place. Not reported, open upstream.
     """
+    return mend(_train_module().train, {"paddle.save": "save_whole"}, save_whole=save_whole)
+
+
+def save_whole(obj: object, path: str) -> None:
+    """Save a file of a checkpoint; new weights take the optimizer state of an earlier run in the folder away first, so
+    that a kill in between leaves no pair that does not belong together."""
     from paddle_rt.checkpoint import atomic_save
 
-    return mend(_train_module().train, {"paddle.save": "atomic_save"}, atomic_save=atomic_save)
+    old_states = os.path.join(os.path.dirname(path), "model.pdopt")
+    if os.path.basename(path) == "model.pdparams" and os.path.isfile(old_states):
+        os.remove(old_states)
+    atomic_save(obj, path)
 
 
 def fix_loader_that_hangs() -> bool:

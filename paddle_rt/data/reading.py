@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from paddle_rt.data.images import check_labels, read_image, read_label
 from paddle_rt.errors import UserError
 
@@ -36,12 +34,13 @@ class CheckedReading:
         image, label = data["img"], data.get("label")
         if isinstance(image, str):
             data["img"] = read_image(image).astype("float32")
-        if isinstance(image, str) and isinstance(label, np.ndarray):  # ADE20K reads its own labels
-            check_labels(label, self.num_classes, self.ignore_index, f"the label of {image}")
         if isinstance(label, str):
             data["label"] = read_label(label, self.num_classes, self.ignore_index)
-            if data["label"].shape != data["img"].shape[:2]:
-                raise UserError(f"{label} is {_size(data['label'])}, but its picture {image} is {_size(data['img'])}")
+        elif isinstance(image, str) and label is not None:  # ADE20K reads its own labels
+            check_labels(label, self.num_classes, self.ignore_index, f"the label of {image}")
+        if isinstance(image, str) and label is not None and data["label"].shape != data["img"].shape[:2]:
+            name = label if isinstance(label, str) else "its label"
+            raise UserError(f"{name} is {_size(data['label'])}, but the picture {image} is {_size(data['img'])}")
         return self.compose(data)
 
 

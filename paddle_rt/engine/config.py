@@ -11,7 +11,7 @@ import paddle
 import yaml
 from paddleseg.cvlibs import Config, SegBuilder, manager
 
-from paddle_rt.checkpoint import load, read_state_dict
+from paddle_rt.checkpoint import load
 from paddle_rt.data import classes
 from paddle_rt.data.layouts import require_dataset
 from paddle_rt.data.reading import check_reading
@@ -119,15 +119,11 @@ def trained_model(config: Config, checkpoint: str) -> paddle.nn.Layer:
     Raises:
         UserError: The checkpoint cannot be read or does not fit.
     """
-    state = read_state_dict(checkpoint)
     model_cfg = config.dic["model"]
     for part in (model_cfg, model_cfg.get("backbone", {})):
         part.pop("pretrained", None)  # every weight comes from the checkpoint: nothing to download
     model = build(SegBuilder(config), "model")
-    try:
-        load(model, state)
-    except UserError as error:
-        raise UserError(str(error).replace("the state dict", str(checkpoint), 1)) from error
+    load(model, checkpoint)
     return model
 
 
@@ -156,6 +152,8 @@ def check(dic: dict) -> None:
     _check_component("optimizer", dic["optimizer"], manager.OPTIMIZERS)
     for group in dic["optimizer"].get("custom_cfg") or []:
         _check_keys("optimizer.custom_cfg key", group, _GROUP_KEYS)
+        if not isinstance(group.get("name"), str):
+            raise UserError(f"optimizer.custom_cfg: a group needs the 'name' in its parameters' names, got {group!r}")
     _check_losses(dic["loss"])
     _check_scheduler(dic["lr_scheduler"])
     _check_keys("test_config key", dic.get("test_config", {}), _TEST_KEYS)

@@ -94,6 +94,8 @@ def predict_logits(model: Callable, images: paddle.Tensor, how: TestTime) -> pad
     total = None
     for scale in how.scales:
         scaled_size = [int(length * scale + 0.5) for length in size]
+        if not 1 <= scaled_size[0] * scaled_size[1] <= 2**28:
+            raise UserError(f"scale {scale} turns an image of {size} into {scaled_size}; give scales around 1")
         scaled = images if scaled_size == size else F.interpolate(images, scaled_size, mode="bilinear")
         for axes in flips:
             logits = _slide(model, scaled.flip(axes) if axes else scaled, how)

@@ -1,8 +1,6 @@
 """Predict images and write what people look at: overlay, colours and plain labels."""
 
-import os
 import pathlib
-from collections import Counter
 
 import numpy as np
 import paddle
@@ -13,6 +11,7 @@ from tqdm import tqdm
 from paddle_rt.data import images as pictures
 from paddle_rt.engine.infer import TestTime, predict_logits, restore
 from paddle_rt.errors import UserError
+from paddle_rt.files import output_names
 
 
 def predict_image(model: paddle.nn.Layer, image: np.ndarray, transforms: Compose, how: TestTime) -> np.ndarray:
@@ -58,10 +57,12 @@ def predict(
     Raises:
         UserError: No image was found, or some could not be read; the others have been written by then.
     """
+    if len(palette) > 256:
+        raise UserError(f"labels are written as bytes: 256 classes at most, got {len(palette)}")
     files, root = pictures.list_images(image_path)
     model.eval()
     rank, ranks = paddle.distributed.get_rank(), paddle.distributed.get_world_size()
-    failures, names = [], _names(files, root)
+    failures, names = [], dict(zip(files, output_names(files, root), strict=True))
     for file in tqdm(files[rank::ranks], desc="predict", unit="img", disable=rank > 0 or None):
         try:
             image = pictures.read_image(file)
@@ -69,25 +70,10 @@ def predict(
             failures.append(str(error))
             continue
         labels = predict_image(model, image, transforms, how or TestTime()).astype(np.uint8)
-        name = names[file]
-        folder = pathlib.Path(save_dir)
-        pictures.write_image(folder / "added_prediction" / name, pictures.overlay(image, labels, palette))
-        pictures.write_png(folder / "pseudo_color_prediction" / name.with_suffix(".png"), labels, palette)
-        pictures.write_image(folder / "label_prediction" / name.with_suffix(".png"), labels)
+        name, suffix, folder = names[file], pathlib.Path(file).suffix, pathlib.Path(save_dir)
+        pictures.write_image(folder / "added_prediction" / f"{name}{suffix}", pictures.overlay(image, labels, palette))
+        pictures.write_png(folder / "pseudo_color_prediction" / f"{name}.png", labels, palette)
+        pictures.write_image(folder / "label_prediction" / f"{name}.png", labels)
     logger.info(f"{len(files[rank::ranks]) - len(failures)} images labelled, pictures in {save_dir}")
     if failures:
         raise UserError(f"{len(failures)} of {len(files)} images could not be read: {'; '.join(failures)}")
-
-
-def _names(files: list[str], root: str) -> dict[str, pathlib.Path]:
-    """Where each picture goes below save_dir: as it lies below root, or by its whole path where it lies elsewhere.
-
-    Pictures that differ in their suffix alone get it twice, since labels are written as .png.
-    """
-    relative = {file: pathlib.Path(os.path.relpath(file, root)) for file in files}
-    inside = {file: pathlib.Path(*(part for part in path.parts if part != "..")) for file, path in relative.items()}
-    stems = Counter(path.with_suffix("") for path in inside.values())
-    return {
-        file: path if stems[path.with_suffix("")] == 1 else path.with_name(path.name + path.suffix)
-        for file, path in inside.items()
-    }

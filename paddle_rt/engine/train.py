@@ -60,16 +60,17 @@ def train(
     if resume_model is not None and _is_finished(resume_model, config.iters):
         return
     set_up(device, seed)
-    # Optimizer states carry generated names, which have to start from 0 in each run of a process.
-    with paddle.utils.unique_name.guard(), _fitting_optimizer(resume_model), _no_half_checkpoint(save_dir):
+    with (
+        paddle.utils.unique_name.guard(),  # optimizer states carry generated names, which have to start from 0
+        _fitting_optimizer(resume_model),
+        _no_half_checkpoint(save_dir),
+        _own_evaluation(how, names) as train_in_loop,
+    ):
         parts = _build_parts(config, device, do_eval, repeats)
         if resume_model is not None:
             _check_states(parts["model"], resume_model)
-        loop = importlib.import_module("paddleseg.core.train")  # as an attribute of its package it is the function
-        loop.evaluate = _evaluation(how, names)
-        loop.check_logits_losses = _check_losses
         utils.set_seed(seed)  # again: building a model draws from the generator, and not every model draws as often
-        loop.train(
+        train_in_loop(
             **parts,
             save_dir=save_dir,
             iters=config.iters,
@@ -89,14 +90,15 @@ def train(
 
 
 def set_up(device: str, seed: int | None = None) -> None:
-    """Choose the device and, on a CPU, use every core that the process may run on; seed the generators.
+    """Choose the device and, on a CPU, share its cores among the processes of the launch; seed the generators.
 
     OMP_NUM_THREADS, where it is set, decides the number of threads instead.
     """
     if paddle.distributed.ParallelEnv().nranks > 1 and not paddle.distributed.is_initialized():
         paddle.distributed.init_parallel_env()
     if "OMP_NUM_THREADS" not in os.environ:
-        paddle.base.core.set_num_threads(len(os.sched_getaffinity(0)))
+        processes = int(os.environ.get("PADDLE_LOCAL_SIZE", 1))
+        paddle.base.core.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
     utils.set_seed(seed)
     utils.set_device(device)
 
@@ -106,10 +108,15 @@ def _build_parts(config: Config, device: str, do_eval: bool, repeats: int) -> di
     train_dataset = build(builder, "train_dataset")
     if repeats > 1:
         train_dataset.file_list *= repeats
+    val_dataset = build(builder, "val_dataset") if do_eval else None
+    model = utils.convert_sync_batchnorm(build(builder, "model"), device)
+    for group in config.optimizer_cfg.get("custom_cfg") or []:
+        if not any(group["name"] in name for name, _ in model.named_parameters()):
+            raise UserError(f"optimizer.custom_cfg: no parameter has {group['name']!r} in its name")
     return {
         "train_dataset": train_dataset,
-        "val_dataset": build(builder, "val_dataset") if do_eval else None,
-        "model": utils.convert_sync_batchnorm(build(builder, "model"), device),
+        "val_dataset": val_dataset,
+        "model": model,
         "optimizer": build(builder, "optimizer"),
         "losses": build(builder, "loss"),
     }
@@ -129,6 +136,18 @@ def _evaluation(how: TestTime, names: list[str]) -> Callable:
         return result["mIoU"], result["Acc"], result["class_iou"], result["class_precision"], result["Kappa"]
 
     return run
+
+
+@contextmanager
+def _own_evaluation(how: TestTime, names: list[str]) -> Iterator[Callable]:
+    """Give PaddleSeg's `train` with our evaluation and message about losses in it, while the block lasts."""
+    loop = importlib.import_module("paddleseg.core.train")  # as an attribute of its package it is the function
+    theirs = loop.evaluate, loop.check_logits_losses
+    loop.evaluate, loop.check_logits_losses = _evaluation(how, names), _check_losses
+    try:
+        yield loop.train
+    finally:
+        loop.evaluate, loop.check_logits_losses = theirs
 
 
 def _check_losses(logits: list[paddle.Tensor], losses: dict) -> None:
@@ -180,11 +199,12 @@ def _check_states(model: paddle.nn.Layer, resume_model: str) -> None:
 @contextmanager
 def _no_half_checkpoint(save_dir: str) -> Iterator[None]:
     """Remove the folder in whose making a full disk or Ctrl-C struck: it has no optimizer states to go on from."""
-    before = set(pathlib.Path(save_dir).glob("iter_*"))
+    folder_of = pathlib.Path(save_dir).glob
+    broken_before = {folder for folder in folder_of("iter_*") if not (folder / "model.pdopt").is_file()}
     try:
         yield
     except (OSError, KeyboardInterrupt):
-        for folder in set(pathlib.Path(save_dir).glob("iter_*")) - before:
+        for folder in set(folder_of("iter_*")) - broken_before:
             if paddle.distributed.get_rank() == 0 and not (folder / "model.pdopt").is_file():
                 shutil.rmtree(folder)
         raise

@@ -48,6 +48,8 @@ class Segmenter:
         batch, channels, *size = self.deployment.input_shape
         if batch not in (None, 1):
             raise UserError(f"the graph takes {batch} images at once, frames come one by one; export it with N = 1")
+        if (self.deployment.num_classes or 0) > 256:
+            raise UserError(f"labels are bytes: 256 classes at most, the graph has {self.deployment.num_classes}")
         if channels != 3:
             raise UserError(f"the graph takes {channels} channels, frames have 3")
         self._preprocess = Preprocess(self.deployment.transforms, size)

@@ -69,7 +69,16 @@ class RTFormer(nn.Layer):
         bn_momentum: float = RELEASE_BN_MOMENTUM,
     ) -> None:
         super().__init__()
-        _check_arguments(num_classes, layer_nums, base_channels, num_heads, use_injection, cross_size)
+        _check_widths(num_classes, layer_nums, base_channels, spp_channels, head_channels, in_channels, cross_size)
+        _check_rates(drop_rate, drop_path_rate, lr_mult, bn_momentum)
+        _require(
+            isinstance(use_injection, list | tuple) and len(use_injection) == 2,
+            f"use_injection must be two booleans (stages 4 and 5), got {use_injection}",
+        )
+        _require(
+            _is_count(num_heads) and 8 * base_channels % num_heads == 0,
+            f"num_heads must divide 8 * base_channels = {8 * base_channels}, got {num_heads}",
+        )
         width = base_channels
         block = dict(num_heads=num_heads, drop_rate=drop_rate, drop_path_rate=drop_path_rate, cross_size=cross_size)
 
@@ -171,7 +180,9 @@ class EABlock(nn.Layer):
         keys_and_values = self.cross_kv(low)  # [B, 2 C, n, n]
         high = high + self.drop_path(self.attn_h(high, keys_and_values))
         high = high + self.drop_path(self.mlp_h(high))
-        return high, low + self.down(high) if self.use_injection else low
+        if self.use_injection:
+            low = low + self.down(high)
+        return high, low
 
 
 class ExternalAttention(nn.Layer):
@@ -360,17 +371,29 @@ def _identity(x: paddle.Tensor) -> paddle.Tensor:
     return x
 
 
-def _check_arguments(
-    num_classes: int, layer_nums: list[int], base_channels: int, num_heads: int, use_injection: list[bool],
-    cross_size: int,
-) -> None:  # fmt: skip
-    def require(condition: bool, message: str) -> None:
-        if not condition:
-            raise ValueError(f"RTFormer: {message}")
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(f"RTFormer: {message}")
 
-    require(num_classes >= 1, f"num_classes must be at least 1, got {num_classes}")
-    require(len(layer_nums) >= 3 and min(layer_nums) >= 1, f"layer_nums must be 4 positive numbers, got {layer_nums}")
-    require(len(use_injection) == 2, f"use_injection must be two booleans (stages 4 and 5), got {use_injection}")
-    require(cross_size >= 1, f"cross_size must be at least 1, got {cross_size}")
-    low = 8 * base_channels
-    require(low % num_heads == 0, f"num_heads must divide 8 * base_channels = {low}, got {num_heads}")
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _check_widths(
+    num_classes: int, layer_nums: list[int], base_channels: int, spp_channels: int, head_channels: int,
+    in_channels: int, cross_size: int,
+) -> None:  # fmt: skip
+    counts = dict(num_classes=num_classes, base_channels=base_channels, spp_channels=spp_channels,
+                  head_channels=head_channels, in_channels=in_channels, cross_size=cross_size)  # fmt: skip
+    for name, value in counts.items():
+        _require(_is_count(value), f"{name} must be a whole number of at least 1, got {value!r}")
+    fits = isinstance(layer_nums, list | tuple) and len(layer_nums) >= 3 and all(map(_is_count, layer_nums[:3]))
+    _require(fits, f"layer_nums must be 4 numbers of at least 1, got {layer_nums!r}")
+
+
+def _check_rates(drop_rate: float, drop_path_rate: float, lr_mult: float, bn_momentum: float) -> None:
+    rates = dict(drop_rate=drop_rate, drop_path_rate=drop_path_rate, bn_momentum=bn_momentum)
+    for name, value in rates.items():
+        _require(isinstance(value, int | float) and 0 <= value < 1, f"{name} must be from 0 to below 1, got {value!r}")
+    _require(isinstance(lr_mult, int | float) and lr_mult >= 0, f"lr_mult must be at least 0, got {lr_mult!r}")

@@ -7,27 +7,30 @@ SegNet's:  the same; DIR is a clone of https://github.com/alexgkendall/SegNet-Tu
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from paddle_rt.data.camvid_prepare import SPLIT_SIZES, prepare  # noqa: E402
-from paddle_rt.errors import run_tool  # noqa: E402
+from paddle_rt.arguments import Parser
+from paddle_rt.data.camvid_prepare import SPLIT_SIZES, prepare
+from paddle_rt.errors import run_tool
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__.splitlines()[0])
     parser.add_argument("--input", required=True, help="the download, unpacked")
     parser.add_argument("--output", required=True, help="the folder to make")
-    parser.add_argument("--layout", choices=["auto", "official", "segnet"], default="auto", help="default: auto")
+    parser.add_argument("--layout", choices=["auto", "official", "segnet"], default="auto", help="which of the two")
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
-    counts = prepare(args.input, args.output, args.layout, progress=lambda pairs: tqdm(pairs, unit="frame", disable=None))
+    progress = partial(tqdm, unit="frame", disable=None)
+    counts = prepare(args.input, args.output, args.layout, progress)
     print(f"{args.output}: " + ", ".join(f"{split} {count}" for split, count in counts.items()))
     for split, whole in SPLIT_SIZES.items():
         if counts[split] != whole:

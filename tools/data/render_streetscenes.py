@@ -1,6 +1,5 @@
 """Write StreetScenes frames and labels as files: python tools/data/render_streetscenes.py --output data/streetscenes"""
 
-import argparse
 import pathlib
 import sys
 
@@ -11,12 +10,12 @@ from paddle_rt.data.classes import palette
 from paddle_rt.data.images import write_image, write_png
 from paddle_rt.data.street_dataset import SERIES
 from paddle_rt.data.streetscenes import make_scene, render
-from paddle_rt.engine.arguments import positive
+from paddle_rt.arguments import Parser, positive
 from paddle_rt.errors import run_tool
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--output", required=True, help="folder for images/ and labels/")
     parser.add_argument("--mode", default="val", choices=list(SERIES), help="which series of scenes")
     parser.add_argument("--number", type=positive, default=20, help="how many scenes")

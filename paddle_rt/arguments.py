@@ -25,13 +25,23 @@ not_negative = _whole_number(0)
 seed = _whole_number(0, 2**32 - 1)  # what NumPy takes
 
 
-class _Parser(argparse.ArgumentParser):
-    """Answers a mistake with one line, and an unknown flag with the nearest one."""
+class Parser(argparse.ArgumentParser):
+    """A parser that answers a mistake with one line, and an unknown flag with the nearest one.
+
+    Args:
+        description: What the tool does; --help shows it with the flags and their defaults.
+    """
+
+    def __init__(self, description: str) -> None:
+        shown = argparse.ArgumentDefaultsHelpFormatter
+        super().__init__(description=description, formatter_class=shown, allow_abbrev=False)
 
     def error(self, message: str) -> None:
         self.exit(2, f"error: {message}; see --help\n")
 
-    def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None):
+    def parse_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
         parsed, rest = self.parse_known_args(args, namespace)
         if rest:
             raise unknown("flag or word", rest[0], [flag for flag in self._option_string_actions if flag[1] == "-"])
@@ -40,9 +50,7 @@ class _Parser(argparse.ArgumentParser):
 
 def new_parser(description: str) -> argparse.ArgumentParser:
     """A parser with the flags of every tool: --config, --device and --opts."""
-    parser = _Parser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
-    )
+    parser = Parser(description)
     parser.add_argument("-c", "--config", required=True, help="config file in PaddleSeg's schema")
     parser.add_argument("--device", default="gpu", choices=DEVICES, help="falls back to cpu where Paddle has no other")
     parser.add_argument("--opts", nargs="+", help="overrides of config keys, such as model.cross_size=8 batch_size=2")
