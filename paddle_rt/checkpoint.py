@@ -53,6 +53,8 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
     state = read_saved(file)
     if not isinstance(state, dict) or not state:
         raise UserError(f"{file} holds {type(state).__name__}, expected a state dict of names and arrays")
+    if not all(isinstance(name, str) for name in state):
+        raise UserError(f"{file} is no model's state dict: its entries have no names")
     wrong = [n for n, value in state.items() if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub"]
     if wrong:
         raise UserError(f"{file} is no model's state dict: {_few(wrong)} hold no array; is it an optimizer's file?")
@@ -119,13 +121,15 @@ def load(
         found = state[kinds[0]].dtype
         hint = ", which may be bfloat16; save the checkpoint as float32" if found == np.uint16 else ""
         problems.append(f"{len(kinds)} of another type ({kinds[0]}: {found}{hint})")
-    broken = [n for n in sorted(matching) if not np.isfinite(state[n]).all()]
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+        values = {name: state[name].astype(own[name].numpy().dtype) for name in matching}
+    broken = [n for n in sorted(matching) if not np.isfinite(values[n]).all()]
     if broken:
         problems.append(f"{len(broken)} with numbers that are not finite ({_few(broken)})")
     if problems:
         raise UserError(f"{where} does not fit {type(model).__name__}: {'; '.join(problems)}")
     for name in matching:
-        own[name].set_value(state[name].astype(own[name].numpy().dtype))
+        own[name].set_value(values[name])
 
 
 def load_pretrained(model: "nn.Layer", source: str, new_head: Iterable[str], optional: Iterable[str] = ()) -> None:

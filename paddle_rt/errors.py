@@ -9,7 +9,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 # Warnings of Paddle about itself, of no use to who runs a tool.
-_NOISE = ("No ccache found", "When training, we now always track global mean and variance")
+_NOISE = (
+    "No ccache found",
+    "When training, we now always track global mean and variance",
+    "\nNon compatible API",
+    "There are some unused values",
+)
 
 
 class UserError(ValueError):

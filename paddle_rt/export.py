@@ -52,19 +52,7 @@ def export(
         UserError: An argument is wrong, the model cannot be exported, or a graph does not compute what the model does.
         OSError: The folder cannot be written.
     """
-    if output_op not in OUTPUT_OPS:
-        raise unknown("output_op", output_op, OUTPUT_OPS)
-    for name in formats:
-        if name not in FORMATS:
-            raise unknown("format", name, FORMATS)
-    if not formats:
-        raise UserError(f"no format given; valid are {', '.join(FORMATS)}")
-    if output_op == "coarse" and not hasattr(model, "coarse_logits"):
-        raise UserError(f"{type(model).__name__} has no coarse_logits; use output_op argmax, softmax or none")
-    check_input_shape(input_shape)
-    if pathlib.Path(save_dir).is_file():
-        raise UserError(f"save_dir {save_dir} is a file; give a folder")
-
+    _check_arguments(model, save_dir, input_shape, output_op, formats)
     with _evaluating(model), _scratch(pathlib.Path(save_dir)) as scratch:
         coarse = output_op == "coarse"
         cases = make_cases(model, input_shape, coarse)
@@ -83,6 +71,27 @@ def export(
         save_deployment(Deployment(scratch, transforms, output_dtype=output_dtype, **graph, **about, **files))
         _publish(scratch, pathlib.Path(save_dir))
     return report
+
+
+def _check_arguments(
+    model: paddle.nn.Layer,
+    save_dir: str | os.PathLike,
+    input_shape: Sequence[int | None],
+    output_op: str,
+    formats: Sequence[str],
+) -> None:
+    if output_op not in OUTPUT_OPS:
+        raise unknown("output_op", output_op, OUTPUT_OPS)
+    for name in formats:
+        if name not in FORMATS:
+            raise unknown("format", name, FORMATS)
+    if not formats:
+        raise UserError(f"no format given; valid are {', '.join(FORMATS)}")
+    if output_op == "coarse" and not hasattr(model, "coarse_logits"):
+        raise UserError(f"{type(model).__name__} has no coarse_logits; use output_op argmax, softmax or none")
+    check_input_shape(input_shape)
+    if pathlib.Path(save_dir).is_file():
+        raise UserError(f"save_dir {save_dir} is a file; give a folder")
 
 
 class _Exported(paddle.nn.Layer):

@@ -173,6 +173,16 @@ def test_failed_saving_leaves_the_old_file(error, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_types_that_are_no_weights_are_refused():
+    model = paddle.nn.Linear(2, 2)
+    bfloat16 = {"weight": np.full([2, 2], 16009, np.uint16), "bias": np.zeros(2, "float32")}
+    with pytest.raises(UserError, match="bfloat16"):
+        load(model, bfloat16)
+    huge = {"weight": np.full([2, 2], 1e300), "bias": np.zeros(2, "float32")}
+    with pytest.raises(UserError, match="not finite"):
+        load(model, huge)
+
+
 def test_full_disk_names_the_file(tmp_path):
     """What the system itself says of a full disk, which names no file."""
     with pytest.raises(OSError, match="No space left on device: .*scores.json"):

@@ -246,5 +246,5 @@ def test_weights_that_cannot_be_downloaded(tmp_path, monkeypatch):
 @pytest.mark.parametrize("part", ["train_dataset", "val_dataset"])
 def test_dataset_that_cannot_be_built(part, tmp_path):
     builder = SegBuilder(load_config(tiny_config(tmp_path), [f"{part}.height=1"]))
-    with pytest.raises(UserError, match=f"cannot build {part}: StreetScenes: height is 1"):
+    with pytest.raises(UserError, match="^StreetScenes: height is 1"):
         build(builder, part)

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -137,6 +138,27 @@ def test_outputs_that_leave_the_labels_to_us(
         different = float((segment(image) != expected).mean())
         assert different < 1e-3, f"{backend}, {output_op}: {different:.2%} of the labels differ"
         assert segment(frame(40, 300)).shape == (40, 300)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("output_op: argmax", "output_op: none"),
+        ("type: Normalize", "type: [Normalize]"),
+        ("- 0.485", "- .inf"),
+        ("- 0.485", "- a"),
+        ("num_classes: 5", "num_classes: 5.0"),
+    ],
+)
+def test_deploy_yaml_that_contradicts_its_graph(
+    dynamic: pathlib.Path, tmp_path: pathlib.Path, old: str, new: str
+) -> None:
+    shutil.copytree(dynamic, tmp_path / "e")
+    text = (tmp_path / "e/deploy.yaml").read_text()
+    assert old in text, text
+    (tmp_path / "e/deploy.yaml").write_text(text.replace(old, new, 1))
+    with pytest.raises(UserError):
+        Segmenter(tmp_path / "e", threads=1)(frame(40, 60))
 
 
 def test_model_is_left_as_it_was(model: RTFormer, tmp_path: pathlib.Path) -> None:

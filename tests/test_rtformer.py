@@ -83,7 +83,7 @@ def assert_equal_in_float64(images: np.ndarray, mode: str, **arguments) -> None:
     statistics_error, _ = worst(result[2], reference[2])
     print(f"outputs {output_error:.1e}, gradients {gradient_error:.1e} ({name}), statistics {statistics_error:.1e}")
     assert output_error < 1e-12, f"outputs: relative error {output_error:.1e}"
-    # Ten times the worst seen here and with five other seeds: the gradient of a bias before a BatchNorm or far from the
+    # Ten times the worst seen here and with other seeds: the gradient of a bias before a BatchNorm or far from the
     # loss is a sum over all pixels that nearly cancels, so that its rounding is large beside it.
     assert gradient_error < 4e-9, f"gradient of {name}: relative error {gradient_error:.1e}"
     assert statistics_error < 1e-12, f"statistics: relative error {statistics_error:.1e}"
@@ -226,8 +226,8 @@ def test_drop_path_changes_training_only():
         (dict(head_channels=0), "head_channels must be"),
         (dict(use_injection=True), "use_injection must be two booleans"),
         (dict(num_heads=7), "num_heads must divide"),
-        (dict(cross_size=0), "cross_size must be at least 1"),
-        (dict(num_classes=0), "num_classes must be at least 1"),
+        (dict(cross_size=0), "cross_size must be a whole number of at least 1"),
+        (dict(num_classes=0), "num_classes must be a whole number of at least 1"),
         (dict(drop_path_rate=1.0), "drop_path_rate must be"),
     ],
 )

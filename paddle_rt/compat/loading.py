@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
+import cv2
 import numpy as np
 import paddle
 from paddle.io.dataloader.collate import default_collate_fn
@@ -103,7 +104,7 @@ def _unequal_sizes(items: list[dict]) -> UserError | None:
 
 
 def _pack(error: Exception) -> np.ndarray:
-    expected = isinstance(error, UserError | OSError | TypeError | ValueError)
+    expected = isinstance(error, UserError | OSError | TypeError | ValueError | KeyError | cv2.error)
     text = str(error) if expected else "".join(traceback.format_exception(error))
     if expected and not isinstance(error, UserError | OSError):  # most often an argument that a transform cannot use
         where = traceback.extract_tb(error.__traceback__)[-1]

@@ -142,14 +142,20 @@ def fix_unsafe_saving() -> bool:
 
 
 def save_whole(obj: object, path: str) -> None:
-    """Save a file of a checkpoint; new weights take the optimizer state of an earlier run in the folder away first, so
-    that a kill in between leaves no pair that does not belong together."""
-    from paddle_rt.checkpoint import atomic_save
+    """Save a file of a checkpoint.
 
-    old_states = os.path.join(os.path.dirname(path), "model.pdopt")
-    if os.path.basename(path) == "model.pdparams" and os.path.isfile(old_states):
-        os.remove(old_states)
-    atomic_save(obj, path)
+    Once new weights are on the disk, the optimizer state of an earlier run in the folder goes before they take their
+    name, so that a kill in between leaves no pair that does not belong together.
+    """
+    import paddle
+
+    from paddle_rt.files import whole_file
+
+    with whole_file(path) as temporary:
+        paddle.save(obj, str(temporary))
+        old_states = os.path.join(os.path.dirname(path), "model.pdopt")
+        if os.path.basename(path) == "model.pdparams" and os.path.isfile(old_states):
+            os.remove(old_states)
 
 
 def fix_loader_that_hangs() -> bool:

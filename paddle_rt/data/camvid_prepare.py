@@ -10,7 +10,7 @@ import numpy as np
 
 from paddle_rt.data.classes import CAMVID_32, VOID
 from paddle_rt.data.images import read_image, read_label, write_image
-from paddle_rt.data.layouts import missing
+from paddle_rt.data.layouts import LAYOUTS
 from paddle_rt.errors import UserError
 
 SPLIT_SIZES = {"train": 367, "val": 101, "test": 233}
@@ -67,12 +67,14 @@ def prepare(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f"output {target} exists and is not an empty folder; name a new one")
     if not source.is_dir():
-        raise missing("CamVid", target, f"no folder {source}")
+        raise _no_download(f"no folder {source}")
+    if target.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"output {target} lies inside the input {source}; name a folder outside it")
     folder = _segnet_folder(source)
     segnet = layout == "segnet" or layout == "auto" and folder is not None
     if segnet and folder is None:
-        raise missing("CamVid", target, f"no folders train and trainannot in {source}")
-    pairs = _segnet_pairs(folder) if segnet else _official_pairs(source, target)
+        raise _no_download(f"no folders train and trainannot in {source}")
+    pairs = _segnet_pairs(folder) if segnet else _official_pairs(source)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -82,6 +84,14 @@ def prepare(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return counts
+
+
+def _no_download(reason: str) -> UserError:
+    return UserError(
+        f"{reason}; give --input the official download (frames NAME.png and colour labels NAME_L.png in any folders) "
+        "or SegNet's copy (folders train, trainannot, val, valannot, test, testannot)",
+        f"Source: {LAYOUTS['CamVid'].source}",
+    )
 
 
 def _convert(pairs: Iterable[Pair], target: Path, read: Callable[[Path], np.ndarray]) -> dict[str, int]:
@@ -121,7 +131,7 @@ def _by_name(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in folder.glob("*.png") if not path.name.startswith(".")}
 
 
-def _official_pairs(source: Path, target: Path) -> list[Pair]:
+def _official_pairs(source: Path) -> list[Pair]:
     files: tuple[dict[str, Path], dict[str, Path]] = ({}, {})
     for path in sorted(source.rglob("*.png")):
         is_label, name = path.stem.endswith("_L"), path.stem.removesuffix("_L")
@@ -134,7 +144,7 @@ def _official_pairs(source: Path, target: Path) -> list[Pair]:
         files[is_label][name] = path
     images, labels = files
     if not labels:
-        raise missing("CamVid", target, f"{source} holds neither colour labels *_L.png nor a folder trainannot")
+        raise _no_download(f"{source} holds neither colour labels *_L.png nor a folder trainannot")
     _require_same_names(images, labels, source, source)
     return [(str(split_of(name)), images[name], labels[name]) for name in sorted(images)]
 

@@ -212,7 +212,7 @@ def _walk(folder: str) -> Iterator[str]:
 
 def _read_list(path: PathLike, root: str) -> list[str]:
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is neither a picture ({', '.join(IMAGE_SUFFIXES)}) nor a text list") from error
     except OSError as error:

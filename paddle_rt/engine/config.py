@@ -108,9 +108,12 @@ def build(builder: SegBuilder, part: str) -> Any:
         return built
     except UserError:
         raise
-    except (RuntimeError, AssertionError, ValueError, OSError) as error:
+    except (RuntimeError, AssertionError, ValueError, TypeError, KeyError, IndexError, OSError) as error:
         # PaddleSeg's builder wraps whatever a constructor raised and keeps only its text.
-        raise UserError(f"cannot build {part}: {error.__context__ or error}") from error
+        cause = error.__context__ or error
+        if isinstance(cause, UserError):
+            raise cause from error
+        raise UserError(f"cannot build {part}: {type(cause).__name__}: {cause}") from error
 
 
 def trained_model(config: Config, checkpoint: str) -> paddle.nn.Layer:
@@ -150,7 +153,10 @@ def check(dic: dict) -> None:
             _check_component(key, dic[key], manager.DATASETS)
     _check_num_classes(dic)
     _check_component("optimizer", dic["optimizer"], manager.OPTIMIZERS)
-    for group in dic["optimizer"].get("custom_cfg") or []:
+    groups = dic["optimizer"].get("custom_cfg") or []
+    if not isinstance(groups, list):
+        raise UserError(f"optimizer.custom_cfg must be a list of groups, got {groups!r}")
+    for group in groups:
         _check_keys("optimizer.custom_cfg key", group, _GROUP_KEYS)
         if not isinstance(group.get("name"), str):
             raise UserError(f"optimizer.custom_cfg: a group needs the 'name' in its parameters' names, got {group!r}")

@@ -192,8 +192,8 @@ def _check_states(model: paddle.nn.Layer, resume_model: str) -> None:
     load(model, resume_model)
     file = pathlib.Path(resume_model) / "model.pdopt"
     states = read_saved(file)
-    if not isinstance(states, dict):
-        raise UserError(f"{file} holds {type(states).__name__}, expected an optimizer's states")
+    if not isinstance(states, dict) or "LR_Scheduler" not in states:
+        raise UserError(f"{file} holds no optimizer's states; give a folder iter_N that training wrote")
 
 
 @contextmanager

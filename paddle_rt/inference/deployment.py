@@ -107,7 +107,9 @@ def _check(values: dict[str, Any]) -> None:
     if not isinstance(values.get("align_corners", False), bool):
         raise UserError(f"align_corners must be true or false, got {values['align_corners']!r}")
     names, number = values.get("class_names", []), values.get("num_classes")
-    if not isinstance(names, list) or len(names) != (number or 0):
+    if number is not None and (type(number) is not int or number < 1):
+        raise UserError(f"num_classes must be a whole number of at least 1, got {number!r}")
+    if not isinstance(names, list) or len(names) != (number or 0) or not all(isinstance(n, str) for n in names):
         raise UserError(f"class_names must be a list of num_classes = {number} names; the file is not whole")
 
 

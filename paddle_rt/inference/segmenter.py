@@ -42,8 +42,8 @@ class Segmenter:
         ):  # fmt: skip
             if name not in valid:
                 raise unknown(kind, name, valid)
-        if threads is not None and threads < 1:
-            raise UserError(f"threads must be at least 1, got {threads}")
+        if threads is not None and not 1 <= threads <= 1024:
+            raise UserError(f"threads must be from 1 to 1024, got {threads}")
         self.deployment = load_deployment(export_dir)
         batch, channels, *size = self.deployment.input_shape
         if batch not in (None, 1):
@@ -76,17 +76,36 @@ class Segmenter:
         if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
             got = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else type(frame).__name__
             raise UserError(f"a frame is uint8 BGR [H, W, 3], got {got}")
-        image, trail = self._preprocess(frame)
+        try:
+            image, trail = self._preprocess(frame)
+        except cv2.error as error:  # a size beyond the memory
+            raise UserError(f"the transforms cannot be run on an image of {list(frame.shape)}: {error}") from error
         try:
             output = self._engine.run(image[np.newaxis])[0]
         except Exception as error:  # each engine has exceptions of its own, for lack of memory as well
             raise UserError(f"the graph cannot be run on an image of {list(image.shape)}: {error}") from error
+        self._check_output(output, image.shape[1:])
         if self.deployment.output_op == "argmax":
             return restore(output.astype(np.uint8), trail, cv2.INTER_NEAREST_EXACT)
         if self.deployment.output_op == "coarse":
             size, align_corners = image.shape[1:], self.deployment.align_corners
             return labels_from_logits(output, size, align_corners=align_corners, trail=trail, threads=self._threads)
         return _best_class(output, trail, frame.shape[:2])
+
+
+    def _check_output(self, output: np.ndarray, size: tuple[int, ...]) -> None:
+        """Refuse a graph that is not the one that deploy.yaml describes."""
+        op, classes = self.deployment.output_op, self.deployment.num_classes
+        if op == "argmax":
+            fits = output.shape == size and (classes is None or int(output.max()) < classes)
+        else:
+            fits = output.ndim == 3 and classes in (None, output.shape[0])
+            fits = fits and (op == "coarse" or output.shape[1:] == size)
+        if not fits:
+            raise UserError(
+                f"the graph gives {output.dtype} {list(output.shape)} for an image of {list(size)}, which is not {op} "
+                f"of {classes} classes as deploy.yaml says; are they of one export?"
+            )
 
 
 def _best_class(planes: np.ndarray, trail: list[tuple[str, int, int]], size: tuple[int, int]) -> np.ndarray:

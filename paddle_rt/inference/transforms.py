@@ -36,6 +36,8 @@ class Resize:
 
     def __post_init__(self) -> None:
         _check_size("Resize", self.target_size)
+        if self.size_divisor is not None:
+            _check_length("size_divisor of Resize", self.size_divisor)
         if self.interp not in _INTERPOLATIONS:
             raise unknown("interp of Resize", self.interp, _INTERPOLATIONS)
 
@@ -56,6 +58,9 @@ class ResizeByLong:
 
     long_size: int
 
+    def __post_init__(self) -> None:
+        _check_length("long_size of ResizeByLong", self.long_size)
+
     def __call__(self, image: np.ndarray) -> np.ndarray:
         return _scale(image, self.long_size / max(image.shape[:2]))
 
@@ -66,6 +71,11 @@ class ResizeByShort:
 
     short_size: int
     max_size: float = 1e10
+
+    def __post_init__(self) -> None:
+        _check_length("short_size of ResizeByShort", self.short_size)
+        if isinstance(self.max_size, bool) or not isinstance(self.max_size, int | float) or self.max_size < 1:
+            raise UserError(f"max_size of ResizeByShort must be a number of at least 1, got {self.max_size!r}")
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         short, long = sorted(image.shape[:2])
@@ -83,6 +93,8 @@ class Padding:
 
     def __post_init__(self) -> None:
         _check_size("Padding", self.target_size)
+        if type(self.im_padding_value) not in (int, float):
+            raise UserError(f"im_padding_value of Padding must be a number, got {self.im_padding_value!r}")
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         (height, width), (target_width, target_height) = image.shape[:2], self.target_size
@@ -101,8 +113,9 @@ class Normalize:
 
     def __post_init__(self) -> None:
         for name, values in (("mean", self.mean), ("std", self.std)):
-            if not isinstance(values, list | tuple) or len(values) not in (1, 3):
-                raise UserError(f"{name} of Normalize must be a list of 1 or 3 numbers, got {values!r}")
+            numbers = isinstance(values, list | tuple) and all(type(value) in (int, float) for value in values)
+            if not numbers or len(values) not in (1, 3) or not np.isfinite(values).all():
+                raise UserError(f"{name} of Normalize must be a list of 1 or 3 finite numbers, got {values!r}")
         if 0 in self.std:
             raise UserError(f"std of Normalize must not hold 0, got {list(self.std)}")
 
@@ -168,7 +181,7 @@ def _build(item: Any) -> Any:
     if not isinstance(item, dict) or "type" not in item:
         raise UserError(f"a transform is a mapping with a 'type', got {item!r}")
     name = item["type"]
-    if name not in _TRANSFORMS:
+    if not isinstance(name, str) or name not in _TRANSFORMS:
         raise unknown("transform", name, _TRANSFORMS)
     arguments = {key: value for key, value in item.items() if key != "type"}
     check_arguments(_TRANSFORMS[name], arguments)
@@ -178,11 +191,16 @@ def _build(item: Any) -> Any:
         raise UserError(f"transform {name}: {error}") from error
 
 
+def _check_length(name: str, value: Any) -> None:
+    if type(value) is not int or value < 1:
+        raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
 def _scale(image: np.ndarray, scale: float) -> np.ndarray:
     height, width = (max(round(length * scale), 1) for length in image.shape[:2])
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def _check_size(name: str, size: Any) -> None:
-    if not isinstance(size, list | tuple) or len(size) != 2 or not all(isinstance(n, int) and n > 0 for n in size):
-        raise UserError(f"target_size of {name} must be [width, height], two whole numbers, got {size!r}")
+    if not isinstance(size, list | tuple) or len(size) != 2 or not all(type(n) is int and 0 < n < 2**15 for n in size):
+        raise UserError(f"target_size of {name} must be [width, height], whole numbers below 32768, got {size!r}")

@@ -72,9 +72,10 @@ class RTFormer(nn.Layer):
         _check_widths(num_classes, layer_nums, base_channels, spp_channels, head_channels, in_channels, cross_size)
         _check_rates(drop_rate, drop_path_rate, lr_mult, bn_momentum)
         _require(
-            isinstance(use_injection, list | tuple) and len(use_injection) == 2,
-            f"use_injection must be two booleans (stages 4 and 5), got {use_injection}",
+            isinstance(use_injection, list | tuple) and [type(flag) for flag in use_injection] == [bool, bool],
+            f"use_injection must be two booleans (stages 4 and 5), got {use_injection!r}",
         )
+        _require(isinstance(use_aux_head, bool), f"use_aux_head must be true or false, got {use_aux_head!r}")
         _require(
             _is_count(num_heads) and 8 * base_channels % num_heads == 0,
             f"num_heads must divide 8 * base_channels = {8 * base_channels}, got {num_heads}",
