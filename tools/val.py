@@ -5,7 +5,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from paddle_rt.arguments import add_test_time, merge_test_config, new_parser, not_negative, positive
-from paddle_rt.errors import run_tool
+from paddle_rt.errors import UserError, run_tool
 
 
 def main() -> None:
@@ -29,6 +29,8 @@ def main() -> None:
     from paddle_rt.engine.infer import test_time
     from paddle_rt.engine.train import set_up
 
+    if arguments.output and pathlib.Path(arguments.output).is_dir():
+        raise UserError(f"--output {arguments.output} is a folder; give a file such as metrics.json")
     config = load_config(arguments.config, arguments.opts)
     how = test_time(**merge_test_config(config.test_config, arguments, arguments.aug_eval))
     set_up(arguments.device)

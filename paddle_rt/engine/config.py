@@ -113,7 +113,8 @@ def build(builder: SegBuilder, part: str) -> Any:
         cause = error.__context__ or error
         if isinstance(cause, UserError):
             raise cause from error
-        raise UserError(f"cannot build {part}: {type(cause).__name__}: {cause}") from error
+        kind = "" if isinstance(cause, ValueError | AssertionError | RuntimeError) else f"{type(cause).__name__}: "
+        raise UserError(f"cannot build {part}: {kind}{cause}") from error
 
 
 def trained_model(config: Config, checkpoint: str) -> paddle.nn.Layer:
@@ -184,7 +185,10 @@ def _check_num_classes(dic: dict) -> None:
         fixed = getattr(manager.DATASETS.components_dict.get(cfg.get("type")), "NUM_CLASSES", None)
         numbers[key] = cfg.get("num_classes", fixed)
     known = {key: number for key, number in numbers.items() if number is not None}
-    if len(set(map(str, known.values()))) > 1:
+    for key, number in known.items():
+        if type(number) is not int or number < 1:
+            raise UserError(f"{key}.num_classes must be a whole number of at least 1, got {number!r}")
+    if len(set(known.values())) > 1:
         listed = ", ".join(f"{key} {number}" for key, number in known.items())
         raise UserError(f"the numbers of classes differ: {listed}; leave model.num_classes out to take the dataset's")
 

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -142,12 +143,23 @@ def _evaluation(how: TestTime, names: list[str]) -> Callable:
 def _own_evaluation(how: TestTime, names: list[str]) -> Iterator[Callable]:
     """Give PaddleSeg's `train` with our evaluation and message about losses in it, while the block lasts."""
     loop = importlib.import_module("paddleseg.core.train")  # as an attribute of its package it is the function
-    theirs = loop.evaluate, loop.check_logits_losses
+    theirs = loop.evaluate, loop.check_logits_losses, loop.loss_computation
     loop.evaluate, loop.check_logits_losses = _evaluation(how, names), _check_losses
+    loop.loss_computation = partial(_compute_losses, theirs[2])
     try:
         yield loop.train
     finally:
-        loop.evaluate, loop.check_logits_losses = theirs
+        loop.evaluate, loop.check_logits_losses, loop.loss_computation = theirs
+
+
+def _compute_losses(compute: Callable, **arguments: Any) -> list[paddle.Tensor]:
+    """PaddleSeg's losses; what they say of arguments that do not fit them is the user's to hear, on one line."""
+    try:
+        return compute(**arguments)
+    except UserError:
+        raise
+    except (ValueError, TypeError, AssertionError) as error:
+        raise UserError(f"the config's loss cannot be computed: {str(error).split('[Hint')[0][:300]}") from error
 
 
 def _check_losses(logits: list[paddle.Tensor], losses: dict) -> None:
