@@ -361,7 +361,7 @@ BAD_FLAGS = {
     "val --model_path {weights} --scales 0 --aug_eval": (1, "scales must be positive numbers"),
     "val --model_path {weights} --is_slide": (1, "is_slide needs both crop_size and stride"),
     "val --model_path {weights} --is_slide --crop_size 8 8 --stride 9 8": (1, "stride .* leaves gaps"),
-    "val --model_path {weights} --output {weights}": (1, "Is a directory: .*iter_5"),
+    "val --model_path {weights} --output {weights}": (1, "--output .*iter_5 is a folder"),
     "val --model_path {weights}/model.pdopt": (1, "model.pdopt is no model's state dict.*an optimizer's file"),
     "val --model_path {weights} --opts model.base_channels=16": (1, "iter_5 does not fit RTFormer: .* another shape"),
     "predict --model_path {weights} --image_path nowhere": (1, "no such picture, folder or list of pictures: nowhere"),
