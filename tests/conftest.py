@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import subprocess
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -15,6 +17,24 @@ TINY = dict(base_channels=8, head_channels=8, spp_channels=8, num_heads=2, cross
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+def launch_two_processes(log_dir: pathlib.Path, *command: object) -> None:
+    """Run a command in two processes with gloo and assert that it succeeds.
+
+    Gloo connects before its other side listens, now and then, when Paddle sets up its groups ("Connection refused");
+    such a launch, and no other failure, is tried again.
+    """
+    launch = ["-m", "paddle.distributed.launch", "--nproc_per_node=2", "--backend", "gloo", "--log_dir"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for attempt in range(3):
+        folder = log_dir / str(attempt)
+        line = [sys.executable, *map(str, [*launch, folder, *command])]
+        done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+        logs = done.stderr[-1000:] + "".join(file.read_text()[-3000:] for file in folder.glob("workerlog.*"))
+        if done.returncode == 0 or "Connection refused" not in logs:
+            break
+    assert done.returncode == 0, logs
 
 
 def relative_error(result: np.ndarray, reference: np.ndarray) -> float:

@@ -12,6 +12,7 @@ import pytest
 from paddle_rt import compat
 from paddle_rt.compat.mending import contains, mend
 from paddle_rt.errors import UserError
+from tests.conftest import launch_two_processes
 
 CASES = Path(__file__).with_name("compat_cases.py")
 CLASSES, SIZE = 4, 16
@@ -322,10 +323,7 @@ def test_half_precision_is_refused_on_a_cpu(device: str, monkeypatch: pytest.Mon
 
 
 def test_two_ranks_agree(tmp_path: Path, mended: dict) -> None:
-    launch = ["-m", "paddle.distributed.launch", "--nproc_per_node=2", "--backend", "gloo"]
-    done = start(*launch, "--log_dir", str(tmp_path / "log"), str(CASES), "two_ranks", str(tmp_path))
-    logs = "".join(file.read_text()[-1500:] for file in tmp_path.glob("log/workerlog.*"))
-    assert done.returncode == 0, done.stderr[-1000:] + logs
+    launch_two_processes(tmp_path / "log", CASES, "two_ranks", tmp_path)
     first, second = (json.loads((tmp_path / f"rank_{rank}.json").read_text()) for rank in (0, 1))
     assert first["average"] == second["average"] == [1.5, 15.0]
     assert first["scores"] == second["scores"]

@@ -25,7 +25,7 @@ from paddle_rt.engine.config import SegBuilder, build, load_config, trained_mode
 from paddle_rt.engine.evaluate import evaluate
 from paddle_rt.engine.metrics import scores
 from paddle_rt.models.rtformer import RTFormer
-from tests.conftest import ROOT, TINY
+from tests.conftest import ROOT, TINY, launch_two_processes
 from tests.test_training import tiny_config
 
 CLASSES = 19
@@ -179,12 +179,8 @@ def test_seed_decides_the_weights(call, config, tmp_path):
 
 def test_two_processes_score_what_they_save(config, tmp_path):
     """Each rank scores its half of the images; the sum is the saved model's only if both ranks have its statistics."""
-    launch = ["-m", "paddle.distributed.launch", "--nproc_per_node=2", "--backend", "gloo"]
-    launch += ["--log_dir", tmp_path / "log"]
     flags = ["--do_eval", "--use_ema", "--device", "cpu", "--iters", 3, "--batch_size", 2, "--seed", 0]
-    done = start(*launch, "tools/train.py", "-c", config, "--save_dir", tmp_path / "run", *flags)
-    logs = "".join(file.read_text()[-1500:] for file in tmp_path.glob("log/workerlog.*"))
-    assert done.returncode == 0, done.stderr[-1000:] + logs
+    launch_two_processes(tmp_path / "log", "tools/train.py", "-c", config, "--save_dir", tmp_path / "run", *flags)
     loaded = load_config(config)
     dataset = build(SegBuilder(loaded), "val_dataset")
     for kind in ("", "ema_"):
