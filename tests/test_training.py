@@ -109,3 +109,11 @@ def test_five_iterations_are_paddlesegs(precision, limit, tmp_path, losses, monk
     print(f"{precision}: losses {loss_error:.1e}, weights {weight_error:.1e}")
     assert loss_error < limit, f"losses: relative error {loss_error:.1e}"
     assert weight_error < limit, f"weights: relative error {weight_error:.1e}"
+
+
+def test_processes_of_a_launch_share_the_cores(monkeypatch):
+    monkeypatch.delenv("PADDLE_TRAINER_ENDPOINTS", raising=False)
+    assert engine.local_processes() == 1
+    monkeypatch.setenv("PADDLE_CURRENT_ENDPOINT", "10.0.0.1:6071")
+    monkeypatch.setenv("PADDLE_TRAINER_ENDPOINTS", "10.0.0.1:6070,10.0.0.1:6071,10.0.0.2:6070")
+    assert engine.local_processes() == 2

@@ -98,10 +98,16 @@ def set_up(device: str, seed: int | None = None) -> None:
     if paddle.distributed.ParallelEnv().nranks > 1 and not paddle.distributed.is_initialized():
         paddle.distributed.init_parallel_env()
     if "OMP_NUM_THREADS" not in os.environ:
-        processes = int(os.environ.get("PADDLE_LOCAL_SIZE", 1))
-        paddle.base.core.set_num_threads(max(1, len(os.sched_getaffinity(0)) // processes))
+        paddle.base.core.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_processes()))
     utils.set_seed(seed)
     utils.set_device(device)
+
+
+def local_processes() -> int:
+    """Processes of this launch on this machine; 1 without a launch. The gloo launcher names only their endpoints."""
+    host = os.environ.get("PADDLE_CURRENT_ENDPOINT", "").rpartition(":")[0]
+    endpoints = os.environ.get("PADDLE_TRAINER_ENDPOINTS", "").split(",")
+    return max(1, sum(endpoint.rpartition(":")[0] == host for endpoint in endpoints))
 
 
 def _build_parts(config: Config, device: str, do_eval: bool, repeats: int) -> dict[str, Any]:
