@@ -8,17 +8,27 @@ import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import paddle
 
 from paddle_rt.data.classes import class_names
 from paddle_rt.errors import UserError, unknown
-from paddle_rt.inference.deployment import OUTPUT_OPS, Deployment, check_input_shape, save_deployment
+from paddle_rt.graph_stem import rewrite_stem
+from paddle_rt.inference.deployment import (
+    OUTPUT_OPS,
+    VERIFICATION,
+    Deployment,
+    check_input_shape,
+    file_digest,
+    save_deployment,
+)  # fmt: skip
+from paddle_rt.inference.transforms import Normalize, split_normalize
 from paddle_rt.verify import brief, make_cases, verify, versions
 
 FORMATS = ("paddle", "onnx")
 OPSET = 17
 # What an export may leave in its folder. deploy.yaml comes last: with it the export is complete.
-_FILES = ("model.json", "model.pdiparams", "model.onnx", "verification.json", "deploy.yaml")
+_FILES = ("model.json", "model.pdiparams", "model.onnx", "model_int8.onnx", VERIFICATION, "deploy.yaml")
 
 
 def export(
@@ -32,7 +42,8 @@ def export(
 ) -> dict[str, Any]:
     """Write model.json and model.pdiparams, model.onnx, deploy.yaml and verification.json, or nothing at all.
 
-    The graphs take float32 images as `transforms` leave them. With "argmax" and "softmax" the same network is first
+    The graphs take float32 images as `transforms` leave them; with "coarse" they take uint8 BGR frames [N, H, W, 3] and
+    normalise themselves, and only what `transforms` do to the size is left to who runs them. With "argmax" and "softmax" the same network is first
     exported and compared without them, since labels say little about the logits behind them.
 
     Args:
@@ -55,20 +66,24 @@ def export(
     _check_arguments(model, save_dir, input_shape, output_op, formats)
     with _evaluating(model), _scratch(pathlib.Path(save_dir)) as scratch:
         coarse = output_op == "coarse"
-        cases = make_cases(model, input_shape, coarse)
+        normalize = split_normalize(transforms)[1] if coarse else None
+        cases = make_cases(model, input_shape, normalize)
         errors = []
         for op in dict.fromkeys([output_op if coarse else "none", output_op]):
-            files = _write_graphs(model, scratch, input_shape, op, formats)
+            files = _write_graphs(_Exported(model, op, normalize), scratch, input_shape, formats)
             errors += verify(scratch, files, op, cases)
         graph = {"input_shape": list(input_shape), "output_op": output_op}
-        report = {**graph, "opset": OPSET, "versions": versions(formats), "comparisons": errors}
-        (scratch / "verification.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        digests = {name: file_digest(scratch / name) for name in files.values()}
+        about = {"opset": OPSET, "versions": versions(formats), "files": digests}
+        report = {**graph, **about, "comparisons": errors}
+        (scratch / VERIFICATION).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         classes = cases[0].logits.shape[1]
         names = class_names(dataset_type, classes)
         about = {"num_classes": classes, "dataset_type": dataset_type, "class_names": names}
         about["align_corners"] = getattr(model, "coarse_align_corners", False)
-        output_dtype = "int32" if output_op == "argmax" else "float32"
-        save_deployment(Deployment(scratch, transforms, output_dtype=output_dtype, **graph, **about, **files))
+        about["input_dtype"] = "uint8" if coarse else "float32"
+        about["output_dtype"] = "int32" if output_op == "argmax" else "float32"
+        save_deployment(Deployment(scratch, transforms, **graph, **about, **files))
         _publish(scratch, pathlib.Path(save_dir))
     return report
 
@@ -85,30 +100,36 @@ def _check_arguments(
     for name in formats:
         if name not in FORMATS:
             raise unknown("format", name, FORMATS)
+    check_input_shape(input_shape)
     if not formats:
         raise UserError(f"no format given; valid are {', '.join(FORMATS)}")
+    if output_op == "coarse" and input_shape[1] != 3:
+        raise UserError(f"output_op coarse makes a graph that takes frames of 3 channels, got {input_shape[1]}")
     if output_op == "coarse" and not hasattr(model, "coarse_logits"):
         raise UserError(f"{type(model).__name__} has no coarse_logits; use output_op argmax, softmax or none")
-    check_input_shape(input_shape)
     if pathlib.Path(save_dir).is_file():
         raise UserError(f"save_dir {save_dir} is a file; give a folder")
 
 
 class _Exported(paddle.nn.Layer):
-    """A model's main logits with an output operation behind them."""
+    """A model's main logits with an output operation behind them and, where given, a normalisation before them."""
 
-    def __init__(self, model: paddle.nn.Layer, output_op: str) -> None:
+    def __init__(self, model: paddle.nn.Layer, output_op: str, normalize: Normalize | None) -> None:
         super().__init__()
         self.model = model
         self.output_op = output_op
+        self.normalize = normalize
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        return _run(self.model, self.output_op, x)
+        return _run(self, x)
 
 
 @paddle.jit.not_to_static
-def _run(model: paddle.nn.Layer, output_op: str, x: paddle.Tensor) -> paddle.Tensor:
+def _run(exported: _Exported, x: paddle.Tensor) -> paddle.Tensor:
     """Traced as it runs: Paddle's rewriting of Python code, which this switches off, has no part in the graph."""
+    model, output_op = exported.model, exported.output_op
+    if exported.normalize is not None:
+        x = _normalize_frames(x, exported.normalize)
     if output_op == "coarse":
         return model.coarse_logits(x)
     logits = model(x)[0]
@@ -117,19 +138,26 @@ def _run(model: paddle.nn.Layer, output_op: str, x: paddle.Tensor) -> paddle.Ten
     return paddle.nn.functional.softmax(logits, axis=1) if output_op == "softmax" else logits
 
 
+def _normalize_frames(frames: paddle.Tensor, normalize: Normalize) -> paddle.Tensor:
+    """Turn uint8 BGR frames [N, H, W, 3] into the network's input: one product, one sum, channels first, RGB."""
+    mean, std = (np.broadcast_to(np.array(v, np.float64), 3)[::-1] for v in (normalize.mean, normalize.std))
+    scale, shift = (paddle.to_tensor(v.astype(np.float32)) for v in (1 / (255 * std), -mean / std))
+    images = (frames.astype("float32") * scale + shift).transpose([0, 3, 1, 2])
+    return images.index_select(paddle.to_tensor([2, 1, 0]), axis=1)
+
+
 def _write_graphs(
-    model: paddle.nn.Layer,
-    folder: pathlib.Path,
-    input_shape: Sequence[int | None],
-    output_op: str,
-    formats: Sequence[str],
+    exported: _Exported, folder: pathlib.Path, input_shape: Sequence[int | None], formats: Sequence[str]
 ) -> dict[str, str]:
     """Write the graphs into `folder` and give their names by deploy.yaml's keys."""
-    wrapper = _Exported(model, output_op)
-    wrapper.eval()
+    exported.eval()
     spec = paddle.static.InputSpec(list(input_shape), "float32", "x")
+    if exported.normalize is not None:
+        batch, channels, *size = input_shape
+        spec = paddle.static.InputSpec([batch, *size, channels], "uint8", "frame")
     try:
-        paddle.jit.save(paddle.jit.to_static(wrapper, input_spec=[spec], full_graph=True), str(folder / "model"))
+        # PaddleSeg's readers expect the input's name x, which jit.save takes from the spec.
+        paddle.jit.save(paddle.jit.to_static(exported, input_spec=[spec], full_graph=True), str(folder / "model"))
     except (ValueError, RuntimeError, AssertionError, TypeError) as error:  # what Paddle's operators and tracer raise
         raise UserError(f"Paddle cannot trace the model at {list(input_shape)}: {brief(error)}") from error
     graph, parameters, onnx_graph = (folder / f"model.{suffix}" for suffix in ("json", "pdiparams", "onnx"))
@@ -155,56 +183,20 @@ def convert_to_onnx(graph: pathlib.Path, parameters: pathlib.Path, target: pathl
     try:
         import onnx
         import paddle2onnx
+
+        from paddle_rt.graph import optimise
     except ImportError as error:
         raise UserError(f"format onnx needs the packages onnx and paddle2onnx: {error}") from error
     try:
         # The default optimize_tool, "polygraphy", installs packages with pip while it runs; "none" writes the graph.
         paddle2onnx.export(str(graph), str(parameters), str(target), opset_version=OPSET, optimize_tool="none")
         converted = onnx.load(str(target))
-        _tidy(converted)
+        optimise(converted)
+        rewrite_stem(converted)
         onnx.checker.check_model(converted, full_check=True)
     except Exception as error:  # paddle2onnx logs what it met and goes on to an UnboundLocalError
         raise UserError(f"paddle2onnx cannot convert the graph: {type(error).__name__}: {brief(error)}") from error
     onnx.save(converted, str(target))
-
-
-def _tidy(model: Any) -> None:
-    """Make constants what parsers expect, initializers that a node reads directly, and name the open dimensions.
-
-    paddle2onnx writes each parameter as a Constant node with an Identity behind it, beside initializers that nothing
-    reads.
-    """
-    graph = model.graph
-    outputs = {output.name for output in graph.output}
-    constants, kept, source = list(graph.initializer), [], {}
-    for node in graph.node:
-        assert not any(attribute.HasField("g") for attribute in node.attribute), f"{node.name} holds a graph of its own"
-        for position, name in enumerate(node.input):
-            node.input[position] = source.get(name, name)
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            tensor = node.attribute[0].t
-            tensor.name = node.output[0]
-            constants.append(tensor)
-        elif node.op_type == "Identity" and node.output[0] not in outputs:
-            source[node.output[0]] = node.input[0]
-        else:
-            kept.append(node)
-    read = {name for node in kept for name in node.input} | outputs
-    _replace(graph.node, kept)
-    _replace(graph.initializer, [constant for constant in constants if constant.name in read])
-    for value, prefix in [*((i, "") for i in graph.input), *((o, "output_") for o in graph.output)]:
-        dims = value.type.tensor_type.shape.dim
-        sizes = (f"{prefix}height", f"{prefix}width")  # not the input's: coarse logits have sizes of their own
-        for dim, name in zip(dims, ("batch", *("channels",) * (len(dims) - 3), *sizes), strict=True):
-            if dim.dim_param:
-                dim.dim_param = name
-
-
-def _replace(repeated: Any, items: list[Any]) -> None:
-    """Set a protobuf list; the items are copied first, since they may be parts of it."""
-    copies = [type(item).FromString(item.SerializeToString()) for item in items]
-    del repeated[:]
-    repeated.extend(copies)
 
 
 @contextlib.contextmanager

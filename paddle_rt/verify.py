@@ -9,7 +9,8 @@ import numpy as np
 import paddle
 
 from paddle_rt.errors import UserError
-from paddle_rt.inference.backends import Engine, OnnxRuntime, PaddleInference
+from paddle_rt.inference.backends import Engine, OnnxRuntime, OpenVino, PaddleInference
+from paddle_rt.inference.transforms import Normalize
 
 TOLERANCE = 1e-4  # of ||graph - model|| / ||model||; measured is about 1e-6
 # Where the model itself multiplies rounding, its own answer to a change of the input's last bit is the yardstick.
@@ -28,21 +29,29 @@ class Case:
     tolerance: float
 
 
-def make_cases(model: paddle.nn.Layer, input_shape: Sequence[int | None], coarse: bool = False) -> list[Case]:
+def make_cases(
+    model: paddle.nn.Layer, input_shape: Sequence[int | None], normalize: Normalize | None = None
+) -> list[Case]:
     """Run the model, in evaluation mode, on two inputs that fit the shape: noise, and something smooth like a picture.
 
-    With `coarse` the logits are those before the model's last resize.
+    With `normalize` the inputs are uint8 BGR frames [N, H, W, 3], which it prepares for the model, and the logits are
+    those before the model's last resize.
 
     Raises:
         UserError: The model's output is not finite, or rounding alone changes it too much to compare anything.
     """
     rng = np.random.default_rng(0)
     batch, channels, height, width = input_shape
+    coarse = normalize is not None
     cases = []
     for position, (n, h, w) in enumerate(_OPEN_SIZES):
-        images = rng.standard_normal((batch or n, channels, height or h, width or w)).astype(np.float32)
+        images = graph_input = rng.standard_normal((batch or n, channels, height or h, width or w)).astype(np.float32)
         if position == 0:
-            images = np.stack([_smooth(image) for image in images])
+            images = graph_input = np.stack([_smooth(image) for image in images])
+        if coarse:
+            graph_input = np.clip(images * 60 + 128, 0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+            rgb = graph_input[..., ::-1].astype(np.float32)
+            images = np.stack([normalize(image) for image in rgb]).transpose(0, 3, 1, 2)
         logits = run_model(model, images, coarse)
         if not np.isfinite(logits).all():
             raise UserError("the model's logits are not finite numbers; are the weights those of a run that diverged?")
@@ -50,7 +59,8 @@ def make_cases(model: paddle.nn.Layer, input_shape: Sequence[int | None], coarse
         rounding = relative_error(run_model(model, nudged, coarse), logits)
         if rounding > LARGEST_TOLERANCE:
             raise UserError(f"rounding of the input changes the logits by {rounding:.1e}: no graph can be compared")
-        cases.append(Case(images, logits, min(max(TOLERANCE, ROUNDING_FACTOR * rounding), LARGEST_TOLERANCE)))
+        tolerance = min(max(TOLERANCE, ROUNDING_FACTOR * rounding), LARGEST_TOLERANCE)
+        cases.append(Case(np.ascontiguousarray(graph_input), logits, tolerance))
     return cases
 
 
@@ -116,6 +126,7 @@ def _engines(folder: pathlib.Path, files: dict[str, str]) -> Iterator[tuple[str,
         yield "Paddle Inference, oneDNN", PaddleInference(graph, parameters)
     if "onnx" in files:
         yield "ONNX Runtime", OnnxRuntime(folder / files["onnx"])
+        yield "OpenVINO", OpenVino(folder / files["onnx"])
 
 
 def _compare(output: np.ndarray, output_op: str, case: Case) -> dict:
@@ -157,7 +168,9 @@ def versions(formats: Sequence[str]) -> dict[str, str]:
     found = {"paddle": paddle.__version__}
     if "onnx" in formats:
         import onnxruntime
+        import openvino
         import paddle2onnx
 
         found.update(paddle2onnx=paddle2onnx.__version__, onnxruntime=onnxruntime.__version__)
+        found.update(openvino=openvino.__version__)
     return found

@@ -26,7 +26,10 @@ MAY_IMPORT = {  # part of the library: the parts that it may import besides itse
     "data": BASIC,
     "inference": {"data", *BASIC},
     "engine": {"models", "data", "compat", "checkpoint", "registry", *BASIC},
-    "export": {"models", "data", "inference", "verify", *BASIC},
+    "graph": BASIC,
+    "export": {"models", "data", "graph", "inference", "verify", *BASIC},
+    "quantize": {"data", "engine", "inference", *BASIC},
+    "benchmark": {"data", "engine", "export", "inference", "compat", "compare", "checkpoint", "registry", *BASIC},
     "verify": {"inference", *BASIC},
     "compare": {"checkpoint", *BASIC},
 }

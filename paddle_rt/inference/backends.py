@@ -1,52 +1,143 @@
-"""Engines that run an exported graph: float32 images [B, C, H, W] in, the graph's one output out."""
+"""Engines that run an exported graph: images in, the graph's one output out.
+
+An engine is loaded by `load_engine`. Precisions are set and never inherited: OpenVINO, for one, takes bf16 by itself
+where the CPU has it. A package, a device or a precision that is not there ends in one line that says what to do.
+"""
 
 import os
 import pathlib
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 
-from paddle_rt.errors import UserError
+from paddle_rt.errors import UserError, unknown
+
+DEVICES = ("cpu", "gpu", "tensorrt")
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+# Precisions by backend and device. int8 runs the quantised graph of an export.
+SUPPORTED = {
+    "onnxruntime": {"cpu": ("fp32", "int8"), "gpu": ("fp32",), "tensorrt": ("fp32", "fp16", "int8")},
+    "openvino": {"cpu": ("fp32", "bf16", "fp16", "int8"), "gpu": ("fp32", "fp16", "int8")},
+    "paddle": {"cpu": ("fp32",), "gpu": ("fp32", "fp16"), "tensorrt": ("fp32", "fp16")},
+}
+BACKENDS = tuple(SUPPORTED)
 
 
 class Engine(Protocol):
     """A loaded graph."""
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """Shape: float32 [B, C, H, W] to logits or probabilities [B, num_classes, H, W] or labels [B, H, W]."""
+        """Shape: float32 [B, C, H, W] or uint8 [B, H, W, C], as the graph demands, to [B, classes, h, w] or [B, H, W].
+        """
+
+
+def check_choice(backend: str, device: str, precision: str) -> None:
+    """Raise a UserError unless the backend exists and has the device and the precision there."""
+    for kind, name, valid in (
+        ("backend", backend, BACKENDS), ("device", device, DEVICES), ("precision", precision, PRECISIONS)
+    ):  # fmt: skip
+        if name not in valid:
+            raise unknown(kind, name, valid)
+    offered = SUPPORTED[backend]
+    if device not in offered:
+        raise UserError(f"backend {backend} has no device {device}; it has {', '.join(offered)}")
+    if precision not in offered[device]:
+        others = [name for name, devices in SUPPORTED.items() if precision in devices.get(device, ())]
+        where = f"; {precision} on {device} is for backend {' or '.join(others)}" if others else ""
+        valid = ", ".join(offered[device])
+        raise UserError(f"backend {backend} has no precision {precision} on {device}, only {valid}{where}")
 
 
 class OnnxRuntime:
-    """ONNX Runtime on model.onnx.
+    """ONNX Runtime on an .onnx file.
 
     Args:
-        graph: The .onnx file.
-        device: "cpu" or "gpu" (CUDA).
+        graph: The file.
+        device: "cpu", "gpu" (CUDA) or "tensorrt", which leaves to CUDA what TensorRT does not take.
         threads: Threads within an operator; None for every core.
+        precision: "fp16" lets TensorRT compute so; "int8" is the graph's own affair.
 
     Raises:
-        UserError: The package is missing, the file is damaged, or there is no such device.
+        UserError: The package is missing, the file is damaged, or the device is not there.
     """
 
-    def __init__(self, graph: pathlib.Path, device: str = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self, graph: pathlib.Path, device: str = "cpu", threads: int | None = None, precision: str = "fp32"
+    ) -> None:
         try:
             import onnxruntime
         except ImportError as error:
-            raise UserError(f"backend onnxruntime needs the package onnxruntime: {error}") from error
-        provider = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}[device]
-        if provider not in onnxruntime.get_available_providers():
-            raise UserError(f"this onnxruntime has no {provider}; install onnxruntime-gpu or use --device cpu")
+            raise UserError(
+                f"backend onnxruntime needs its package ({error}): pip install onnxruntime, or onnxruntime-gpu on a GPU"
+            ) from error
+        wanted = {"cpu": "CPU", "gpu": "CUDA", "tensorrt": "Tensorrt"}[device] + "ExecutionProvider"
+        if wanted not in onnxruntime.get_available_providers():
+            raise UserError(
+                f"this onnxruntime has no {wanted}: pip uninstall onnxruntime && pip install onnxruntime-gpu"
+                f"{', and install TensorRT' if device == 'tensorrt' else ''}, or use device cpu"
+            )
+        providers: list[Any] = [wanted]
+        if device == "tensorrt":
+            flags = {"trt_fp16_enable": precision != "fp32", "trt_int8_enable": precision == "int8"}
+            providers = [(wanted, flags), "CUDAExecutionProvider"]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(str(graph), options, providers=[provider])
+            self._session = onnxruntime.InferenceSession(str(graph), options, providers=providers)
         except Exception as error:  # its exceptions share no other base
             raise UserError(f"ONNX Runtime cannot load {graph}: {error}") from error
+        if self._session.get_providers()[0] != wanted:  # it falls back to the CPU and says nothing
+            raise UserError(f"ONNX Runtime cannot start {wanted}: CUDA, cuDNN or TensorRT of its version is missing")
         self._input = self._session.get_inputs()[0].name
 
     def run(self, images: np.ndarray) -> np.ndarray:
         return self._session.run(None, {self._input: images})[0]
+
+
+class OpenVino:
+    """OpenVINO on an .onnx file.
+
+    Args:
+        graph: The file.
+        device: "cpu" or "gpu", Intel's.
+        threads: CPU threads; None for every core.
+        precision: Of the arithmetic. With "int8", what the graph leaves in real numbers is computed in bf16 where the
+            CPU has it.
+
+    Raises:
+        UserError: The package is missing, the file is damaged, or the device or its precision is not there.
+    """
+
+    def __init__(
+        self, graph: pathlib.Path, device: str = "cpu", threads: int | None = None, precision: str = "fp32"
+    ) -> None:
+        try:
+            import openvino
+        except ImportError as error:
+            raise UserError(f"backend openvino needs its package ({error}): pip install openvino") from error
+        core = openvino.Core()
+        name = device.upper()
+        if not any(found.split(".")[0] == name for found in core.available_devices):
+            raise UserError(f"OpenVINO finds no {name} here, only {', '.join(core.available_devices)}; use device cpu")
+        offered = core.get_property(name, "OPTIMIZATION_CAPABILITIES")
+        if precision in ("bf16", "fp16") and precision.upper() not in offered:
+            raise UserError(f"this {name} does not compute in {precision}, OpenVINO says; use fp32 or int8")
+        rest = "fp32" if precision != "int8" else "bf16" if "BF16" in offered else "fp32"
+        hint = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}[rest if precision == "int8" else precision]
+        settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
+        if device == "cpu":
+            settings["INFERENCE_NUM_THREADS"] = str(threads or cores())
+        try:
+            self._request = core.compile_model(core.read_model(graph), name, settings).create_infer_request()
+        except RuntimeError as error:
+            last = str(error).strip().splitlines()[-1]
+            raise UserError(f"OpenVINO cannot load {graph}: {last}") from error
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        self._request.infer([images], share_inputs=True)
+        return self._request.get_output_tensor(0).data.copy()  # the next run writes to the same memory
 
 
 class PaddleInference:
@@ -54,12 +145,13 @@ class PaddleInference:
 
     Args:
         graph, parameters: The two files.
-        device: "cpu" or "gpu".
+        device: "cpu", "gpu" or "tensorrt".
         threads: Threads of the CPU library; None for every core that the process may run on.
+        precision: "fp32", or "fp16" on a GPU.
         onednn: Use oneDNN on the CPU, which is several times as fast.
 
     Raises:
-        UserError: Paddle is missing, a file is damaged, or there is no such device.
+        UserError: Paddle is missing, a file is damaged, or the device is not there.
     """
 
     def __init__(
@@ -68,30 +160,38 @@ class PaddleInference:
         parameters: pathlib.Path,
         device: str = "cpu",
         threads: int | None = None,
+        precision: str = "fp32",
         onednn: bool = True,
     ) -> None:
         try:
             import paddle
             from paddle import inference
         except ImportError as error:
-            raise UserError(f"backend paddle needs the package paddlepaddle: {error}") from error
+            raise UserError(
+                f"backend paddle needs its package ({error}): pip install paddlepaddle, or paddlepaddle-gpu on a GPU"
+            ) from error
         config = inference.Config(str(graph), str(parameters))
         config.disable_glog_info()
         # A PIR graph has no memory pass without the new executor: PaddleSeg's deploy/python/infer.py dies of it.
         config.enable_new_executor(True)
         config.enable_memory_optim()
-        if device == "gpu":
-            if not paddle.is_compiled_with_cuda():
-                raise UserError("this Paddle is built without CUDA; install paddlepaddle-gpu or use --device cpu")
-            config.enable_use_gpu(256, 0)
-        else:
+        if device == "cpu":
             config.disable_gpu()
-            config.set_cpu_math_library_num_threads(threads or len(os.sched_getaffinity(0)))
+            config.set_cpu_math_library_num_threads(threads or cores())
             if onednn:
                 config.set_mkldnn_cache_capacity(10)  # image sizes whose plans are kept
                 config.enable_mkldnn()
             else:
                 config.disable_mkldnn()
+        else:
+            if not paddle.is_compiled_with_cuda() or not paddle.device.cuda.device_count():
+                raise UserError("this Paddle finds no CUDA device; install paddlepaddle-gpu on a GPU, or use device cpu")
+            half = inference.PrecisionType.Half if precision == "fp16" else inference.PrecisionType.Float32
+            config.enable_use_gpu(256, 0, half)
+            if device == "tensorrt":
+                if inference.get_trt_compile_version() == (0, 0, 0):
+                    raise UserError("this Paddle is built without TensorRT; install a build that has it, or use gpu")
+                config.enable_tensorrt_engine(1 << 30, 1, 3, half, use_static=False, use_calib_mode=False)
         try:
             self._predictor = inference.create_predictor(config)
         except Exception as error:  # Paddle raises RuntimeError, ValueError, MemoryError, ... by what is damaged
@@ -106,4 +206,9 @@ class PaddleInference:
         return self._output.copy_to_cpu()
 
 
-BACKENDS = {"onnxruntime": OnnxRuntime, "paddle": PaddleInference}
+def cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+ONNX_ENGINES: dict[str, Callable[..., Engine]] = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}

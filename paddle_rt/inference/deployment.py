@@ -1,5 +1,7 @@
 """deploy.yaml: what an export says about itself. PaddleSeg's keys, plus `onnx` and the classes."""
 
+import hashlib
+import json
 import os
 import pathlib
 from dataclasses import dataclass, field
@@ -11,6 +13,7 @@ from paddle_rt.errors import UserError, unknown
 from paddle_rt.files import whole_file
 
 FILE = "deploy.yaml"
+VERIFICATION = "verification.json"
 OUTPUT_OPS = ("argmax", "softmax", "none", "coarse")
 _REQUIRED = ("transforms", "input_shape", "output_op")
 
@@ -23,8 +26,11 @@ class Deployment:
         folder: Where the file lies; the graphs' names are relative to it.
         model, params: Paddle's graph and parameters, both or neither.
         onnx: The ONNX graph.
+        int8: The ONNX graph with quantised layers.
         transforms: The validation transforms of the training config.
         input_shape: [N, C, H, W]; None for what the graph leaves open.
+        input_dtype: "float32" for images [N, C, H, W] as `transforms` leave them; "uint8" for frames [N, H, W, C], BGR,
+            which the graph normalises itself.
         output_op: "argmax" (labels), "softmax" (probabilities), "none" (logits) or "coarse" (logits before the model's
             last resize).
         align_corners: How the model's last resize places its pixels, which "coarse" leaves to who runs the graph.
@@ -38,19 +44,21 @@ class Deployment:
     transforms: list[dict[str, Any]]
     input_shape: list[int | None]
     output_op: str
+    input_dtype: str = "float32"
     output_dtype: str = ""
     align_corners: bool = False
     model: str | None = None
     params: str | None = None
     onnx: str | None = None
+    int8: str | None = None
     num_classes: int | None = None
     dataset_type: str | None = None
     class_names: list[str] = field(default_factory=list)
 
 
 # In this order the file is written: whatever end is cut off, something that is required is missing.
-_KEYS = ("model", "params", "onnx", "transforms", "input_shape", "output_op", "output_dtype", "align_corners",
-         "num_classes", "dataset_type", "class_names")  # fmt: skip
+_KEYS = ("model", "params", "onnx", "int8", "transforms", "input_shape", "input_dtype", "output_op", "output_dtype",
+         "align_corners", "num_classes", "dataset_type", "class_names")  # fmt: skip
 
 
 def save_deployment(deployment: Deployment) -> None:
@@ -101,7 +109,9 @@ def _check(values: dict[str, Any]) -> None:
     if not isinstance(values["transforms"], list):
         raise UserError(f"transforms must be a list, got {values['transforms']!r}")
     check_input_shape(values["input_shape"])
-    for key in ("model", "params", "onnx", "dataset_type", "output_dtype"):
+    if values.get("input_dtype", "float32") != ("uint8" if values["output_op"] == "coarse" else "float32"):
+        raise UserError(f"input_dtype {values.get('input_dtype')!r} does not go with output_op {values['output_op']!r}")
+    for key in ("model", "params", "onnx", "int8", "dataset_type", "output_dtype"):
         if not isinstance(values.get(key, ""), str):
             raise UserError(f"{key} must be a name, got {values[key]!r}")
     if not isinstance(values.get("align_corners", False), bool):
@@ -134,7 +144,29 @@ def check_input_shape(shape: Any) -> None:
 def _check_files(deployment: Deployment) -> None:
     if bool(deployment.model) != bool(deployment.params) or not (deployment.model or deployment.onnx):
         raise UserError("it must name model and params, or onnx, or all three")
-    for name in (deployment.model, deployment.params, deployment.onnx):
+    for name in (deployment.model, deployment.params, deployment.onnx, deployment.int8, VERIFICATION):
         if name and not (deployment.folder / name).is_file():
             others = ", ".join(sorted(p.name for p in deployment.folder.iterdir() if p.is_file()))
             raise UserError(f"no file {name} beside it; there are {others}")
+
+
+def file_digest(path: pathlib.Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_graph(deployment: Deployment, *names: str) -> None:
+    """Raise a UserError unless the files are the ones that were verified, to the byte."""
+    report = deployment.folder / VERIFICATION
+    try:
+        known = json.loads(report.read_text(encoding="utf-8"))["files"]
+        expected = [known[name] for name in names]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{report} does not tell the files of this export ({error!r}); export it again") from error
+    for name, digest in zip(names, expected, strict=True):
+        if file_digest(deployment.folder / name) != digest:
+            raise UserError(
+                f"{deployment.folder / name} is not the graph that {report.name} speaks of: damaged, or of another "
+                "export; export it again"
+            )

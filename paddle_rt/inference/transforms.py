@@ -101,7 +101,8 @@ class Padding:
         if height > target_height or width > target_width:
             raise UserError(f"Padding to {target_width}x{target_height}: the image is larger, {width}x{height}")
         margins = (0, target_height - height, 0, target_width - width)
-        return cv2.copyMakeBorder(image, *margins, cv2.BORDER_CONSTANT, value=(self.im_padding_value,) * 3)
+        value = self.im_padding_value  # OpenCV rounds it where the image is of bytes
+        return cv2.copyMakeBorder(image, *margins, cv2.BORDER_CONSTANT, value=(value,) * 3)
 
 
 @dataclass(frozen=True)
@@ -136,14 +137,21 @@ class Preprocess:
         described: Mappings with `type` and arguments.
         network_size: (height, width) that the graph demands; None where it leaves one open. An image that the
             transforms give another size is resized to it.
+        normalized: The graph normalises: only the steps that change the size are done here, on bytes.
 
     Raises:
         UserError: A transform or an argument is unknown or does not work.
     """
 
-    def __init__(self, described: Sequence[dict[str, Any]], network_size: Sequence[int | None] = (None, None)) -> None:
-        self.steps = [_build(item) for item in described]
+    def __init__(
+        self,
+        described: Sequence[dict[str, Any]],
+        network_size: Sequence[int | None] = (None, None),
+        normalized: bool = False,
+    ) -> None:
+        self.steps = split_normalize(described)[0] if normalized else [_build(item) for item in described]
         self.network_size = network_size
+        self.normalized = normalized
 
     def __call__(self, frame: np.ndarray) -> tuple[np.ndarray, list[tuple[str, int, int]]]:
         """Prepare one image.
@@ -151,9 +159,9 @@ class Preprocess:
         Returns:
             The network's input; and for `restore` what was done to the size: ("resize" or "padding", height, width).
 
-        Shape: uint8 BGR [H, W, 3] to float32 RGB [3, h, w].
+        Shape: uint8 BGR [H, W, 3] to float32 RGB [3, h, w]; to uint8 BGR [h, w, 3] where the graph normalises.
         """
-        image = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.float32)
+        image = frame if self.normalized else cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.float32)
         trail = []
         for step in self.steps:
             before = image.shape[:2]
@@ -164,7 +172,25 @@ class Preprocess:
         if image.shape[:2] != (height, width):
             trail.append(("resize", *image.shape[:2]))
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-        return np.ascontiguousarray(image.transpose(2, 0, 1)), trail
+        return np.ascontiguousarray(image if self.normalized else image.transpose(2, 0, 1)), trail
+
+
+def split_normalize(described: Sequence[dict[str, Any]]) -> tuple[list[Any], Normalize]:
+    """Split transforms into the steps that change the size and the normalisation behind them, which a graph can do.
+
+    Without a Normalize the network takes values from 0 to 255, which Normalize(mean 0, std 1 / 255) leaves alone.
+
+    Raises:
+        UserError: A transform is unknown, or Normalize is not the last one.
+    """
+    steps = [_build(item) for item in described]
+    places = [position for position, step in enumerate(steps) if isinstance(step, Normalize)]
+    if not places:
+        return steps, Normalize([0.0], [1 / 255])
+    if places != [len(steps) - 1]:
+        names = ", ".join(type(step).__name__ for step in steps)
+        raise UserError(f"a graph that takes frames normalises last and once, the transforms are {names}")
+    return steps[:-1], steps[-1]
 
 
 def restore(plane: np.ndarray, trail: Sequence[tuple[str, int, int]], interpolation: int) -> np.ndarray:

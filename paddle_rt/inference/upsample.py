@@ -11,7 +11,6 @@ smoothing, or where the frame is smaller a choice, of values that were interpola
 boundaries; the single interpolation is the closer one to the logits.
 """
 
-import os
 import pickle
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from types import ModuleType
 import numpy as np
 
 from paddle_rt.errors import UserError, unknown
+from paddle_rt.inference.backends import cores
 
 # What was done to a frame's size, in order: ("resize" or "padding", height before, width before).
 Trail = Sequence[tuple[str, int, int]]
@@ -111,7 +111,7 @@ def _upsample(
     arguments = (np.require(logits, requirements=["C", "A", "W"]), kernels.Axis(*rows), kernels.Axis(*columns))
     run = getattr(kernels, kernel)
     _compile(run, (*arguments, 0, 0, out))
-    threads = threads or _cores()
+    threads = threads or cores()
     tasks = max(1, min(2 * threads, out.shape[0], out.size // _PIXELS_PER_TASK))
     edges = [out.shape[0] * task // tasks for task in range(tasks + 1)]
     if min(threads, tasks) == 1:
@@ -195,11 +195,6 @@ def _check(logits: np.ndarray, size: Sequence[int], trail: Trail, threads: int |
             raise unknown("step of the trail", kind, ("resize", "padding"))
         if kind == "padding" and (before[0] > after[0] or before[1] > after[1]):
             raise UserError(f"padding cannot turn {tuple(before)} into the smaller {after}; size or trail is wrong")
-
-
-def _cores() -> int:
-    """Count the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _kernels() -> ModuleType:

@@ -213,7 +213,7 @@ class ExternalAttention(nn.Layer):
         weights = scores.reshape([0, self.num_heads, self.k.shape[0] // self.num_heads, -1])
         weights = F.softmax(weights, axis=3)
         weights = weights / (weights.sum(axis=2, keepdim=True) + 1e-6)
-        return F.conv2d(_reshape_as(weights, scores), self.v)
+        return F.conv2d(weights.reshape([0, self.k.shape[0], *spatial_size(scores)]), self.v)
 
 
 class CrossAttention(nn.Layer):
@@ -238,11 +238,12 @@ class CrossAttention(nn.Layer):
 
     def forward(self, x: paddle.Tensor, keys_and_values: paddle.Tensor) -> paddle.Tensor:
         channels = x.shape[1]
-        queries = self.norm(x).flatten(2)  # [B, C, h w]
+        height, width = spatial_size(x)
+        queries = self.norm(x).transpose([0, 2, 3, 1]).reshape([0, -1, channels])  # [B, h w, C], as engines store it
         tokens = keys_and_values.flatten(2)  # [B, 2 C, n n]
-        scores = paddle.matmul(queries, tokens[:, :channels], transpose_x=True) * self.scale  # [B, h w, n n]
-        mixed = paddle.matmul(tokens[:, channels:], F.softmax(scores, axis=-1), transpose_y=True)  # [B, C, h w]
-        return _reshape_as(mixed, x)
+        scores = paddle.matmul(queries, tokens[:, :channels]) * self.scale  # [B, h w, n n]
+        mixed = paddle.matmul(F.softmax(scores, axis=-1), tokens[:, channels:], transpose_y=True)  # [B, h w, C]
+        return mixed.reshape([0, height, width, channels]).transpose([0, 3, 1, 2])
 
 
 class MLP(nn.Layer):
@@ -361,11 +362,6 @@ def _conv(
 def _batch_norm(channels: int, lr_mult: float = 1.0, epsilon: float = 1e-5) -> nn.BatchNorm2D:
     attr = paddle.ParamAttr(learning_rate=lr_mult)
     return nn.BatchNorm2D(channels, epsilon=epsilon, weight_attr=attr, bias_attr=attr)
-
-
-def _reshape_as(x: paddle.Tensor, reference: paddle.Tensor) -> paddle.Tensor:
-    """Give [B, C, ...] the height and width of `reference`, whose channels it shares."""
-    return x.reshape([0, reference.shape[1], *spatial_size(reference)])
 
 
 def _identity(x: paddle.Tensor) -> paddle.Tensor:
