@@ -13,7 +13,6 @@ import paddle
 
 from paddle_rt.data.classes import class_names
 from paddle_rt.errors import UserError, unknown
-from paddle_rt.graph_stem import rewrite_stem
 from paddle_rt.inference.deployment import (
     OUTPUT_OPS,
     VERIFICATION,
@@ -36,23 +35,25 @@ def export(
     save_dir: str | os.PathLike,
     transforms: list[dict[str, Any]],
     input_shape: Sequence[int | None] = (None, 3, None, None),
-    output_op: str = "argmax",
+    output_op: str | None = None,
     formats: Sequence[str] = FORMATS,
     dataset_type: str | None = None,
 ) -> dict[str, Any]:
     """Write model.json and model.pdiparams, model.onnx, deploy.yaml and verification.json, or nothing at all.
 
     The graphs take float32 images as `transforms` leave them; with "coarse" they take uint8 BGR frames [N, H, W, 3] and
-    normalise themselves, and only what `transforms` do to the size is left to who runs them. With "argmax" and "softmax" the same network is first
-    exported and compared without them, since labels say little about the logits behind them.
+    normalise themselves, and only what `transforms` do to the size is left to who runs them. With "argmax" and
+    "softmax" the same network is first exported and compared without them, since labels say little about the logits
+    behind them.
 
     Args:
         model: A model of PaddleSeg's contract; its main logits are exported, auxiliary heads are not.
         save_dir: Folder for the files; an earlier export in it is replaced only when the new one is complete.
         transforms: The validation transforms, as the config describes them.
         input_shape: [N, C, H, W]; None leaves N, H or W open.
-        output_op: "argmax" (int32 labels [N, H, W]), "softmax" (float32 [N, num_classes, H, W]), "none" (logits)
-            or "coarse" (logits before the model's last resize, from which `Segmenter` computes labels faster).
+        output_op: "coarse" (logits before the model's last resize, from which `Segmenter` computes labels faster),
+            "argmax" (int32 labels [N, H, W]), "softmax" (float32 [N, num_classes, H, W]) or "none" (logits). If None,
+            coarse for a model that has such logits and takes 3 channels, else argmax.
         formats: "paddle", "onnx" or both.
         dataset_type: The data set's type, which names classes and colours.
 
@@ -63,6 +64,9 @@ def export(
         UserError: An argument is wrong, the model cannot be exported, or a graph does not compute what the model does.
         OSError: The folder cannot be written.
     """
+    check_input_shape(input_shape)
+    if output_op is None:
+        output_op = "coarse" if hasattr(model, "coarse_logits") and input_shape[1] == 3 else "argmax"
     _check_arguments(model, save_dir, input_shape, output_op, formats)
     with _evaluating(model), _scratch(pathlib.Path(save_dir)) as scratch:
         coarse = output_op == "coarse"
@@ -100,7 +104,6 @@ def _check_arguments(
     for name in formats:
         if name not in FORMATS:
             raise unknown("format", name, FORMATS)
-    check_input_shape(input_shape)
     if not formats:
         raise UserError(f"no format given; valid are {', '.join(FORMATS)}")
     if output_op == "coarse" and input_shape[1] != 3:
@@ -184,7 +187,7 @@ def convert_to_onnx(graph: pathlib.Path, parameters: pathlib.Path, target: pathl
         import onnx
         import paddle2onnx
 
-        from paddle_rt.graph import optimise
+        from paddle_rt.graph import optimise, rewrite_stem
     except ImportError as error:
         raise UserError(f"format onnx needs the packages onnx and paddle2onnx: {error}") from error
     try:

@@ -57,7 +57,7 @@ def dynamic(model: RTFormer, tmp_path_factory: pytest.TempPathFactory) -> pathli
         for name in ("Popen", "run", "call", "check_call", "check_output"):
             patch.setattr(subprocess, name, refuse)
         patch.setattr("os.system", refuse)
-        export(model, folder, [NORMALIZE], dataset_type="CamVid")
+        export(model, folder, [NORMALIZE], output_op="argmax", dataset_type="CamVid")
     return folder
 
 

@@ -19,7 +19,8 @@ def main() -> None:
     size.add_argument("--input_size", nargs=2, type=positive, metavar=("H", "W"), help="one image of this size")
     size.add_argument("--input_shape", nargs=4, type=_length, metavar=("N", "C", "H", "W"),
         help="None or -1 leaves N, H or W open; without either flag all three are open")  # fmt: skip
-    add("--output_op", default="argmax", help="argmax (labels), softmax, none (logits) or coarse (small logits)")
+    add("--output_op", help="coarse (default: uint8 frames in, small logits out, for Segmenter), or PaddleSeg's argmax "
+        "(labels), softmax, none (logits), which take normalised images")  # fmt: skip
     add("--formats", nargs="+", default=["paddle", "onnx"], help="paddle, onnx or both")
     parser.set_defaults(device="cpu")
     arguments = parser.parse_args()
@@ -49,7 +50,7 @@ def main() -> None:
         print("; ".join(f"{key} {f'{value:.2g}' if isinstance(value, float) else value}" for key, value in row.items()))
     if any(row.get("relative_error", 0) > TOLERANCE for row in report["comparisons"]):
         print("warning: these weights multiply rounding, so more than 1e-4 was allowed", file=sys.stderr)
-    print(f"exported {shape} to {arguments.save_dir}")
+    print(f"exported {report['output_op']} {shape} to {arguments.save_dir}")
 
 
 def _input_shape(arguments: argparse.Namespace, channels: int) -> list[int | None]:

@@ -185,7 +185,7 @@ class PaddleInference:
                 config.disable_mkldnn()
         else:
             if not paddle.is_compiled_with_cuda() or not paddle.device.cuda.device_count():
-                raise UserError("this Paddle finds no CUDA device; install paddlepaddle-gpu on a GPU, or use device cpu")
+                raise UserError("this Paddle finds no CUDA device; install paddlepaddle-gpu, or use device cpu")
             half = inference.PrecisionType.Half if precision == "fp16" else inference.PrecisionType.Float32
             config.enable_use_gpu(256, 0, half)
             if device == "tensorrt":

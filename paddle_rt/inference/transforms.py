@@ -189,7 +189,9 @@ def split_normalize(described: Sequence[dict[str, Any]]) -> tuple[list[Any], Nor
         return steps, Normalize([0.0], [1 / 255])
     if places != [len(steps) - 1]:
         names = ", ".join(type(step).__name__ for step in steps)
-        raise UserError(f"a graph that takes frames normalises last and once, the transforms are {names}")
+        raise UserError(
+            f"a graph that takes frames normalises last and once, the transforms are {names}; use output_op argmax"
+        )
     return steps[:-1], steps[-1]
 
 

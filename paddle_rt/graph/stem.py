@@ -76,7 +76,7 @@ def _cut_into_cells(
     graph: onnx.GraphProto, chain: list[onnx.NodeProto], weight: np.ndarray, height: int, width: int, stride: int,
     padding: int,
 ) -> None:  # fmt: skip
-    cast, scale, shift, _, _, conv = chain
+    cast, scale, shift, _, _, conv = chain  # the cast stays first: TensorRT takes bytes for inputs and nothing else
     outputs, channels, kernel, _ = weight.shape
     before, after = -((-padding) // stride), (kernel - 1 - padding) // stride  # whole cells beyond the border
     cells = np.zeros((outputs, stride, stride, channels, before + after + 1, before + after + 1), weight.dtype)
@@ -97,15 +97,15 @@ def _cut_into_cells(
         node.input[1] = _add(graph, f"stem.{node.op_type.lower()}", tiled)
     rows = [0, height // stride, stride, width // stride, stride * channels]
     flat = [0, height // stride, width // stride, stride * stride * channels]
-    frame = cast.input[0]
     nodes = [
-        onnx.helper.make_node("Reshape", [frame, _add(graph, "stem.rows", np.array(rows))], ["stem.split"]),
+        onnx.helper.make_node("Reshape", [cast.output[0], _add(graph, "stem.rows", np.array(rows))], ["stem.split"]),
         onnx.helper.make_node("Transpose", ["stem.split"], ["stem.grouped"], perm=[0, 1, 3, 2, 4]),
         onnx.helper.make_node("Reshape", ["stem.grouped", _add(graph, "stem.flat", np.array(flat))], ["stem.frame"]),
     ]
-    cast.input[0] = "stem.frame"
+    scale.input[0] = "stem.frame"
+    place = list(graph.node).index(cast) + 1
     for position, node in enumerate(nodes):
-        graph.node.insert(position, node)
+        graph.node.insert(place + position, node)
 
 
 def _add(graph: onnx.GraphProto, name: str, value: np.ndarray) -> str:

@@ -1,0 +1,166 @@
+"""An ONNX graph as something that can be rewritten: who makes each value, who reads it, its shape, its number."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+
+@dataclass(eq=False)
+class Node:
+    """A node whose inputs and outputs may change; in `proto` only the attributes are up to date."""
+
+    proto: onnx.NodeProto
+    op: str
+    inputs: list[str]
+    outputs: list[str]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        values = [helper.get_attribute_value(item) for item in self.proto.attribute if item.name == name]
+        return values[0] if values else default
+
+    def same_as(self, other: "Node") -> bool:
+        """Whether both compute the same; the order of attributes matters, which one converter writes alike."""
+        attributes, others = ([item.SerializeToString() for item in n.proto.attribute] for n in (self, other))
+        alike = (self.op, self.inputs, len(self.outputs)) == (other.op, other.inputs, len(other.outputs))
+        return alike and self.proto.domain == other.proto.domain and attributes == others
+
+
+class Graph:
+    """An ONNX graph with an index of who makes and who reads each value.
+
+    Args:
+        model: Read, and not changed until `write`, but for its stale notes on shapes, which are removed.
+
+    Attributes:
+        shapes: By value, a number for each static dimension and a name for each open one; equal names, equal sizes.
+        types: By value, ONNX's number of the element type.
+        outputs: The names of the graph's outputs, which stay.
+        constants: By name; constants that nothing reads are not written.
+        nodes, producers, readers: The nodes in order, and by value.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        del model.graph.value_info[:]  # stale once nodes change
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+        self.shapes: dict[str, list[int | str]] = {}
+        self.types: dict[str, int] = {}
+        for value in [*inferred.input, *inferred.value_info, *inferred.output]:
+            tensor = value.type.tensor_type
+            self.types[value.name] = tensor.elem_type
+            if tensor.HasField("shape"):
+                dims = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in tensor.shape.dim]
+                # An unnamed dimension equals no other.
+                self.shapes[value.name] = [f"{value.name}[{i}]" if d == "" else d for i, d in enumerate(dims)]
+        self.opsets = list(model.opset_import)
+        self.outputs = {value.name for value in model.graph.output}
+        self.constants: dict[str, TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.nodes: list[Node] = []
+        self.producers: dict[str, Node] = {}
+        self.readers: dict[str, list[Node]] = defaultdict(list)  # a node that reads a value twice is there twice
+        for proto in model.graph.node:
+            assert not any(item.HasField("g") for item in proto.attribute), f"{proto.name} holds a graph of its own"
+            literal = proto.op_type == "Constant" and proto.attribute[0].name == "value"
+            if literal and proto.output[0] not in self.outputs:
+                self._take(proto.output[0], proto.attribute[0].t)
+                continue
+            node = Node(proto, proto.op_type, list(proto.input), list(proto.output))
+            self.nodes.append(node)
+            self.producers.update(dict.fromkeys(node.outputs, node))
+            for name in filter(None, node.inputs):
+                self.readers[name].append(node)
+        self._share_integers()
+
+    def _take(self, name: str, tensor: TensorProto) -> None:
+        self.constants[name] = TensorProto.FromString(tensor.SerializeToString())
+        self.constants[name].name = name
+
+    def _share_integers(self) -> None:
+        """Equal axes, sizes and indices get one name, so that nodes with equal inputs are seen as equal."""
+        first: dict[tuple, str] = {}
+        for name in [name for name, tensor in self.constants.items() if tensor.data_type == TensorProto.INT64]:
+            value = self.value(name)
+            original = first.setdefault((value.shape, value.tobytes()), name)
+            if original != name:
+                self.redirect(name, original)
+
+    def value(self, name: str) -> np.ndarray:
+        return numpy_helper.to_array(self.constants[name])
+
+    def real(self, name: str) -> np.ndarray | None:
+        """A float32 constant in float64; None for anything else."""
+        tensor = self.constants.get(name)
+        return self.value(name).astype(np.float64) if tensor and tensor.data_type == TensorProto.FLOAT else None
+
+    def add(self, value: np.ndarray, near: str) -> str:
+        """Store a constant under a new name made from `near`; float64 is stored as float32."""
+        stem, number = near.split(".folded")[0], 0
+        while (name := f"{stem}.folded{number or ''}") in self.constants or name in self.producers:
+            number += 1
+        value = value.astype(np.float32) if value.dtype == np.float64 else value
+        self.constants[name] = numpy_helper.from_array(np.ascontiguousarray(value).reshape(value.shape), name)
+        return name
+
+    def only_reader(self, name: str, node: Node) -> bool:
+        return name not in self.outputs and self.readers[name] == [node]
+
+    def set_input(self, node: Node, position: int, name: str) -> None:
+        while len(node.inputs) <= position:
+            node.inputs.append("")
+        if node.inputs[position]:
+            self.readers[node.inputs[position]].remove(node)
+        node.inputs[position] = name
+        self.readers[name].append(node)
+
+    def redirect(self, old: str, new: str) -> None:
+        """Let every reader of `old` read `new`."""
+        for node in list(self.readers[old]):
+            self.set_input(node, node.inputs.index(old), new)
+
+    def remove(self, node: Node) -> None:
+        self.nodes.remove(node)
+        for name in filter(None, node.inputs):
+            self.readers[name].remove(node)
+        for name in node.outputs:
+            self.producers.pop(name, None)
+
+    def bypass(self, node: Node, source: str) -> bool:
+        """Remove a one-output node whose readers can read `source`; False where the graph's output forbids it."""
+        output = node.outputs[0]
+        if output in self.outputs:
+            maker = self.producers.get(source)
+            if maker is None or source in self.outputs:
+                return False
+            self.remove(node)
+            self.redirect(source, output)
+            maker.outputs[maker.outputs.index(source)] = output
+            del self.producers[source]
+            self.producers[output] = maker
+            return True
+        self.redirect(output, source)
+        self.remove(node)
+        return True
+
+    def freeze(self, node: Node, value: np.ndarray) -> bool:
+        """Put a constant in the place of a node; the graph's outputs stay nodes."""
+        if node.outputs[0] in self.outputs:
+            return False
+        return self.bypass(node, self.add(value, node.outputs[0]))
+
+    def write(self, model: onnx.ModelProto) -> None:
+        """Replace the model's nodes and constants."""
+        nodes, constants = [], []
+        for node in self.nodes:
+            proto = onnx.NodeProto.FromString(node.proto.SerializeToString())  # copied: it may be part of the list
+            proto.input[:] = node.inputs
+            proto.output[:] = node.outputs
+            nodes.append(proto)
+        for name, tensor in self.constants.items():
+            if self.readers[name] or name in self.outputs:
+                constants.append(TensorProto.FromString(tensor.SerializeToString()))
+        for repeated, items in ((model.graph.node, nodes), (model.graph.initializer, constants)):
+            del repeated[:]
+            repeated.extend(items)
