@@ -105,6 +105,25 @@ def quantize(
     return report
 
 
+def take_frames(dataset: Any, number: int, progress: Callable[[Sequence, str], Any]) -> list[Sample]:
+    """Frames and labels of a data set that was built without transforms, evenly spaced.
+
+    Args:
+        dataset: Items with "img", float32 RGB [3, H, W] from 0 to 255, and "label", [H, W] or [1, H, W].
+        number: How many, at most.
+        progress: As in `quantize`.
+
+    Returns:
+        Pairs of uint8 BGR [H, W, 3] and the label [H, W].
+    """
+    indices = np.unique(np.linspace(0, len(dataset) - 1, min(number, len(dataset))).astype(int)).tolist()
+    items = (dataset[index] for index in progress(indices, "frames"))
+    return [
+        (np.ascontiguousarray(item["img"].transpose(1, 2, 0)[..., ::-1].astype(np.uint8)), np.squeeze(item["label"]))
+        for item in items
+    ]
+
+
 class _Judge:
     """Labels and scores of engines on the same samples."""
 

@@ -171,7 +171,7 @@ def test_the_precision_is_set_and_never_inherited(exports):
         (dict(backend="onnxruntime", precision="bf16"), "only fp32, int8; bf16 on cpu is for backend openvino"),
         (dict(backend="openvino", device="tensorrt"), "no device tensorrt; it has cpu, gpu"),
         (dict(backend="paddle", precision="int8"), "no precision int8 on cpu, only fp32"),
-        (dict(precision="int8"), "no int8 graph for openvino; export it with --int8"),
+        (dict(precision="int8"), "no int8 graph for openvino; make one with tools.quantize.py"),
         (dict(threads=0), "threads must be from 1 to 1024"),
         (dict(threads=2.5), "threads must be from 1 to 1024"),
     ],

@@ -220,7 +220,7 @@ def _load_engine(
     else:
         quantised = precision == "int8"
         names = (deployment.int8 if quantised else deployment.onnx,)
-        missing = "export it with --int8" if quantised else "export it with --formats onnx"
+        missing = "make one with tools/quantize.py" if quantised else "export it with --formats onnx"
         engine = ONNX_ENGINES[backend]
     if not all(names):
         kind = f"{precision} graph for {backend}"
