@@ -22,7 +22,12 @@ from paddle_rt.errors import UserError
 from paddle_rt.files import whole_file
 from paddle_rt.inference.backends import Engine, OpenVino
 from paddle_rt.inference.deployment import (
-    VERIFICATION, Deployment, check_graph, file_digest, load_deployment, save_deployment,
+    VERIFICATION,
+    Deployment,
+    check_graph,
+    file_digest,
+    load_deployment,
+    save_deployment,
 )  # fmt: skip
 from paddle_rt.inference.transforms import Preprocess
 from paddle_rt.inference.upsample import labels_from_logits
@@ -83,12 +88,8 @@ def quantize(
             after = judge.labels(OpenVino(part, precision="int8"))
             return float(np.mean([(a == b).mean() for a, b in zip(before, after, strict=True)])), after
 
-        share, after = attempt(kept)
         groups = _groups(onnx.load(str(source)).graph, kept)
-        while share < agreement and len(groups) > _GROUPS // 2:
-            shares = [attempt(kept + group)[0] for group in progress(groups, "layers to keep")]
-            kept += groups.pop(int(np.argmax(shares)))
-            share, after = attempt(kept)
+        kept, share, after = _put_back(attempt, kept, groups, agreement, progress)
         report = {
             "label_agreement": share, "mIoU_fp32": judge.miou(before), "mIoU_int8": judge.miou(after),
             "images": len(samples), "calibration_images": len(calibration), "higher_precision": kept,
@@ -124,10 +125,25 @@ def take_frames(dataset: Any, number: int, progress: Callable[[Sequence, str], A
     ]
 
 
+def _put_back(
+    attempt: Callable[[Sequence[str]], tuple[float, list[np.ndarray]]], kept: list[str], groups: list[list[str]],
+    agreement: float, progress: Callable,
+) -> tuple[list[str], float, list[np.ndarray]]:  # fmt: skip
+    """Keep more layers in higher precision until enough labels agree; layers kept, the share, and the labels."""
+    share, after = attempt(kept)
+    while share < agreement and len(groups) > _GROUPS // 2:
+        shares = [attempt(kept + group)[0] for group in progress(groups, "layers to keep")]
+        kept = kept + groups.pop(int(np.argmax(shares)))
+        share, after = attempt(kept)
+    return kept, share, after
+
+
 class _Judge:
     """Labels and scores of engines on the same samples."""
 
-    def __init__(self, deployment: Deployment, samples: Sequence[Sample], ignore_index: int, progress: Callable) -> None:
+    def __init__(
+        self, deployment: Deployment, samples: Sequence[Sample], ignore_index: int, progress: Callable
+    ) -> None:
         self._batch, _, *size = deployment.input_shape
         self._preprocess = Preprocess(deployment.transforms, size, normalized=True)
         self._align_corners = deployment.align_corners

@@ -18,6 +18,18 @@ def list_models() -> list[str]:
     return sorted(_MODELS)
 
 
+def model_config(name: str) -> dict[str, Any]:
+    """The `model` section of a config that describes one of `list_models()`: its type and what sets it apart.
+
+    Raises:
+        UserError: The name is unknown.
+    """
+    if name not in _MODELS:
+        raise unknown("model", name, _MODELS)
+    file, class_name = _MODELS[name]
+    return {"type": class_name, **importlib.import_module(f"paddle_rt.models.{file}").VARIANTS[name]}
+
+
 def create_model(name: str, num_classes: int = 19, checkpoint: str | os.PathLike | None = None, **arguments: Any):
     """Build a model by name.
 
@@ -34,12 +46,9 @@ def create_model(name: str, num_classes: int = 19, checkpoint: str | os.PathLike
     Raises:
         UserError: The name or an argument is unknown, or the checkpoint does not fit.
     """
-    if name not in _MODELS:
-        raise unknown("model", name, _MODELS)
-    file, class_name = _MODELS[name]
-    module = importlib.import_module(f"paddle_rt.models.{file}")
-    model_class = getattr(module, class_name)
-    settings = {**module.VARIANTS[name], "num_classes": num_classes, **arguments}
+    config = model_config(name)
+    model_class = getattr(importlib.import_module(f"paddle_rt.models.{_MODELS[name][0]}"), config.pop("type"))
+    settings = {**config, "num_classes": num_classes, **arguments}
     check_arguments(model_class, settings)
     try:
         model = model_class(**settings)

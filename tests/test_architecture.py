@@ -29,7 +29,10 @@ MAY_IMPORT = {  # part of the library: the parts that it may import besides itse
     "graph": set(),
     "export": {"models", "data", "graph", "inference", "verify", *BASIC},
     "quantize": {"data", "engine", "inference", *BASIC},
-    "benchmark": {"data", "engine", "export", "inference", "compat", "compare", "checkpoint", "registry", *BASIC},
+    "benchmark": {"engine", "inference", "compare", "checkpoint", *BASIC},
+    "benchmark_floor": {"inference"},
+    "benchmark_report": {"files"},
+    "benchmark_setup": {"benchmark", "data", "export", "quantize", "registry", *BASIC},
     "verify": {"inference", *BASIC},
     "compare": {"checkpoint", *BASIC},
 }

@@ -1,0 +1,243 @@
+"""From a decoded frame to its labels: this project's deployment and PaddleSeg's, side by side.
+
+Every pipeline labels the same frames in turns, each round in another order, so that a machine whose speed drifts slows
+all of them alike. A speed-up is the median of the ratios of neighbours, not the ratio of medians.
+"""
+
+import multiprocessing
+import pathlib
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from paddle_rt.errors import UserError
+from paddle_rt.inference import Segmenter
+from paddle_rt.inference.backends import PaddleInference, check_choice
+
+TRANSFORMS = [{"type": "Normalize"}]  # of PaddleSeg's RTFormer configs; what is measured depends on no other value
+STAGES = ("preprocess", "network", "labels")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to run a model: `pipeline` is "paddle_rt" or "paddleseg"."""
+
+    model: str
+    pipeline: str
+    backend: str
+    precision: str
+    threads: int
+    folder: str
+
+    def load(self) -> Callable[[np.ndarray], np.ndarray]:
+        """A function from frames to labels with `timings` and `warmup`."""
+        if self.pipeline == "paddleseg":
+            return PaddleSegPipeline(pathlib.Path(self.folder), self.threads)
+        return Segmenter(self.folder, self.backend, self.precision, self.threads)
+
+
+@dataclass
+class Record:
+    """What was measured of one choice: seconds by run, end to end and by stage, and the labels of each frame."""
+
+    choice: Choice
+    seconds: list[float] = field(default_factory=list)
+    stages: dict[str, list[float]] = field(default_factory=lambda: {stage: [] for stage in STAGES})
+    labels: list[np.ndarray] = field(default_factory=list)
+
+
+class PaddleSegPipeline:
+    """PaddleSeg's deployment as its deploy/python/infer.py runs it: its transforms, its argmax graph, oneDNN.
+
+    Args:
+        folder: Holds model.json and model.pdiparams, written by `export_paddleseg`.
+        threads: Threads of the CPU library.
+    """
+
+    def __init__(self, folder: pathlib.Path, threads: int) -> None:
+        from paddleseg.cvlibs import manager
+        from paddleseg.transforms import Compose
+
+        steps = [dict(step) for step in TRANSFORMS]
+        self._transforms = Compose([manager.TRANSFORMS[step.pop("type")](**step) for step in steps])
+        self._engine = PaddleInference(folder / "model.json", folder / "model.pdiparams", threads=threads)
+        self.timings: dict[str, float] = {}
+
+    def warmup(self) -> float:
+        return 0.0
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        moments = [time.perf_counter()]
+        image = self._transforms({"img": frame.astype("float32")})["img"][np.newaxis]
+        moments.append(time.perf_counter())
+        output = self._engine.run(image)
+        moments.append(time.perf_counter())
+        labels = output[0].astype(np.uint8)
+        moments.append(time.perf_counter())
+        self.timings = {s: b - a for s, a, b in zip(STAGES, moments[:-1], moments[1:], strict=True)}
+        return labels
+
+
+def export_paddleseg(config: dict[str, Any], num_classes: int, weights: Any, size: Sequence[int], folder: str) -> None:
+    """Write PaddleSeg's own model with an argmax behind it, as its export does, at one size.
+
+    Args:
+        config: The `model` section of a config.
+        num_classes: Number of classes.
+        weights: A checkpoint, or a mapping of names to arrays.
+        size: (height, width).
+        folder: Gets model.json and model.pdiparams.
+
+    Raises:
+        UserError: PaddleSeg has no such model.
+    """
+    import paddle
+
+    from paddle_rt.checkpoint import load
+    from paddle_rt.compare import paddleseg_model
+    from paddle_rt.engine.config import register_components
+
+    register_components()
+    model = paddleseg_model(config, num_classes)
+    load(model, weights)
+
+    class WithArgmax(paddle.nn.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+            return paddle.argmax(self.model(x)[0], axis=1, dtype="int32")
+
+    wrapper = WithArgmax()
+    wrapper.eval()
+    spec = paddle.static.InputSpec([1, 3, *size], "float32", "x")
+    paddle.jit.save(paddle.jit.to_static(wrapper, input_spec=[spec]), str(pathlib.Path(folder) / "model"))
+
+
+def measure(
+    choices: Sequence[Choice], frames: Sequence[np.ndarray], runs: int, rounds: Callable[[range], Any] = lambda r: r
+) -> list[Record]:
+    """Run every choice on the same frame in turns.
+
+    Args:
+        choices: What to run.
+        frames: uint8 BGR [H, W, 3], taken in turns.
+        runs: Rounds that count, after two that do not.
+        rounds: Wraps the range of rounds, such as a progress bar.
+
+    Returns:
+        A record for each choice, with the labels of the first round of each frame.
+    """
+    records = [Record(choice) for choice in choices]
+    pipelines = [choice.load() for choice in choices]
+    for pipeline in pipelines:
+        pipeline.warmup()
+    for number in rounds(range(-2, max(runs, len(frames)))):
+        frame = frames[number % len(frames)]
+        for position in range(len(choices)):
+            index = (position + number) % len(choices)
+            start = time.perf_counter()
+            labels = pipelines[index](frame)
+            seconds = time.perf_counter() - start
+            if number < 0:
+                continue
+            record = records[index]
+            if number < runs:
+                record.seconds.append(seconds)
+                for stage in STAGES:
+                    record.stages[stage].append(pipelines[index].timings[stage])
+            if number < len(frames):
+                record.labels.append(labels)
+    return records
+
+
+def tabulate(records: Sequence[Record], size: Sequence[int], operations: float, floors: dict) -> list[dict[str, Any]]:
+    """One row for each record; the first record is what the others are compared with.
+
+    Args:
+        records: Of one model.
+        size: (height, width).
+        operations: Floating-point operations of the network, two for each product and sum.
+        floors: Operations a second of a large matrix product by (backend, precision).
+    """
+    reference = records[0]
+    rows = []
+    for record in records:
+        choice, middle = record.choice, lambda values: 1e3 * statistics.median(values)
+        network = statistics.median(record.stages["network"])
+        floor = floors.get((choice.backend, choice.precision))
+        pairs = zip(reference.seconds, record.seconds, strict=True)
+        same = [float((a == b).mean()) for a, b in zip(reference.labels, record.labels, strict=True)]
+        rows.append({
+            "model": choice.model, "size": list(size), "backend": choice.backend, "precision": choice.precision,
+            "threads": choice.threads, "pipeline": choice.pipeline, "end_to_end_ms": middle(record.seconds),
+            "p90_ms": 1e3 * float(np.percentile(record.seconds, 90)), "network_ms": 1e3 * network,
+            "preprocess_ms": middle(record.stages["preprocess"]), "labels_ms": middle(record.stages["labels"]),
+            "fps": 1 / statistics.median(record.seconds), "label_agreement": statistics.mean(same),
+            "speedup": statistics.median(a / b for a, b in pairs), "peak_rss_mb": peak_memory(choice, size),
+            "gflop": operations / 1e9, "floor_gflop_per_s": floor and floor / 1e9,
+            "share_of_floor": floor and operations / network / floor, "runs": len(record.seconds),
+        })  # fmt: skip
+    return rows
+
+
+def peak_memory(choice: Choice, size: Sequence[int]) -> float:
+    """Most memory, in MB, that a process of its own held while it loaded the choice and labelled two frames."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_peak_memory, choice, tuple(size)).result()
+
+
+def _peak_memory(choice: Choice, size: tuple[int, int]) -> float:
+    pipeline = choice.load()
+    for _ in range(2):
+        pipeline(np.zeros((*size, 3), np.uint8))
+    # Not ru_maxrss, which a new process inherits from the one that started it.
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def count_operations(onnx_file: str | pathlib.Path) -> float:
+    """Floating-point operations of the products in an ONNX graph of fixed size, two for each product and sum.
+
+    Raises:
+        UserError: The graph leaves sizes open.
+    """
+    import onnx
+
+    graph = onnx.shape_inference.infer_shapes(onnx.load(str(onnx_file)), data_prop=True).graph
+    shapes = {t.name: list(t.dims) for t in graph.initializer}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        shapes[value.name] = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    total = 0
+    for node in graph.node:
+        if node.op_type == "Conv":
+            total += 2 * np.prod(shapes[node.input[1]][1:]) * np.prod(shapes[node.output[0]][1:])
+        elif node.op_type in ("MatMul", "Gemm"):
+            total += 2 * np.prod(shapes[node.input[0]][1:]) * shapes[node.output[0]][-1]
+        if node.op_type in ("Conv", "MatMul", "Gemm") and 0 in shapes[node.output[0]][1:]:
+            raise UserError(f"{onnx_file} leaves sizes open; export it with --input_size to count its operations")
+    return float(total)
+
+
+def possible(backends: Sequence[str], precisions: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Pairs of backend and precision that exist on a CPU, and why the others do not."""
+    pairs, refusals = [], []
+    for backend in backends:
+        for precision in precisions:
+            try:
+                check_choice(backend, "cpu", precision)
+            except UserError as error:
+                if "unknown" in str(error):
+                    raise
+                refusals.append(str(error))
+            else:
+                pairs.append((backend, precision))
+    if not pairs:
+        raise UserError(f"nothing to measure: {'; '.join(refusals)}")
+    return pairs, refusals

@@ -1,0 +1,74 @@
+"""Time deployment against PaddleSeg's: python tools/benchmark.py --models rtformer_slim --size 1024 2048"""
+
+import argparse
+import json
+import pathlib
+import sys
+import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from paddle_rt.arguments import Parser, positive
+from paddle_rt.errors import run_tool
+from paddle_rt.files import whole_file
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    from tqdm import tqdm
+
+    from paddle_rt import benchmark_floor, benchmark_setup
+    from paddle_rt.benchmark import count_operations, measure, possible, tabulate
+    from paddle_rt.benchmark_report import draw, markdown_table, text_table
+
+    pairs, refusals = possible(arguments.backends, arguments.precisions)
+    for line in refusals:
+        print(f"left out: {line}", file=sys.stderr)
+    checkpoints = benchmark_setup.checkpoints(arguments.checkpoint, arguments.models)
+    frames = benchmark_setup.take_frames(arguments.frames, arguments.size)
+    known = dict.fromkeys([*pairs, ("paddle", "fp32")] if arguments.against == "paddleseg" else pairs)
+    floors = {p: benchmark_floor.matrix_rate(*p, arguments.threads) for p in tqdm(known, "floor", disable=None)}
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for model in arguments.models:
+            if model not in checkpoints:
+                print(f"warning: {model} has random weights: its label agreement means little", file=sys.stderr)
+            how = dict(size=arguments.size, threads=arguments.threads, against=arguments.against, pairs=pairs)
+            choices, graph = benchmark_setup.prepare(
+                model, checkpoints.get(model), arguments.num_classes, frames, pathlib.Path(folder) / model, **how
+            )
+            records = measure(choices, frames, arguments.runs, lambda r, m=model: tqdm(r, m, disable=None))
+            rows += tabulate(records, arguments.size, count_operations(graph), floors)
+    for row in rows:
+        row["machine"] = benchmark_setup.machine()
+    with whole_file(arguments.output) as part:
+        part.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    print(text_table(rows))
+    if arguments.markdown:
+        chart = pathlib.Path(arguments.markdown).with_suffix(".png")
+        draw(rows, chart)
+        page = benchmark_setup.page(markdown_table(rows), chart.name, rows, sys.argv[1:])
+        with whole_file(arguments.markdown) as part:
+            part.write_text(page, encoding="utf-8")
+    print(f"rows in {arguments.output}")
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--models", nargs="+", default=["rtformer_slim", "rtformer_base"], help="names of paddle_rt.list_models()")
+    add("--checkpoint", nargs="+", default=[], metavar="MODEL=FILE", help="trained weights; random ones if not given")
+    add("--num_classes", type=positive, default=19, help="of the checkpoints")
+    add("--size", nargs=2, type=positive, default=[1024, 2048], metavar=("H", "W"), help="size of the frames")
+    add("--frames", help="image, folder or list, resized to --size; rendered streets if not given")
+    add("--backends", nargs="+", default=["openvino", "onnxruntime", "paddle"], help="openvino, onnxruntime, paddle")
+    add("--precisions", nargs="+", default=["fp32", "bf16", "int8"], help="fp32, bf16, fp16, int8")
+    add("--against", default="paddleseg", choices=("paddleseg", "none"), help="what the first row is")
+    add("--threads", type=positive, default=2, help="CPU threads of every pipeline")
+    add("--runs", type=positive, default=15, help="rounds in which each pipeline labels one frame")
+    add("--output", default="bench.json", help="the rows")
+    add("--markdown", help="also write a page with the table, and a chart beside it")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_tool(main)
