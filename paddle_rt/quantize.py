@@ -96,11 +96,7 @@ def quantize(
             "nncf": nncf.__version__,
         }  # fmt: skip
         if share < agreement:
-            raise UserError(
-                f"int8 changes too many labels: {share:.4f} agree with fp32, {agreement} were asked for (mIoU "
-                f"{report['mIoU_fp32']:.4f} to {report['mIoU_int8']:.4f}); nothing was written; calibrate with more "
-                "images or lower the threshold"
-            )
+            raise _too_different(report, agreement)
         os.replace(part, deployment.folder / FILE)
     _describe(deployment, report)
     return report
@@ -123,6 +119,14 @@ def take_frames(dataset: Any, number: int, progress: Callable[[Sequence, str], A
         (np.ascontiguousarray(item["img"].transpose(1, 2, 0)[..., ::-1].astype(np.uint8)), np.squeeze(item["label"]))
         for item in items
     ]
+
+
+def _too_different(report: dict[str, Any], agreement: float) -> UserError:
+    return UserError(
+        f"int8 changes too many labels: {report['label_agreement']:.4f} agree with fp32, {agreement} were asked for "
+        f"(mIoU {report['mIoU_fp32']:.4f} to {report['mIoU_int8']:.4f}); nothing was written; calibrate with more "
+        "images or lower the threshold"
+    )
 
 
 def _put_back(
