@@ -16,6 +16,10 @@ from paddle_rt.errors import UserError, unknown
 from paddle_rt.registry import create_model, list_models, model_config
 
 _RENDERED = 6
+_RTFORMER_FAULT = """\
+  With oneDNN, PaddleSeg's RTFormer is wrong from the second frame on: its cross attention is a convolution whose
+  weights are computed from the frame, and oneDNN keeps those of the first frame. Its row shows what that costs.
+"""
 _PACKAGES = ("paddlepaddle", "paddleseg", "onnxruntime", "openvino", "numpy", "numba")
 
 
@@ -123,11 +127,13 @@ CPython {about["python"]}, {packages}. Written by
 
 ![Milliseconds a frame by stage]({chart})
 
-- Every pipeline labels the same frame in turns, {row["runs"]} rounds, in a rotating order; times are medians, speed-up
-  the median of the ratios within a round against the first row of the model, same labels the share of pixels that
-  get that row's label.
+- Every pipeline labels the same frame in turns, {row["runs"]} rounds, each in another random order, after a pause and
+  an untimed frame of its own; times are medians, speed-up the median of the ratios within a round against the first row
+  of the model.
 - `paddleseg` is PaddleSeg's deployment: its model class with the same weights, its transforms, an argmax graph, Paddle
   Inference with oneDNN.
+- `same labels` is the share of pixels that get the label which PaddleSeg's graph gives without oneDNN.
+{_RTFORMER_FAULT if any(r["model"].startswith("rtformer") for r in rows) else ""}\
 - `of floor` is the network's rate as a share of that of one matrix product of 2048x2048 by 2048x2048 in the same
   library and precision, measured just before (GFLOP/s: {rates}). The networks need, in GFLOP a frame: {work}. A dash:
   the library has no such product.

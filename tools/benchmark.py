@@ -17,7 +17,7 @@ def main() -> None:
     from tqdm import tqdm
 
     from paddle_rt import benchmark_floor, benchmark_setup
-    from paddle_rt.benchmark import count_operations, measure, possible, tabulate
+    from paddle_rt.benchmark import count_operations, measure, possible, tabulate, true_labels
     from paddle_rt.benchmark_report import draw, markdown_table, text_table
 
     pairs, refusals = possible(arguments.backends, arguments.precisions)
@@ -37,7 +37,7 @@ def main() -> None:
                 model, checkpoints.get(model), arguments.num_classes, frames, pathlib.Path(folder) / model, **how
             )
             records = measure(choices, frames, arguments.runs, lambda r, m=model: tqdm(r, m, disable=None))
-            rows += tabulate(records, arguments.size, count_operations(graph), floors)
+            rows += tabulate(records, true_labels(records, frames), arguments.size, count_operations(graph), floors)
     for row in rows:
         row["machine"] = benchmark_setup.machine()
     with whole_file(arguments.output) as part:

@@ -1,0 +1,184 @@
+"""The benchmark: what it reports is what happened, in the order that it says."""
+
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from paddle_rt import benchmark, benchmark_setup
+from paddle_rt.benchmark import Choice, Record, count_operations, measure, possible, tabulate, true_labels
+from paddle_rt.benchmark_report import draw, markdown_table, text_table
+from paddle_rt.errors import UserError
+from tests.conftest import ROOT
+
+KEYS = {
+    "model", "size", "backend", "precision", "threads", "pipeline", "end_to_end_ms", "p90_ms", "network_ms",
+    "preprocess_ms", "labels_ms", "fps", "label_agreement", "speedup", "peak_rss_mb", "gflop", "floor_gflop_per_s",
+    "share_of_floor", "runs",
+}  # fmt: skip
+
+
+class Fake:
+    """A pipeline that notes its turns and needs a known time."""
+
+    def __init__(self, name: str, turns: list[str], seconds: float = 0.0) -> None:
+        self.name, self.turns, self.seconds = name, turns, seconds
+        self.timings = {stage: seconds / 3 for stage in benchmark.STAGES}
+
+    def warmup(self) -> float:
+        self.turns.append(f"{self.name} warm")
+        return 0.0
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        self.turns.append(self.name)
+        time.sleep(self.seconds)
+        return np.full((2, 2), frame[0, 0, 0])
+
+
+def choice(name: str, pipeline: str = "paddle_rt") -> Choice:
+    return Choice("net", pipeline, "openvino", name, 1, "")
+
+
+@pytest.fixture
+def turns(monkeypatch) -> list[str]:
+    seen: list[str] = []
+    delays = {"a": 0.004, "b": 0.002, "c": 0.0}
+    monkeypatch.setattr(benchmark, "_PAUSE", 0.0)
+    monkeypatch.setattr(Choice, "load", lambda self: Fake(self.precision, seen, delays[self.precision]))
+    return seen
+
+
+def frames(number: int) -> list[np.ndarray]:
+    return [np.full((2, 2, 3), index, np.uint8) for index in range(number)]
+
+
+def test_pipelines_take_turns_in_changing_order(turns):
+    records = measure([choice("a"), choice("b"), choice("c")], frames(2), runs=8)
+    assert turns[:3] == ["a warm", "b warm", "c warm"]
+    rounds = [tuple(turns[at : at + 6]) for at in range(3, len(turns), 6)]
+    assert len(rounds) == 8
+    for turn in rounds:
+        assert turn[::2] == turn[1::2], f"the frame before the timed one must be the pipeline's own: {turn}"
+        assert sorted(turn[::2]) == ["a", "b", "c"]
+    assert len(set(rounds)) > 2, "nobody may always follow the same neighbour"
+    assert [len(r.seconds) for r in records] == [8, 8, 8]
+    assert all(len(r.labels) == 2 and r.labels[1].max() == 1 for r in records)
+
+
+def test_every_frame_is_labelled_though_runs_are_fewer(turns):
+    (record,) = measure([choice("a")], frames(5), runs=2)
+    assert len(record.seconds) == 2 and [int(x[0, 0]) for x in record.labels] == [0, 1, 2, 3, 4]
+
+
+def test_rows_hold_what_was_measured(monkeypatch):
+    monkeypatch.setattr(benchmark, "peak_memory", lambda *_: 7.0)
+    first, second = Record(choice("fp32")), Record(choice("bf16"))
+    first.seconds, second.seconds = [0.2, 0.4, 0.6], [0.1, 0.1, 0.2]  # ratios 2, 4, 3
+    for record in (first, second):
+        record.stages = {"preprocess": [0.0], "network": [0.05], "labels": [0.01]}
+    labels = np.arange(16).reshape(4, 4)
+    first.labels, second.labels = [labels], [np.where(labels == 5, 0, labels)]
+    floors = {("openvino", "fp32"): 4e10}
+    rows = tabulate([first, second], true_labels([first, second], []), (4, 4), 1e9, floors)
+    assert all(set(row) == KEYS for row in rows)
+    assert rows[1]["speedup"] == pytest.approx(3) and rows[0]["speedup"] == 1
+    assert rows[1]["label_agreement"] == 15 / 16
+    assert rows[0]["end_to_end_ms"] == pytest.approx(400) and rows[0]["fps"] == pytest.approx(2.5)
+    assert rows[0]["share_of_floor"] == pytest.approx(1e9 / 0.05 / 4e10) and rows[1]["share_of_floor"] is None
+    assert text_table(rows).splitlines()[2].split()[-2:] == ["-", "7"]
+    assert len(markdown_table(rows).splitlines()) == 4
+
+
+def test_the_chart_is_a_picture(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "peak_memory", lambda *_: 7.0)
+    record = Record(choice("fp32"), [0.1], {stage: [0.03] for stage in benchmark.STAGES}, [np.zeros((2, 2))])
+    draw(tabulate([record], record.labels, (2, 2), 1.0, {}), tmp_path / "chart.png")
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+
+
+def product_graph(path: pathlib.Path, size: int | str) -> pathlib.Path:
+    """A 3x3 convolution of 4 to 8 channels in 2 groups, then a product with a matrix of 6 columns."""
+    weights = [
+        onnx.numpy_helper.from_array(np.zeros(shape, np.float32), name)
+        for name, shape in (("k", (8, 2, 3, 3)), ("m", (10, 6)))
+    ]
+    nodes = [
+        helper.make_node("Conv", ["x", "k"], ["y"], pads=[1, 1, 1, 1], group=2),
+        helper.make_node("MatMul", ["y", "m"], ["z"]),
+    ]
+    value = lambda name, shape: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)  # noqa: E731
+    graph = helper.make_graph(nodes, "g", [value("x", [1, 4, size, 10])], [value("z", [1, 8, size, 6])], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_operations_of_a_known_graph(tmp_path):
+    convolution, product = 2 * (2 * 9) * 8 * 5 * 10, 2 * (8 * 5 * 10) * 6
+    assert count_operations(product_graph(tmp_path / "g.onnx", 5)) == convolution + product
+    with pytest.raises(UserError, match="leaves sizes open"):
+        count_operations(product_graph(tmp_path / "open.onnx", "h"))
+
+
+def test_pairs_that_do_not_exist_are_named():
+    pairs, refusals = possible(["openvino", "paddle"], ["fp32", "bf16"])
+    assert pairs == [("openvino", "fp32"), ("openvino", "bf16"), ("paddle", "fp32")]
+    assert len(refusals) == 1 and "paddle has no precision bf16" in refusals[0]
+    with pytest.raises(UserError, match="nothing to measure"):
+        possible(["paddle"], ["bf16"])
+    with pytest.raises(UserError, match="openvino"):
+        possible(["openvin"], ["fp32"])
+
+
+def test_checkpoints_must_belong_to_measured_models():
+    assert benchmark_setup.checkpoints(["rtformer_slim=a=b"], ["rtformer_slim"]) == {"rtformer_slim": "a=b"}
+    for pairs, models, message in (
+        ([], ["rtformer_slin"], "rtformer_slim"),
+        (["rtformer_slim"], ["rtformer_slim"], "MODEL=FILE"),
+        (["rtformer_base=x"], ["rtformer_slim"], "rtformer_base"),
+    ):
+        with pytest.raises(UserError, match=message):
+            benchmark_setup.checkpoints(pairs, models)
+
+
+def run_tool(folder: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess:
+    output = str(folder / "bench.json")
+    command = [sys.executable, "tools/benchmark.py", "--threads", "1", "--output", output, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+
+
+def test_tool_end_to_end(tmp_path):
+    page = tmp_path / "page.md"
+    done = run_tool(tmp_path, "--models", "rtformer_slim", "--size", "64", "96", "--runs", "2", "--num_classes", "5",
+                    "--precisions", "fp32", "--backends", "openvino", "paddle", "--markdown", str(page))  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "random weights" in done.stderr
+    rows = json.loads((tmp_path / "bench.json").read_text())
+    assert [(r["pipeline"], r["backend"]) for r in rows] == [
+        ("paddleseg", "paddle"), ("paddle_rt", "openvino"), ("paddle_rt", "paddle")
+    ]  # fmt: skip
+    for row in rows:
+        assert set(row) == KEYS | {"machine"} and row["size"] == [64, 96] and row["peak_rss_mb"] > 50
+    # Labels of ours against PaddleSeg's own graph without oneDNN; random weights leave many near-ties.
+    assert min(row["label_agreement"] for row in rows[1:]) > 0.999, [row["label_agreement"] for row in rows]
+    assert page.is_file() and page.with_suffix(".png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--models", "rtformer"), "rtformer_slim"),
+        (("--precisions", "fp31"), "fp32"),
+        (("--runs", "0"), "--runs"),
+        (("--frames", "nowhere"), "nowhere"),
+    ],
+)
+def test_tool_refuses_in_one_line(tmp_path, arguments, message):
+    done = run_tool(tmp_path, "--size", "64", "64", *arguments)
+    assert done.returncode != 0 and message in done.stderr.strip().splitlines()[-1], done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "bench.json").exists()
