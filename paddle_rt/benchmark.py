@@ -123,7 +123,8 @@ def export_paddleseg(config: dict[str, Any], num_classes: int, weights: Any, siz
     wrapper = WithArgmax()
     wrapper.eval()
     spec = paddle.static.InputSpec([1, 3, *size], "float32", "x")
-    paddle.jit.save(paddle.jit.to_static(wrapper, input_spec=[spec]), str(pathlib.Path(folder) / "model"))
+    graph = paddle.jit.to_static(wrapper, input_spec=[spec], full_graph=True)
+    paddle.jit.save(graph, str(pathlib.Path(folder) / "model"))
 
 
 def measure(

@@ -86,5 +86,5 @@ def _paddle(matrix: np.ndarray, threads: int, folder: pathlib.Path) -> Callable[
     product = Product()
     product.eval()
     spec = paddle.static.InputSpec(list(matrix.shape), "float32", "x")
-    paddle.jit.save(paddle.jit.to_static(product, input_spec=[spec]), str(folder / "product"))
+    paddle.jit.save(paddle.jit.to_static(product, input_spec=[spec], full_graph=True), str(folder / "product"))
     return PaddleInference(folder / "product.json", folder / "product.pdiparams", threads=threads).run

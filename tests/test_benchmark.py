@@ -1,5 +1,6 @@
 """The benchmark: what it reports is what happened, in the order that it says."""
 
+import importlib.util
 import json
 import pathlib
 import subprocess
@@ -8,14 +9,18 @@ import time
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+import paddle_rt
 from paddle_rt import benchmark, benchmark_setup
 from paddle_rt.benchmark import Choice, Record, count_operations, measure, possible, tabulate, true_labels
 from paddle_rt.benchmark_report import draw, markdown_table, text_table
 from paddle_rt.errors import UserError
-from tests.conftest import ROOT
+from paddle_rt.export import export
+from paddle_rt.inference import load_deployment
+from tests.conftest import ROOT, TINY, randomize
 
 KEYS = {
     "model", "size", "backend", "precision", "threads", "pipeline", "end_to_end_ms", "p90_ms", "network_ms",
@@ -182,3 +187,41 @@ def test_tool_refuses_in_one_line(tmp_path, arguments, message):
     done = run_tool(tmp_path, "--size", "64", "64", *arguments)
     assert done.returncode != 0 and message in done.stderr.strip().splitlines()[-1], done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "bench.json").exists()
+
+
+@pytest.fixture(scope="module")
+def gpu_script():
+    spec = importlib.util.spec_from_file_location("benchmark_gpu", ROOT / "deploy/python/benchmark_gpu.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_gpu_script_runs_every_way(gpu_script, tmp_path):
+    """On the CPU, where its graphs can be checked without a GPU."""
+    net = paddle_rt.create_model("rtformer_slim", 5, **TINY)
+    randomize(net)
+    export(net, tmp_path / "net", [{"type": "Normalize"}], [1, 3, 64, 96], formats=["onnx"])
+    rows = gpu_script.measure(load_deployment(tmp_path / "net"), 2, "cpu")
+    assert [(r["precision"], r["way"]) for r in rows] == [(p, w) for p in ("fp32", "fp16") for w in gpu_script.WAYS]
+    for row in rows:
+        agreement = row["label_agreement"]
+        assert row["ms"] > 0 and (agreement is None) == (row["way"] == "network alone")
+        if agreement is not None:
+            assert agreement == 1 if row["precision"] == "fp32" else agreement > 0.9, (row, agreement)
+    frame = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), np.uint8)
+    gpu, cpu = (
+        gpu_script.start(load_deployment(tmp_path / "net"), "fp32", way, frame, "cpu")()
+        for way in ("labels on GPU", "labels on CPU")
+    )
+    same = float((gpu == cpu).mean())
+    assert gpu.shape == cpu.shape == (1, 64, 96) and same > 0.999, f"{same} of the labels agree"
+    assert len(gpu_script.table(rows).splitlines()) == 2 + len(rows)
+
+
+def test_gpu_script_says_what_is_missing(tmp_path):
+    command = [sys.executable, "deploy/python/benchmark_gpu.py", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this machine has what the message is about")
+    assert done.returncode == 1 and "pip install onnxruntime-gpu" in done.stderr and "Traceback" not in done.stderr

@@ -45,7 +45,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--image_path", required=True, help="a picture, a folder with all pictures below it, a text list of pictures, "
         "a video file, or camera:0, camera:1 ...")  # fmt: skip
     add("--frames", type=positive, help="stop after so many; a camera runs until Ctrl-C if not given")
-    add("--backend", default="onnxruntime", help=f"{' or '.join(BACKENDS)}")
+    add("--backend", default="openvino", help=f"{' or '.join(BACKENDS)}")
     add("--device", default="cpu", help=f"{' or '.join(DEVICES)}")
     add("--precision", default="fp32", help=f"{' or '.join(PRECISIONS)}")
     add("--threads", "--cpu_threads", type=positive, help="CPU threads, one for every core if not given")

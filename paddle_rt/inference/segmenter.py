@@ -121,7 +121,9 @@ class Segmenter:
             most = self._batch or len(group)
             for start in range(0, len(group), most):
                 part = group[start : start + most]
-                outputs = self._run(np.stack([image for image, _ in part]), most if self._batch else len(part))
+                with self._timed("preprocess"):
+                    images = part[0][0][np.newaxis] if len(part) == 1 else np.stack([image for image, _ in part])
+                outputs = self._run(images, most if self._batch else len(part))
                 size = shape[:2] if self._preprocess.normalized else shape[1:]
                 for (_, trail), output in zip(part, outputs, strict=True):
                     with self._timed("labels"):
