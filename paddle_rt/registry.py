@@ -10,6 +10,7 @@ from paddle_rt.errors import UserError, check_arguments, unknown
 _MODELS = {
     "rtformer_base": ("rtformer", "RTFormer"),
     "rtformer_slim": ("rtformer", "RTFormer"),
+    **{f"segformerpp_b{i}": ("segformer", "SegFormerPlusPlus") for i in range(6)},
 }
 
 

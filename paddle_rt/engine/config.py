@@ -69,6 +69,7 @@ def register_components() -> None:
     """Make our models and datasets the ones that PaddleSeg's `type:` finds, and mend PaddleSeg."""
     from paddle_rt import compat
     from paddle_rt.models.rtformer import RTFormer
+    from paddle_rt.models.segformer import SegFormerPlusPlus
 
     compat.apply()
     import paddle_rt.data.camvid
@@ -77,6 +78,7 @@ def register_components() -> None:
     models = manager.MODELS.components_dict
     models.setdefault("PaddleSegRTFormer", models["RTFormer"])  # to train the original beside ours
     models["RTFormer"] = RTFormer
+    models["SegFormerPlusPlus"] = SegFormerPlusPlus
 
 
 class _Config(Config):
