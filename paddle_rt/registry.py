@@ -8,6 +8,9 @@ from paddle_rt.errors import UserError, check_arguments, unknown
 
 # File of paddle_rt.models and class in it; the file's VARIANTS holds the arguments in which its models differ.
 _MODELS = {
+    "fanet18": ("fanet", "FANet"),
+    "fanet34": ("fanet", "FANet"),
+    "fanet50": ("fanet", "FANet"),
     "rtformer_base": ("rtformer", "RTFormer"),
     "rtformer_slim": ("rtformer", "RTFormer"),
     **{f"segformerpp_b{i}": ("segformer", "SegFormerPlusPlus") for i in range(6)},

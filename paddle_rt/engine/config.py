@@ -68,6 +68,7 @@ def load_config(
 def register_components() -> None:
     """Make our models and datasets the ones that PaddleSeg's `type:` finds, and mend PaddleSeg."""
     from paddle_rt import compat
+    from paddle_rt.models.fanet import FANet
     from paddle_rt.models.rtformer import RTFormer
     from paddle_rt.models.segformer import SegFormerPlusPlus
 
@@ -79,6 +80,7 @@ def register_components() -> None:
     models.setdefault("PaddleSegRTFormer", models["RTFormer"])  # to train the original beside ours
     models["RTFormer"] = RTFormer
     models["SegFormerPlusPlus"] = SegFormerPlusPlus
+    models["FANet"] = FANet
 
 
 class _Config(Config):

@@ -16,9 +16,9 @@ def spatial_size(x: paddle.Tensor) -> list[int | paddle.Tensor]:
     return [x.shape[axis] if x.shape[axis] > 0 else paddle.shape(x)[axis] for axis in (2, 3)]
 
 
-def resize_as(x: paddle.Tensor, reference: paddle.Tensor) -> paddle.Tensor:
-    """Resize `x` bilinearly (half-pixel centres, align_corners=False) to the height and width of `reference`."""
-    return F.interpolate(x, size=spatial_size(reference), mode="bilinear", align_corners=False)
+def resize_as(x: paddle.Tensor, reference: paddle.Tensor, align_corners: bool = False) -> paddle.Tensor:
+    """Resize `x` bilinearly to the height and width of `reference`, with half-pixel centres or with aligned corners."""
+    return F.interpolate(x, size=spatial_size(reference), mode="bilinear", align_corners=align_corners)
 
 
 class DropPath(nn.Layer):
