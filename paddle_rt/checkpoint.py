@@ -132,7 +132,9 @@ def load(
         own[name].set_value(values[name])
 
 
-def load_pretrained(model: "nn.Layer", source: str, new_head: Iterable[str], optional: Iterable[str] = ()) -> None:
+def load_pretrained(
+    model: "nn.Layer", source: str, new_head: Iterable[str], optional: Iterable[str] = (), trunk: str = ""
+) -> None:
     """Start a model from weights that were trained for something else.
 
     The trunk must be there in full. The head may be missing or shaped for other classes and is then left as it was
@@ -143,12 +145,16 @@ def load_pretrained(model: "nn.Layer", source: str, new_head: Iterable[str], opt
         source: A file, a folder, or an http(s) address of PaddleSeg's model zoo.
         new_head: Patterns of the names that belong to the task.
         optional: Patterns of names in the trunk that not every variant has.
+        trunk: What the names of the trunk begin with. A file in which no name does holds the trunk alone.
 
     Raises:
         UserError: The address cannot be reached, the file cannot be read, or the trunk does not fit.
     """
     path = _download(source) if "://" in source else source
-    load(model, read_state_dict(path), may_miss=[*new_head, *optional], may_skip=["*"])
+    state = read_state_dict(path)
+    if not any(name.startswith(trunk) for name in state):
+        state = {trunk + name: value for name, value in state.items()}
+    load(model, state, may_miss=[*new_head, *optional], may_skip=["*"])
 
 
 def _download(address: str) -> str:

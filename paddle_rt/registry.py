@@ -13,6 +13,7 @@ _MODELS = {
     "fanet50": ("fanet", "FANet"),
     "rtformer_base": ("rtformer", "RTFormer"),
     "rtformer_slim": ("rtformer", "RTFormer"),
+    **{f"segformerpp_b{i}": ("segformer", "SegFormerPlusPlus") for i in range(6)},
 }
 
 

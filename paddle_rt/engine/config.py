@@ -70,6 +70,7 @@ def register_components() -> None:
     from paddle_rt import compat
     from paddle_rt.models.fanet import FANet
     from paddle_rt.models.rtformer import RTFormer
+    from paddle_rt.models.segformer import SegFormerPlusPlus
 
     compat.apply()
     import paddle_rt.data.camvid
@@ -79,6 +80,7 @@ def register_components() -> None:
     models.setdefault("PaddleSegRTFormer", models["RTFormer"])  # to train the original beside ours
     models["RTFormer"] = RTFormer
     models["FANet"] = FANet
+    models["SegFormerPlusPlus"] = SegFormerPlusPlus
 
 
 class _Config(Config):
