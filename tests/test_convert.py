@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import pathlib
 
 import numpy as np
 import paddle

@@ -16,8 +16,7 @@ def main() -> None:
     add("--output", required=True, help="the .pdparams file to write")
     add("--num_classes", type=positive, default=19, help="number of classes of the checkpoint")
     add("--head", choices=["conv", "mlp"], help="of SegFormer++; without it, the head that the checkpoint has")
-    add("--backbone_only", action="store_true",
-        help="convert the trunk alone, as from an ImageNet checkpoint, to start training from by model.pretrained")  # fmt: skip
+    add("--backbone_only", action="store_true", help="the trunk alone, as of an ImageNet checkpoint, to train from")
     arguments = parser.parse_args()
 
     from paddle_rt.checkpoint import atomic_save, read_state_dict
@@ -33,8 +32,8 @@ def main() -> None:
     net = create_model(arguments.model, arguments.num_classes, **given)
     converted = from_torch(net, state, arguments.backbone_only)
     atomic_save(converted, arguments.output)
-    numbers = sum(value.size for value in converted.values())
-    print(f"{arguments.output}: {len(converted)} tensors, {numbers:,} numbers for {arguments.model} {given or ''}".rstrip())
+    made = f"{arguments.model} {given}" if given else arguments.model
+    print(f"{arguments.output}: {len(converted)} tensors for {made}")
 
 
 if __name__ == "__main__":
