@@ -22,8 +22,8 @@ def list_models() -> list[str]:
     return sorted(_MODELS)
 
 
-def model_config(name: str) -> dict[str, Any]:
-    """The `model` section of a config that describes one of `list_models()`: its type and what sets it apart.
+def model_class(name: str) -> type:
+    """The class of one of `list_models()`, which `create_model` calls.
 
     Raises:
         UserError: The name is unknown.
@@ -31,7 +31,17 @@ def model_config(name: str) -> dict[str, Any]:
     if name not in _MODELS:
         raise unknown("model", name, _MODELS)
     file, class_name = _MODELS[name]
-    return {"type": class_name, **importlib.import_module(f"paddle_rt.models.{file}").VARIANTS[name]}
+    return getattr(importlib.import_module(f"paddle_rt.models.{file}"), class_name)
+
+
+def model_config(name: str) -> dict[str, Any]:
+    """The `model` section of a config that describes one of `list_models()`: its type and what sets it apart.
+
+    Raises:
+        UserError: The name is unknown.
+    """
+    builder = model_class(name)
+    return {"type": builder.__name__, **importlib.import_module(builder.__module__).VARIANTS[name]}
 
 
 def create_model(name: str, num_classes: int = 19, checkpoint: str | os.PathLike | None = None, **arguments: Any):
@@ -50,12 +60,12 @@ def create_model(name: str, num_classes: int = 19, checkpoint: str | os.PathLike
     Raises:
         UserError: The name or an argument is unknown, or the checkpoint does not fit.
     """
-    config = model_config(name)
-    model_class = getattr(importlib.import_module(f"paddle_rt.models.{_MODELS[name][0]}"), config.pop("type"))
-    settings = {**config, "num_classes": num_classes, **arguments}
-    check_arguments(model_class, settings)
+    builder = model_class(name)
+    variant = {key: value for key, value in model_config(name).items() if key != "type"}
+    settings = {**variant, "num_classes": num_classes, **arguments}
+    check_arguments(builder, settings)
     try:
-        model = model_class(**settings)
+        model = builder(**settings)
     except ValueError as error:
         raise UserError(f"{name}: {error}") from error
     if checkpoint is not None:

@@ -23,6 +23,7 @@ MAY_IMPORT = {  # part of the library: the parts that it may import besides itse
     "checkpoint": BASIC,
     "compat": {"checkpoint", *BASIC},
     "models": {"checkpoint", *BASIC},
+    "convert": {"checkpoint", *BASIC},
     "data": BASIC,
     "inference": {"data", *BASIC},
     "engine": {"models", "data", "compat", "checkpoint", "registry", *BASIC},

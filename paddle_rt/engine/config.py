@@ -78,9 +78,8 @@ def register_components() -> None:
 
     models = manager.MODELS.components_dict
     models.setdefault("PaddleSegRTFormer", models["RTFormer"])  # to train the original beside ours
-    models["RTFormer"] = RTFormer
-    models["SegFormerPlusPlus"] = SegFormerPlusPlus
-    models["FANet"] = FANet
+    for model in (RTFormer, SegFormerPlusPlus, FANet):
+        models[model.__name__] = model
 
 
 class _Config(Config):
