@@ -17,7 +17,7 @@ import numpy as np
 
 from paddle_rt.errors import UserError
 from paddle_rt.inference import Segmenter
-from paddle_rt.inference.backends import PaddleInference, check_choice
+from paddle_rt.inference.backends import Engine, OpenVino, PaddleInference, check_choice
 
 TRANSFORMS = [{"type": "Normalize"}]  # of PaddleSeg's RTFormer configs; what is measured depends on no other value
 STAGES = ("preprocess", "network", "labels")
@@ -28,7 +28,7 @@ _PAUSE = 0.25
 
 @dataclass(frozen=True)
 class Choice:
-    """One way to run a model: `pipeline` is "paddle_rt" or "paddleseg"."""
+    """One way to run a model: `pipeline` is "paddle_rt" or "paddleseg", `model` a name or a name with arguments."""
 
     model: str
     pipeline: str
@@ -40,7 +40,7 @@ class Choice:
     def load(self) -> Callable[[np.ndarray], np.ndarray]:
         """A function from frames to labels with `timings` and `warmup`."""
         if self.pipeline == "paddleseg":
-            return PaddleSegPipeline(pathlib.Path(self.folder), self.threads)
+            return PaddleSegPipeline(pathlib.Path(self.folder), self.threads, self.backend)
         return Segmenter(self.folder, self.backend, self.precision, self.threads)
 
 
@@ -58,20 +58,24 @@ class PaddleSegPipeline:
     """PaddleSeg's deployment as its deploy/python/infer.py runs it: its transforms, its argmax graph, oneDNN.
 
     Args:
-        folder: Holds model.json and model.pdiparams, written by `export_paddleseg`.
+        folder: Holds what `export_paddleseg` wrote.
         threads: Threads of the CPU library.
+        backend: "paddle", or "openvino" for its graph in that engine.
         onednn: PaddleSeg's fastest on a CPU. RTFormer's labels are right without it only: the weights of its cross
             attention's convolution are computed anew for each frame, and oneDNN keeps those of the first.
     """
 
-    def __init__(self, folder: pathlib.Path, threads: int, onednn: bool = True) -> None:
+    def __init__(self, folder: pathlib.Path, threads: int, backend: str = "paddle", onednn: bool = True) -> None:
         from paddleseg.cvlibs import manager
         from paddleseg.transforms import Compose
 
         steps = [dict(step) for step in TRANSFORMS]
         self._transforms = Compose([manager.TRANSFORMS[step.pop("type")](**step) for step in steps])
-        files = folder / "model.json", folder / "model.pdiparams"
-        self._engine = PaddleInference(*files, threads=threads, onednn=onednn)
+        if backend == "openvino":
+            self._engine: Engine = OpenVino(folder / "model.onnx", threads=threads)
+        else:
+            files = folder / "model.json", folder / "model.pdiparams"
+            self._engine = PaddleInference(*files, threads=threads, onednn=onednn)
         self.timings: dict[str, float] = {}
 
     def warmup(self) -> float:
@@ -89,7 +93,9 @@ class PaddleSegPipeline:
         return labels
 
 
-def export_paddleseg(config: dict[str, Any], num_classes: int, weights: Any, size: Sequence[int], folder: str) -> None:
+def export_paddleseg(
+    config: dict[str, Any], num_classes: int, weights: Any, size: Sequence[int], folder: pathlib.Path, onnx: bool
+) -> None:
     """Write PaddleSeg's own model with an argmax behind it, as its export does, at one size.
 
     Args:
@@ -98,6 +104,7 @@ def export_paddleseg(config: dict[str, Any], num_classes: int, weights: Any, siz
         weights: A checkpoint, or a mapping of names to arrays.
         size: (height, width).
         folder: Gets model.json and model.pdiparams.
+        onnx: Also write model.onnx, as paddle2onnx converts it.
 
     Raises:
         UserError: PaddleSeg has no such model.
@@ -124,7 +131,12 @@ def export_paddleseg(config: dict[str, Any], num_classes: int, weights: Any, siz
     wrapper.eval()
     spec = paddle.static.InputSpec([1, 3, *size], "float32", "x")
     graph = paddle.jit.to_static(wrapper, input_spec=[spec], full_graph=True)
-    paddle.jit.save(graph, str(pathlib.Path(folder) / "model"))
+    paddle.jit.save(graph, str(folder / "model"))
+    if onnx:
+        import paddle2onnx
+
+        files = (str(folder / f"model.{suffix}") for suffix in ("json", "pdiparams", "onnx"))
+        paddle2onnx.export(*files, opset_version=17, optimize_tool="none")
 
 
 def measure(
@@ -174,15 +186,16 @@ def true_labels(records: Sequence[Record], frames: Sequence[np.ndarray]) -> list
 
 
 def tabulate(
-    records: Sequence[Record], truth: Sequence[np.ndarray], size: Sequence[int], operations: float, floors: dict
-) -> list[dict[str, Any]]:
+    records: Sequence[Record], truth: Sequence[np.ndarray], size: Sequence[int], operations: dict[str, float],
+    floors: dict[tuple[str, str], float | None],
+) -> list[dict[str, Any]]:  # fmt: skip
     """One row for each record; the times of the first are what the others' are compared with.
 
     Args:
-        records: Of one model.
+        records: Of one model and its variants.
         truth: `true_labels`.
         size: (height, width).
-        operations: Floating-point operations of the network, two for each product and sum.
+        operations: Floating-point operations of each network, two for each product and sum, by `Choice.model`.
         floors: Operations a second of a large matrix product by (backend, precision).
     """
     reference = records[0]
@@ -190,7 +203,7 @@ def tabulate(
     for record in records:
         choice, middle = record.choice, lambda values: 1e3 * statistics.median(values)
         network = statistics.median(record.stages["network"])
-        floor = floors.get((choice.backend, choice.precision))
+        floor, work = floors.get((choice.backend, choice.precision)), operations[choice.model]
         pairs = zip(reference.seconds, record.seconds, strict=True)
         same = [float((a == b).mean()) for a, b in zip(truth, record.labels, strict=True)]
         rows.append({
@@ -200,8 +213,8 @@ def tabulate(
             "preprocess_ms": middle(record.stages["preprocess"]), "labels_ms": middle(record.stages["labels"]),
             "fps": 1 / statistics.median(record.seconds), "label_agreement": statistics.mean(same),
             "speedup": statistics.median(a / b for a, b in pairs), "peak_rss_mb": peak_memory(choice, size),
-            "gflop": operations / 1e9, "floor_gflop_per_s": floor and floor / 1e9,
-            "share_of_floor": floor and operations / network / floor, "runs": len(record.seconds),
+            "gflop": work / 1e9, "floor_gflop_per_s": floor and floor / 1e9,
+            "share_of_floor": floor and work / network / floor, "runs": len(record.seconds),
         })  # fmt: skip
     return rows
 

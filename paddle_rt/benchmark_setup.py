@@ -3,14 +3,15 @@
 import pathlib
 import platform
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import cv2
 import numpy as np
+import yaml
 
-from paddle_rt.benchmark import TRANSFORMS, Choice, export_paddleseg
+from paddle_rt.benchmark import TRANSFORMS, Choice, count_operations, export_paddleseg
 from paddle_rt.data.images import list_images, read_image
 from paddle_rt.errors import UserError, unknown
 from paddle_rt.registry import create_model, list_models, model_config
@@ -23,15 +24,36 @@ _RTFORMER_FAULT = """\
 _PACKAGES = ("paddlepaddle", "paddleseg", "onnxruntime", "openvino", "numpy", "numba")
 
 
-def checkpoints(pairs: Sequence[str], models: Sequence[str]) -> dict[str, str]:
-    """Read MODEL=FILE pairs.
+def read_models(texts: Sequence[str]) -> dict[str, list[tuple[str, dict[str, Any]]]]:
+    """Read NAME or NAME:key=value,key=value; what shares a name is measured together.
+
+    Returns:
+        By name, what was given and its arguments.
 
     Raises:
-        UserError: A model is unknown or not measured, or a pair is something else.
+        UserError: A model is unknown, or an argument is not key=value.
     """
-    for model in models:
-        if model not in list_models():
-            raise unknown("model", model, list_models())
+    groups: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for text in texts:
+        name, _, rest = text.partition(":")
+        if name not in list_models():
+            raise unknown("model", name, list_models())
+        arguments = {}
+        for item in rest.split(",") if rest else []:
+            key, equals, value = item.partition("=")
+            if not equals or not key:
+                raise UserError(f"--models takes NAME or NAME:key=value,key=value, got {text!r}")
+            arguments[key] = yaml.safe_load(value)
+        groups.setdefault(name, []).append((text, arguments))
+    return groups
+
+
+def checkpoints(pairs: Sequence[str], models: Iterable[str]) -> dict[str, str]:
+    """Read NAME=FILE pairs.
+
+    Raises:
+        UserError: A model is not measured, or a pair is something else.
+    """
     found = {}
     for pair in pairs:
         name, equals, file = pair.partition("=")
@@ -56,46 +78,53 @@ def take_frames(path: str | None, size: Sequence[int]) -> list[np.ndarray]:
 
 
 def prepare(
-    model: str, checkpoint: str | None, num_classes: int, frames: Sequence[np.ndarray], folder: pathlib.Path, *,
-    size: Sequence[int], threads: int, against: str, pairs: Sequence[tuple[str, str]],
-) -> tuple[list[Choice], pathlib.Path]:  # fmt: skip
-    """Export a model for both sides with the same weights.
+    variants: Sequence[tuple[str, dict[str, Any]]], checkpoint: str | None, num_classes: int,
+    frames: Sequence[np.ndarray], folder: pathlib.Path, *, size: Sequence[int], threads: int, against: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
+) -> tuple[list[Choice], dict[str, float]]:  # fmt: skip
+    """Export a model's variants, and PaddleSeg's counterpart of the first, with the same weights.
 
     Args:
-        model: One of `list_models()`.
-        checkpoint: Its weights; random ones if None.
+        variants: Of one name, as `read_models` gives them.
+        checkpoint: Weights that fit them all; random ones if None.
         num_classes: Number of classes.
         frames: What int8 is calibrated on.
         folder: For the exports.
         size: (height, width).
         threads: CPU threads.
-        against: "paddleseg" puts PaddleSeg's pipeline first, "none" leaves it out.
+        against: "paddleseg" puts PaddleSeg's pipeline first, "paddleseg-openvino" its graph in OpenVINO.
         pairs: Backends and precisions.
 
     Returns:
-        What to measure, and the ONNX graph.
+        What to measure, and the operations of our graphs.
     """
     import paddle
 
     from paddle_rt.export import export
 
-    paddle.seed(0)
-    net = create_model(model, num_classes, checkpoint)
-    ours, theirs = folder / "ours", folder / "paddleseg"
-    export(net, ours, TRANSFORMS, [1, 3, *size], "coarse")
-    if any(precision == "int8" for _, precision in pairs):
-        from paddle_rt.quantize import quantize
+    choices, operations = [], {}
+    for number, (model, arguments) in enumerate(variants):
+        name, ours = model.partition(":")[0], folder / f"ours{number}"
+        paddle.seed(0)
+        net = create_model(name, num_classes, checkpoint, **arguments)
+        if number == 0 and against:
+            theirs = folder / "paddleseg"
+            theirs.mkdir(parents=True)
+            weights = {key: value.numpy() for key, value in net.state_dict().items()}
+            config = {**model_config(name), **arguments}
+            export_paddleseg(config, num_classes, weights, size, theirs, "paddleseg-openvino" in against)
+            backends = [{"paddleseg": "paddle", "paddleseg-openvino": "openvino"}[side] for side in sorted(against)]
+            choices += [Choice(model, "paddleseg", backend, "fp32", threads, str(theirs)) for backend in backends]
+        export(net, ours, TRANSFORMS, [1, 3, *size], "coarse")
+        operations[model] = count_operations(ours / "model.onnx")
+        if any(precision == "int8" for _, precision in pairs):
+            from paddle_rt.quantize import quantize
 
-        # Labels are judged in the table, against the first row; mIoU needs truth, which frames do not have.
-        unlabelled = [(frame, np.zeros(frame.shape[:2], np.uint8)) for frame in frames[:1]]
-        quantize(ours, frames, unlabelled, agreement=0.0)
-    choices = [Choice(model, "paddle_rt", backend, precision, threads, str(ours)) for backend, precision in pairs]
-    if against == "paddleseg":
-        theirs.mkdir(parents=True)
-        weights = {name: value.numpy() for name, value in net.state_dict().items()}
-        export_paddleseg(model_config(model), num_classes, weights, size, str(theirs))
-        choices.insert(0, Choice(model, "paddleseg", "paddle", "fp32", threads, str(theirs)))
-    return choices, ours / "model.onnx"
+            # Labels are judged in the table, against the first row; mIoU needs truth, which frames do not have.
+            unlabelled = [(frame, np.zeros(frame.shape[:2], np.uint8)) for frame in frames[:1]]
+            quantize(ours, frames, unlabelled, agreement=0.0)
+        choices += [Choice(model, "paddle_rt", backend, precision, threads, str(ours)) for backend, precision in pairs]
+    return choices, operations
 
 
 def machine() -> dict[str, str]:

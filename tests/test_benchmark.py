@@ -90,7 +90,7 @@ def test_rows_hold_what_was_measured(monkeypatch):
     labels = np.arange(16).reshape(4, 4)
     first.labels, second.labels = [labels], [np.where(labels == 5, 0, labels)]
     floors = {("openvino", "fp32"): 4e10}
-    rows = tabulate([first, second], true_labels([first, second], []), (4, 4), 1e9, floors)
+    rows = tabulate([first, second], true_labels([first, second], []), (4, 4), {"net": 1e9}, floors)
     assert all(set(row) == KEYS for row in rows)
     assert rows[1]["speedup"] == pytest.approx(3) and rows[0]["speedup"] == 1
     assert rows[1]["label_agreement"] == 15 / 16
@@ -103,7 +103,7 @@ def test_rows_hold_what_was_measured(monkeypatch):
 def test_the_chart_is_a_picture(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "peak_memory", lambda *_: 7.0)
     record = Record(choice("fp32"), [0.1], {stage: [0.03] for stage in benchmark.STAGES}, [np.zeros((2, 2))])
-    draw(tabulate([record], record.labels, (2, 2), 1.0, {}), tmp_path / "chart.png")
+    draw(tabulate([record], record.labels, (2, 2), {"net": 1.0}, {}), tmp_path / "chart.png")
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -142,13 +142,18 @@ def test_pairs_that_do_not_exist_are_named():
 
 def test_checkpoints_must_belong_to_measured_models():
     assert benchmark_setup.checkpoints(["rtformer_slim=a=b"], ["rtformer_slim"]) == {"rtformer_slim": "a=b"}
-    for pairs, models, message in (
-        ([], ["rtformer_slin"], "rtformer_slim"),
-        (["rtformer_slim"], ["rtformer_slim"], "MODEL=FILE"),
-        (["rtformer_base=x"], ["rtformer_slim"], "rtformer_base"),
-    ):
+    for pairs, message in ((["rtformer_slim"], "MODEL=FILE"), (["rtformer_base=x"], "rtformer_base")):
         with pytest.raises(UserError, match=message):
-            benchmark_setup.checkpoints(pairs, models)
+            benchmark_setup.checkpoints(pairs, ["rtformer_slim"])
+
+
+def test_models_are_read_with_their_arguments():
+    groups = benchmark_setup.read_models(["segformerpp_b0:head=mlp,head_channels=8", "rtformer_slim", "segformerpp_b0"])
+    assert list(groups) == ["segformerpp_b0", "rtformer_slim"]
+    assert [arguments for _, arguments in groups["segformerpp_b0"]] == [dict(head="mlp", head_channels=8), {}]
+    for text, message in (("rtformer_slin", "rtformer_slim"), ("rtformer_slim:a", "key=value")):
+        with pytest.raises(UserError, match=message):
+            benchmark_setup.read_models([text])
 
 
 def run_tool(folder: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess:

@@ -17,27 +17,28 @@ def main() -> None:
     from tqdm import tqdm
 
     from paddle_rt import benchmark_floor, benchmark_setup
-    from paddle_rt.benchmark import count_operations, measure, possible, tabulate, true_labels
+    from paddle_rt.benchmark import measure, possible, tabulate, true_labels
     from paddle_rt.benchmark_report import draw, markdown_table, text_table
 
     pairs, refusals = possible(arguments.backends, arguments.precisions)
     for line in refusals:
         print(f"left out: {line}", file=sys.stderr)
-    checkpoints = benchmark_setup.checkpoints(arguments.checkpoint, arguments.models)
+    groups = benchmark_setup.read_models(arguments.models)
+    checkpoints = benchmark_setup.checkpoints(arguments.checkpoint, groups)
     frames = benchmark_setup.take_frames(arguments.frames, arguments.size)
-    known = dict.fromkeys([*pairs, ("paddle", "fp32")] if arguments.against == "paddleseg" else pairs)
+    against = [] if "none" in arguments.against else arguments.against
+    known = dict.fromkeys([*pairs, ("paddle", "fp32")] if "paddleseg" in against else pairs)
     floors = {p: benchmark_floor.matrix_rate(*p, arguments.threads) for p in tqdm(known, "floor", disable=None)}
+    how = dict(size=arguments.size, threads=arguments.threads, against=against, pairs=pairs)
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for model in arguments.models:
-            if model not in checkpoints:
-                print(f"warning: {model} has random weights: its label agreement means little", file=sys.stderr)
-            how = dict(size=arguments.size, threads=arguments.threads, against=arguments.against, pairs=pairs)
-            choices, graph = benchmark_setup.prepare(
-                model, checkpoints.get(model), arguments.num_classes, frames, pathlib.Path(folder) / model, **how
-            )
-            records = measure(choices, frames, arguments.runs, lambda r, m=model: tqdm(r, m, disable=None))
-            rows += tabulate(records, true_labels(records, frames), arguments.size, count_operations(graph), floors)
+    for name, variants in groups.items():
+        if name not in checkpoints:
+            print(f"warning: {name} has random weights: its label agreement means little", file=sys.stderr)
+        weights = checkpoints.get(name), arguments.num_classes
+        with tempfile.TemporaryDirectory() as folder:
+            choices, operations = benchmark_setup.prepare(variants, *weights, frames, pathlib.Path(folder), **how)
+            records = measure(choices, frames, arguments.runs, lambda r, n=name: tqdm(r, n, disable=None))
+            rows += tabulate(records, true_labels(records, frames), arguments.size, operations, floors)
     for row in rows:
         row["machine"] = benchmark_setup.machine()
     with whole_file(arguments.output) as part:
@@ -55,14 +56,16 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--models", nargs="+", default=["rtformer_slim", "rtformer_base"], help="names of paddle_rt.list_models()")
+    add("--models", nargs="+", default=["rtformer_slim", "rtformer_base"], help="names of paddle_rt.list_models(), "
+        "also with arguments, NAME:key=value,key=value; those of one name run together, against the first")  # fmt: skip
     add("--checkpoint", nargs="+", default=[], metavar="MODEL=FILE", help="trained weights; random ones if not given")
     add("--num_classes", type=positive, default=19, help="of the checkpoints")
     add("--size", nargs=2, type=positive, default=[1024, 2048], metavar=("H", "W"), help="size of the frames")
     add("--frames", help="image, folder or list, resized to --size; rendered streets if not given")
     add("--backends", nargs="+", default=["openvino", "onnxruntime", "paddle"], help="openvino, onnxruntime, paddle")
     add("--precisions", nargs="+", default=["fp32", "bf16", "int8"], help="fp32, bf16, fp16, int8")
-    add("--against", default="paddleseg", choices=("paddleseg", "none"), help="what the first row is")
+    add("--against", nargs="+", default=["paddleseg"], choices=("paddleseg", "paddleseg-openvino", "none"),
+        help="first rows: PaddleSeg's deployment, its graph in OpenVINO, or neither")  # fmt: skip
     add("--threads", type=positive, default=2, help="CPU threads of every pipeline")
     add("--runs", type=positive, default=15, help="rounds in which each pipeline labels one frame")
     add("--output", default="bench.json", help="the rows")
