@@ -11,14 +11,18 @@ Parameter names are those of the authors' training code, with `_mean` and `_vari
 | ffm_N.qkv.conv.weight [64 + C, C, 1, 1] | ffm_N.w_qs.conv.weight, w_ks.conv.weight, w_vs.conv.weight, in this order |
 | ffm_N.qkv.bn.{weight, bias, _mean, _variance} [64 + C] | the same of w_qs.bn, w_ks.bn, w_vs.bn |
 | not there, since nothing reads them | ffm_4.up.*, ffm_8.smooth.* |
-| *.bn*.weight, downsample.1.weight | |weight| + 1e-5, as the in-place activated normalisation computes |
+| every BatchNorm's weight | its absolute value + 1e-5, which the original's normalisation takes instead |
 """
+
+from dataclasses import dataclass
 
 import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
 from paddle.nn.initializer import KaimingNormal
 
+from paddle_rt.checkpoint import load_pretrained
+from paddle_rt.errors import UserError
 from paddle_rt.models.layers import resize_as, spatial_size
 from paddle_rt.models.resnet import ResNet
 
@@ -29,28 +33,54 @@ SMOOTH = 128  # channels of the smoothed features
 SLOPE = 0.01  # of the leaky ReLU that follows nearly every BatchNorm
 
 
+@dataclass(frozen=True)
+class StreamState:
+    """What a FANet remembers of a video: for each of its last frames what the attention modules drew from it.
+
+    Args:
+        contexts: [B, temporal_window, channels of all four modules, 32], oldest first; zeros where there was no frame.
+        size: (height, width) of the frames; sums over positions of another size would weigh differently.
+        model: Who made it.
+    """
+
+    contexts: paddle.Tensor
+    size: tuple[int, int]
+    model: "FANet"
+
+
 class FANet(nn.Layer):
-    """FANet for images.
+    """FANet for images and, with a temporal window, for video.
 
     Args:
         num_classes: Number of classes.
         depth: Of the ResNet: 18, 34, 50, 101 or 152.
+        temporal_window: Frames T whose keys and values the attention of the last one reads; 1 is the network for
+            images. It adds no parameters.
+        pretrained: File, folder or address of weights to start from, read at construction: those of a FANet, or of a
+            ResNet trained on ImageNet, which has no first shortcut since only here its first stage has a stride.
 
-    Shape: images [B, 3, H, W] of any H and W to a list of logits [B, num_classes, H, W]: the main head's and, while
-        training, those of two auxiliary heads, whose losses the paper weighs 1, 0.5 and 0.5.
+    Shape: images [B, 3, H, W] or clips [B, n, 3, H, W], also as [B, 3 n, H, W], of any H and W, the oldest frame first,
+        to a list of logits [B, num_classes, H, W] of the last frame: the main head's and, while training, those of two
+        auxiliary heads, whose losses the paper weighs 1, 0.5 and 0.5. Of a clip the last T frames are read; a shorter
+        one is the beginning of a video.
 
     Raises:
-        UserError: There is no ResNet of that depth.
-        ValueError: num_classes is no number of classes.
+        UserError: There is no ResNet of that depth, or the weights do not fit.
+        ValueError: num_classes or temporal_window is no number of at least 1.
 
-    Source: arXiv 2007.03815, figure 2.
+    Source: arXiv 2007.03815, figure 2; section III for video.
     """
 
     coarse_align_corners = True  # every resize of the original aligns the corners
 
-    def __init__(self, num_classes: int, depth: int = 18) -> None:
+    def __init__(
+        self, num_classes: int, depth: int = 18, temporal_window: int = 1, pretrained: str | None = None
+    ) -> None:
         super().__init__()
-        _require(_is_count(num_classes), f"num_classes must be a whole number of at least 1, got {num_classes!r}")
+        for name, value in (("num_classes", num_classes), ("temporal_window", temporal_window)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"FANet: {name} must be a whole number of at least 1, got {value!r}")
+        self.temporal_window = temporal_window
         # All four stages halve the size: 1/8, 1/16, 1/32, 1/64. The names below count from 1/4, as the authors do.
         self.resnet = ResNet(depth, strides=(2, 2, 2, 2), slope=SLOPE)
         c4, c8, c16, c32 = self.resnet.channels
@@ -61,43 +91,115 @@ class FANet(nn.Layer):
         self.clslayer_32 = Head(SMOOTH, 64, num_classes)
         self.clslayer_16 = Head(SMOOTH, 64, num_classes)
         self.clslayer_8 = Head(2 * SMOOTH, 256, num_classes)
+        if pretrained is not None:
+            new_head, optional = ("ffm_*", "clslayer_*"), ("resnet.layer1.0.downsample.*",)
+            load_pretrained(self, pretrained, new_head, optional, trunk="resnet.")
 
-    def _fuse(self, images: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
-        """Features of the main head [B, 256, H/8, W/8] and of the auxiliary ones [B, 128, H/32, ..] and H/64."""
-        quarter, eighth, sixteenth, lowest = self.resnet(images)  # [B, c4, H/8, W/8] to [B, c32, H/64, W/64]
-        lowest = self.ffm_32(lowest)
-        sixteenth = self.ffm_16(sixteenth, self.ffm_32.up(lowest))
-        eighth = self.ffm_8(eighth, self.ffm_16.up(sixteenth))
-        quarter = self.ffm_4(quarter, self.ffm_8.up(eighth))
-
-        context, detail = self.ffm_16.smooth(sixteenth), self.ffm_4.smooth(quarter)
-        main = paddle.concat([resize_as(context, detail, align_corners=True), detail], axis=1)
-        return main, context, lowest
-
-    def coarse_logits(self, images: paddle.Tensor) -> paddle.Tensor:
-        """Logits of the main head before the final resize, [B, num_classes, H/8, W/8]."""
-        return self.clslayer_8(self._fuse(images)[0])
+    @property
+    def _attentions(self) -> tuple["FastAttention", ...]:
+        return self.ffm_4, self.ffm_8, self.ffm_16, self.ffm_32
 
     def forward(self, images: paddle.Tensor) -> list[paddle.Tensor]:
-        main, context, lowest = self._fuse(images)
+        main, context, lowest = self._fuse(*self._read_clips(images))
         logits = [self.clslayer_8(main)]
         if self.training:
             logits += [self.clslayer_32(self.ffm_32.smooth(lowest)), self.clslayer_16(context)]
-        return [resize_as(coarse, images, align_corners=True) for coarse in logits]  # [B, num_classes, H, W]
+        size = images.flatten(0, 1) if images.ndim == 5 else images
+        return [resize_as(coarse, size, align_corners=True) for coarse in logits]  # [B, num_classes, H, W]
+
+    def coarse_logits(self, images: paddle.Tensor) -> paddle.Tensor:
+        """Logits of the main head before the final resize, [B, num_classes, H/8, W/8]."""
+        return self.clslayer_8(self._fuse(*self._read_clips(images))[0])
+
+    def stream_step(
+        self, frame: paddle.Tensor, state: StreamState | None = None
+    ) -> tuple[paddle.Tensor, StreamState]:
+        """Segment the next frame of a video at the cost of a single image.
+
+        Args:
+            frame: [B, 3, H, W], of B videos side by side.
+            state: What the step before gave; None at the beginning of a video and after a cut.
+
+        Returns:
+            Coarse logits of the frame, those of the clip that ends with it, and the state for the next step.
+
+        Raises:
+            UserError: The network is training, or the state is of another network or of frames of another size.
+        """
+        if self.training:
+            raise UserError("FANet.stream_step runs a trained network: call eval() first")
+        batch, size = frame.shape[0], tuple(frame.shape[2:])
+        contexts = paddle.zeros(self.state_shape(batch)) if state is None else state.contexts
+        if state is not None and (state.model is not self or contexts.shape[1:] != self.state_shape(batch)[1:]):
+            raise UserError("the state comes from another FANet; begin with state None")
+        if state is not None and (state.size != size or contexts.shape[0] != batch):
+            raise UserError(
+                f"the state is of {contexts.shape[0]} videos of {list(state.size)} (height, width), the frame of "
+                f"{batch} of {list(size)}; begin with state None where a video changes its size"
+            )
+        coarse, contexts = self.coarse_step(frame, contexts)
+        return coarse, StreamState(contexts, size, self)
+
+    def state_shape(self, batch: int = 1) -> list[int]:
+        """Shape of `StreamState.contexts`: [B, temporal_window, channels of all four modules, 32]."""
+        return [batch, self.temporal_window, sum(self.resnet.channels), KEYS]
+
+    def coarse_step(self, frame: paddle.Tensor, contexts: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """`stream_step` on bare tensors, for graphs. The few matrices of the window are summed anew for every frame:
+        unlike a running sum, that does not drift.
+
+        Shape: frame [B, 3, H, W] and contexts [B, T, channels, 32] to [B, num_classes, H/8, W/8] and contexts.
+        """
+        features, queries, latest = self._read(frame)
+        latest = paddle.concat(latest, axis=1).unsqueeze(1)  # [B, 1, channels, 32]
+        contexts = latest if self.temporal_window == 1 else paddle.concat([contexts[:, 1:], latest], axis=1)
+        summed = paddle.split(contexts.sum(axis=1), list(self.resnet.channels), axis=1)
+        return self.clslayer_8(self._fuse(features, queries, summed)[0]), contexts
+
+    def _read(self, frames: paddle.Tensor) -> tuple[list[paddle.Tensor], list[paddle.Tensor], list[paddle.Tensor]]:
+        """Features, queries and contexts of single frames, from H/8 to H/64."""
+        features = self.resnet(frames)
+        read = [module.read(feature) for module, feature in zip(self._attentions, features, strict=True)]
+        return features, [queries for queries, _ in read], [context for _, context in read]
+
+    def _read_clips(self, images: paddle.Tensor) -> tuple[list, list, list]:
+        """As `_read`, but the features and queries are those of the last frames, the contexts the sums over clips."""
+        frames, length = _last_frames(images, self.temporal_window)
+        features, queries, contexts = self._read(frames)
+        if length == 1:
+            return features, queries, contexts
+        features, queries, contexts = (
+            [x.reshape([-1, length, *x.shape[1:]]) for x in group] for group in (features, queries, contexts)
+        )
+        return [x[:, -1] for x in features], [x[:, -1] for x in queries], [x.sum(axis=1) for x in contexts]
+
+    def _fuse(
+        self, features: list[paddle.Tensor], queries: list[paddle.Tensor], contexts: list[paddle.Tensor]
+    ) -> tuple[paddle.Tensor, paddle.Tensor, paddle.Tensor]:
+        """Features of the main head [B, 256, H/8, W/8] and of the auxiliary ones, [B, 128, H/32, W/32] and
+        [B, c32, H/64, W/64], of which the last is not smoothed yet."""
+        attended = [m(*inputs) for m, *inputs in zip(self._attentions, features, queries, contexts, strict=True)]
+        quarter, eighth, sixteenth, lowest = attended
+        sixteenth = sixteenth + resize_as(self.ffm_32.up(lowest), sixteenth, align_corners=True)  # [B, c16, H/32, W/32]
+        eighth = eighth + resize_as(self.ffm_16.up(sixteenth), eighth, align_corners=True)  # [B, c8, H/16, W/16]
+        quarter = quarter + resize_as(self.ffm_8.up(eighth), quarter, align_corners=True)  # [B, c4, H/8, W/8]
+        context, detail = self.ffm_16.smooth(sixteenth), self.ffm_4.smooth(quarter)
+        return paddle.concat([resize_as(context, detail, align_corners=True), detail], axis=1), context, lowest
 
 
 class FastAttention(nn.Layer):
     """Attention without softmax, which lets keys and values be multiplied first: linear in the number of positions.
 
-    With queries q and keys k of length 1 at every position, y = q (k^T v). Then comes a 1x1 convolution, the input is
-    added, and so is what the coarser module hands up. The sum over positions is not divided by their number.
+    With queries q and keys k of length 1 at every position, y = q (k^T v); a 1x1 convolution follows, and the input is
+    added. The sum over positions in k^T v, the context, is not divided by their number. In a video the contexts of the
+    last frames are summed.
 
     Args:
         channels: Width C of the features.
         has_up: Whether a finer module takes `up` of the result.
         has_smooth: Whether a head takes `smooth` of the result.
 
-    Shape: features [B, C, h, w] and `coarser` [B, C, any size] to [B, C, h, w].
+    Shape: features [B, C, h, w], queries [B, 32, h w] and contexts [B, C, 32] to [B, C, h, w].
 
     Source: arXiv 2007.03815, section III and figure 3.
     """
@@ -108,23 +210,23 @@ class FastAttention(nn.Layer):
         self.qkv = ConvNorm(channels, 2 * KEYS + channels, 1, slope=1.0)
         self.latlayer3 = ConvNorm(channels, channels, 1)
         if has_up:
-            # A 1x1 convolution with a border of zeros, so that the map grows by 2 and is what BatchNorm makes of 0
-            # there; weights are trained with it.
+            # A 1x1 convolution with a border of zeros: the map grows by 2, and there it is what BatchNorm makes of 0.
+            # The weights are trained with it.
             self.up = ConvNorm(channels, channels // 2, 1, padding=1)
         if has_smooth:
             self.smooth = ConvNorm(channels, SMOOTH, 3)
 
-    def forward(self, features: paddle.Tensor, coarser: paddle.Tensor | None = None) -> paddle.Tensor:
+    def read(self, features: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Queries [B, 32, h w] and context [B, C, 32] of features [B, C, h, w]."""
         queries, keys, values = paddle.split(self.qkv(features), [KEYS, KEYS, features.shape[1]], axis=1)
-        queries, keys = _unit(queries).flatten(2), _unit(keys).flatten(2)  # [B, 32, h w]
-        values = F.leaky_relu(values, SLOPE).flatten(2)  # [B, C, h w]
-        context = paddle.matmul(values, keys, transpose_y=True)  # [B, C, 32]
-        # The 1x1 convolution is linear as well: on 32 columns instead of h w positions it costs nothing.
-        context = self.latlayer3.conv(context.unsqueeze(3)).squeeze(3)
-        attended = paddle.matmul(context, queries)  # [B, C, h w]
-        attended = attended.reshape([0, 0, *spatial_size(features)])
-        attended = self.latlayer3.normalise(attended) + features
-        return attended if coarser is None else attended + resize_as(coarser, attended, align_corners=True)
+        values = F.leaky_relu(values, SLOPE)
+        return _unit(queries).flatten(2), paddle.matmul(values.flatten(2), _unit(keys).flatten(2), transpose_y=True)
+
+    def forward(self, features: paddle.Tensor, queries: paddle.Tensor, context: paddle.Tensor) -> paddle.Tensor:
+        # The 1x1 convolution is linear as well: done on 32 columns instead of h w positions it costs nothing.
+        context = self.latlayer3.conv(context.unsqueeze(3)).squeeze(3)  # [B, C, 32]
+        attended = paddle.matmul(context, queries).reshape([0, 0, *spatial_size(features)])  # [B, C, h, w]
+        return self.latlayer3.normalise(attended) + features
 
 
 class Head(nn.Layer):
@@ -171,10 +273,13 @@ def _conv(in_channels: int, out_channels: int, kernel_size: int, padding: int | 
     return nn.Conv2D(in_channels, out_channels, kernel_size, padding=padding, weight_attr=weight, bias_attr=False)
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(f"FANet: {message}")
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def _last_frames(images: paddle.Tensor, window: int) -> tuple[paddle.Tensor, int]:
+    """The last frames of clips, `window` at most, as [B n, 3, H, W], and their number n."""
+    if images.ndim == 4 and images.shape[1] == 3:
+        return images, 1
+    if images.ndim == 4 and images.shape[1] % 3 == 0:
+        images = images.reshape([0, images.shape[1] // 3, 3, *spatial_size(images)])
+    if images.ndim != 5 or images.shape[2] != 3:
+        raise UserError(f"FANet takes [B, 3, H, W], [B, n, 3, H, W] or [B, 3 n, H, W], got {images.shape}")
+    images = images[:, -window:]
+    return images.flatten(0, 1), images.shape[1]
