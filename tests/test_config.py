@@ -2,27 +2,111 @@
 
 import math
 
+import numpy as np
+import paddle
 import pytest
 import yaml
 
+from paddle_rt import list_models
 from paddle_rt.engine.config import SegBuilder, build, load_config
 from paddle_rt.errors import UserError
+from paddle_rt.registry import model_config
 from tests.conftest import ROOT
 from tests.test_training import tiny_config
 
 SHIPPED = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "configs").glob("[!_]*/*.yml"))]
+PRESETS = ("bsm_hq", "bsm_fast", "n2d_2x2", "downsample")
+OF_A_PRESET = {path: preset for path in SHIPPED for preset in PRESETS if path.endswith(f"_{preset}.yml")}
 
 
-@pytest.mark.parametrize("path", SHIPPED)
+@pytest.mark.parametrize("path", [path for path in SHIPPED if path not in OF_A_PRESET])
 def test_shipped_config_builds(path):
-    builder = SegBuilder(load_config(str(ROOT / path), ["model.pretrained=None"]))
+    config = load_config(str(ROOT / path), ["model.pretrained=None"])
+    name = path.rpartition("/")[2].split("_")
+    variant = model_config(name[0] if name[0] in list_models() else "_".join(name[:2]))
+    for key, value in variant.items():
+        if name[0] != "rtformer":  # whose data sets differ in use_injection
+            given = config.dic["model"].get(key, value)
+            assert (tuple(given) if isinstance(given, list) else given) == value, key
+    if "depths" in config.dic["model"]:
+        config.dic["model"]["depths"] = [1, 1, 1, 1]  # B5 takes seconds to build
+    builder = SegBuilder(config)
     model = build(builder, "model")
     classes = {"cityscapes": 19, "streetscenes": 19, "ade20k": 150, "camvid": 11, "coco_stuff": 171}
     expected = next(number for name, number in classes.items() if name in path)
-    assert model.seghead.conv2.weight.shape[0] == expected
-    assert len(build(builder, "loss")["types"]) == 2
+    outputs = model(paddle.zeros([2, 3, 64, 64]))
+    assert [output.shape[1] for output in outputs] == [expected] * len(outputs)
+    assert len(build(builder, "loss")["types"]) == len(outputs)
     assert build(builder, "optimizer") is not None
     assert len(build(builder, "val_transforms")) >= 1
+
+
+@pytest.mark.parametrize("path", OF_A_PRESET)
+def test_preset_differs_in_the_merging_alone(path):
+    preset = OF_A_PRESET[path]
+    ours, base = load_config(str(ROOT / path)).dic, load_config(str(ROOT / path.replace(f"_{preset}", ""))).dic
+    assert len((ROOT / path).read_text().splitlines()) == 2
+    assert ours.pop("model") == {**base.pop("model"), "token_merging": preset}
+    assert ours == base
+
+
+def test_every_segformer_has_its_presets():
+    bases = [path for path in SHIPPED if "segformerpp" in path and path not in OF_A_PRESET]
+    assert len(bases) == 6 + 6 + 2 + 1, bases
+    missing = [f"{path} {preset}" for path in bases for preset in PRESETS
+               if path.replace(".yml", f"_{preset}.yml") not in SHIPPED]  # fmt: skip
+    assert not missing, missing
+
+
+def test_recipe_of_segformer():
+    """MMSegmentation's: head x10, no decay on the encoder's norms, warm-up from a millionth, a line down to 0."""
+    path = str(ROOT / "configs/segformerpp/segformerpp_b0_cityscapes_1024x1024_160k.yml")
+    builder = SegBuilder(load_config(path, ["model.pretrained=None"]))
+    model, optimizer, schedule = build(builder, "model"), build(builder, "optimizer"), builder.lr_scheduler
+    rates = {}
+    for step in (0, 750, 1500, 80750, 160000):
+        schedule.step(step)
+        rates[step] = schedule()
+    expected = {0: 6e-11, 750: 3e-5, 1500: 6e-5, 80750: 3e-5, 160000: 0.0}
+    assert all(math.isclose(rates[step], rate, rel_tol=1e-5, abs_tol=1e-12) for step, rate in expected.items()), rates
+
+    # With gradients of zero, AdamW multiplies a parameter by 1 - rate * lr_mult * decay, exact enough at rate 10.
+    optimizer.set_lr_scheduler(paddle.optimizer.lr.LambdaDecay(10.0, lambda _: 1.0))
+    for parameter in model.parameters():
+        if not parameter.stop_gradient:
+            parameter.set_value(paddle.ones_like(parameter))
+            parameter.grad = paddle.zeros_like(parameter)
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        if parameter.stop_gradient:
+            continue
+        kept = 0.0 if name.startswith("linear_") else 1.0 if "norm" in name else 0.9
+        assert np.allclose(parameter.numpy(), kept, atol=1e-6), f"{name} becomes {parameter.numpy().flat[0]}"
+
+
+@pytest.mark.parametrize("name", ["cityscapes_1024x1024_160k", "ade20k_512x512_160k", "ade20k_640x640_160k"])
+def test_sizes_of_segformer(name):
+    dic = load_config(str(ROOT / f"configs/segformerpp/segformerpp_b{5 if '640' in name else 0}_{name}.yml")).dic
+    size = [int(name.split("_")[1].split("x")[0])] * 2
+    crop = next(t for t in dic["train_dataset"]["transforms"] if t["type"] == "RandomPaddingCrop")
+    assert crop["crop_size"] == size and crop["category_max_ratio"] == 0.75
+    slide = dict(is_slide=True, crop_size=[1024, 1024], stride=[768, 768])
+    assert dic.get("test_config") == (slide if "city" in name else None)
+    assert dic["batch_size"] * 4 == (8 if "city" in name else 16) and dic["iters"] == 160000
+
+
+def test_recipe_of_fanet():
+    for path in [path for path in SHIPPED if "/fanet" in path]:
+        dic = load_config(str(ROOT / path)).dic
+        warmup = dict(warmup_start_lr=1e-5, warmup_iters=dic["lr_scheduler"]["warmup_iters"])
+        poly = dict(type="PolynomialDecay", learning_rate=1e-2, end_lr=0.0, power=0.9)
+        assert dic["lr_scheduler"] == {**poly, **warmup}
+        assert dic["optimizer"] == dict(type="SGD", momentum=0.9, weight_decay=5e-4)
+        assert dic["loss"]["coef"] == [1, 0.5, 0.5]
+        losses = dic["loss"]["types"]
+        crop = next(t for t in dic["train_dataset"]["transforms"] if t["type"] == "RandomPaddingCrop")["crop_size"]
+        pixels = dic["batch_size"] * crop[0] * crop[1]
+        assert losses == [dict(type="OhemCrossEntropyLoss", thresh=0.7, min_kept=pixels // 16)] * 3, path
 
 
 CITYSCAPES = dict(batch_size=3, iters=120000, learning_rate=4e-4, end_lr=1e-6, weight_decay=0.0125, crop=[1024, 512])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -210,12 +211,48 @@ def test_modes_are_disjoint_and_registered(street: type) -> None:
     assert len(small) == 6 and np.array_equal(small[5]["img"], small[1]["img"])
 
 
+def test_clips_are_frames_of_one_drive(street: type) -> None:
+    """Every frame and label is the renderer's at its time; something moves; the last label is the item's."""
+    data = street([], mode="val", num_samples=2, height=48, width=96, frames=3, fps=5.0)
+    images, labels = data.clip(1)
+    scene = make_scene(data.file_list[1])
+    for k in range(3):
+        image, label = render(scene, 48, 96, k / 5)
+        assert np.array_equal(images[k], image) and np.array_equal(labels[k], label)
+    assert 0.5 < agreement(labels[0], labels[2]) < 1
+    item = data[1]
+    assert item["img"].shape == (9, 48, 96) and np.array_equal(item["label"][0], labels[2])
+    for k in range(3):
+        assert np.array_equal(item["img"][3 * k : 3 * k + 3], images[k, ..., ::-1].transpose(2, 0, 1))
+    assert np.array_equal(street([], mode="val", num_samples=2, height=48, width=96)[1]["img"], item["img"][:3])
+
+
+def test_frames_of_a_clip_are_transformed_alike() -> None:
+    """One draw for all: a clip of one picture stays one, and each frame is what the picture alone gives."""
+    T = pytest.importorskip("paddleseg.transforms")
+    from paddle_rt.data.clips import transform_clip
+
+    crop = T.RandomPaddingCrop(crop_size=(96, 64), category_max_ratio=0.5)
+    steps = T.Compose([T.ResizeStepScaling(0.5, 2.0, 0.25), crop,
+                       T.RandomHorizontalFlip(), T.RandomDistort(), T.RandomRotation(), T.Normalize()])
+    image, label = render(make_scene(0), 64, 128)
+    for seed in range(5):
+        random.seed(seed), np.random.seed(seed)
+        data = {"trans_info": [], "label": label, "gt_fields": ["label"]}
+        clip = transform_clip(steps, 3 * [image.astype(np.float32)], data)
+        random.seed(seed), np.random.seed(seed)
+        alone = steps({**data, "trans_info": [], "img": image.astype(np.float32)})
+        assert np.array_equal(clip["img"], np.concatenate(3 * [alone["img"]]))
+        assert np.array_equal(clip["label"], alone["label"]) and data["label"] is label
+        assert np.array_equal(label, render(make_scene(0), 64, 128)[1])
+
+
 def test_cache_is_bounded_and_changes_nothing(street: type) -> None:
     kept = street([], num_samples=6, height=256, width=512, cache_mb=1)
     drawn = street([], num_samples=6, height=256, width=512, cache_mb=0)
     first = [kept[i]["img"] for i in range(4)]
     first[0][:] = 0  # what a caller does to an item must not reach the cache
-    assert len(kept._frames) == 2 and not drawn._frames
+    assert len(kept._clips) == 2 and not drawn._clips
     assert np.array_equal(kept[0]["img"], drawn[0]["img"]) and np.array_equal(kept[3]["img"], first[3])
 
 
@@ -230,6 +267,9 @@ def test_cache_is_bounded_and_changes_nothing(street: type) -> None:
         ({"seed": -1}, "seed is -1"),
         ({"cache_mb": -1}, "cache_mb is -1"),
         ({"transforms": None}, "transforms is None"),
+        ({"frames": 0}, "frames is 0"),
+        ({"fps": 0}, "fps is 0"),
+        ({"frames": 102}, "102 frames at 10.0 a second leave the street"),
     ],
 )
 def test_bad_arguments(street: type, arguments: dict, message: str) -> None:

@@ -6,6 +6,7 @@ from paddleseg.cvlibs import manager
 from paddleseg.transforms import Compose
 from paddleseg.transforms import functional as F
 
+from paddle_rt.data.clips import transform_clip
 from paddle_rt.data.streetscenes import make_scene, render
 from paddle_rt.errors import UserError, unknown
 
@@ -13,13 +14,15 @@ from paddle_rt.errors import UserError, unknown
 SERIES = {"train": (0, 2000), "val": (10_000_000, 200), "test": (20_000_000, 200)}
 MOST = 10_000_000
 SMALLEST = 16  # pixels a side
+LONGEST = 10  # seconds of a scene that look like a street
 
 
 @manager.DATASETS.add_component
 class StreetScenes(paddle.io.Dataset):
     """Rendered street scenes with exact labels in Cityscapes' 19 classes; needs no files.
 
-    Items are what PaddleSeg's own datasets yield. Frames are drawn when they are asked for and kept in memory as bytes
+    Items are what PaddleSeg's own datasets yield; with `frames` above 1 they are clips of a camera that drives through
+    the scene, among others who drive and walk, with the label of the last frame. Frames are drawn when they are asked for and kept in memory as bytes
     until `cache_mb` is full, in every worker process on its own.
 
     Args:
@@ -31,6 +34,8 @@ class StreetScenes(paddle.io.Dataset):
         seed: Which series of scenes.
         edge: Whether training items hold the labels' edges as well.
         cache_mb: Megabytes of drawn frames to keep; 0 keeps none.
+        frames: Frames of a clip; 1 gives images, at the scene's time 0.
+        fps: Frames a second of a clip, whose first frame is at the scene's time 0.
 
     Raises:
         UserError: An argument that none of the above describes.
@@ -50,6 +55,8 @@ class StreetScenes(paddle.io.Dataset):
         seed: int = 0,
         edge: bool = False,
         cache_mb: int = 256,
+        frames: int = 1,
+        fps: float = 10.0,
     ) -> None:
         if mode.lower() not in SERIES:
             raise unknown("mode of StreetScenes", mode, SERIES)
@@ -57,9 +64,14 @@ class StreetScenes(paddle.io.Dataset):
         num_samples = default if num_samples is None else num_samples
         for name, value, low, high in (("num_samples", num_samples, 1, MOST), ("height", height, SMALLEST, 1 << 14),
                                        ("width", width, SMALLEST, 1 << 14), ("seed", seed, 0, 1 << 62),
-                                       ("cache_mb", cache_mb, 0, 1 << 20)):
+                                       ("cache_mb", cache_mb, 0, 1 << 20), ("frames", frames, 1, 1000)):
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise UserError(f"StreetScenes: {name} is {value!r}; give a whole number from {low} to {high}")
+        if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0.1 <= fps <= 1000:
+            raise UserError(f"StreetScenes: fps is {fps!r}; give a number from 0.1 to 1000")
+        if (frames - 1) / fps > LONGEST:
+            raise UserError(f"StreetScenes: {frames} frames at {fps} a second leave the street, which ends after "
+                            f"{LONGEST} s; give fewer frames or a higher fps")
         if not isinstance(transforms, list):
             raise UserError(f"StreetScenes: transforms is {transforms!r}; give a list, empty for none")
         super().__init__()
@@ -69,36 +81,43 @@ class StreetScenes(paddle.io.Dataset):
         self.height, self.width, self.seed, self.edge = height, width, seed, edge
         # PaddleSeg's trainer repeats this list to make epochs longer.
         self.file_list = list(range(first, first + num_samples))
-        self._room = cache_mb * 2**20 // (height * width * 4)
-        self._frames: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self.frames, self.fps = frames, fps
+        self._room = cache_mb * 2**20 // (frames * height * width * 4)
+        self._clips: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def __len__(self) -> int:
         return len(self.file_list)
 
     def __getitem__(self, idx: int) -> dict:
-        """One transformed frame.
+        """One transformed frame or clip.
 
         Shape:
-            "img" [3, H, W] float32 RGB; "label" uint8 [H, W], in "val" and "test" [1, H, W]; "edge" [1, H, W].
+            "img" [3, H, W] float32 RGB, of a clip [3 frames, H, W], the oldest first; "label" uint8 [H, W] of the last
+            frame, in "val" and "test" [1, H, W]; "edge" [1, H, W].
         """
-        image, label = self._frame(self.file_list[idx])
-        data = {"trans_info": [], "img": image.astype(np.float32), "label": label.copy(), "gt_fields": []}
+        images, labels = self.clip(idx)
+        label = labels[-1].copy()
+        # Scores are counted on the label at its own size, so only the image is transformed outside of training.
+        # PaddleSeg's datasets transform it in mode "test" as well, which its evaluation cannot score.
+        data = {"trans_info": [], "label": label, "gt_fields": ["label"] if self.mode == "train" else []}
+        data = transform_clip(self.transforms, images.astype(np.float32), data)
         if self.mode != "train":
-            # Scores are counted on the label at its own size, so only the image is transformed. PaddleSeg's datasets
-            # transform it in mode "test" as well, which its evaluation cannot score.
-            data = self.transforms(data)
             data["label"] = data["label"][np.newaxis]
-            return data
-        data["gt_fields"].append("label")
-        data = self.transforms(data)
-        if self.edge:
+        elif self.edge:
             data["edge"] = F.mask_to_binary_edge(data["label"], radius=2, num_classes=self.num_classes)
         return data
 
-    def _frame(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        frame = self._frames.get(index)
-        if frame is None:
-            frame = render(make_scene(index, self.seed), self.height, self.width)
-            if len(self._frames) < self._room:
-                self._frames[index] = frame
-        return frame
+    def clip(self, idx: int) -> tuple[np.ndarray, np.ndarray]:
+        """Frames and labels as they were drawn, for what looks at more than the last one.
+
+        Shape: uint8 BGR [frames, H, W, 3] and uint8 [frames, H, W].
+        """
+        index = self.file_list[idx]
+        clip = self._clips.get(index)
+        if clip is None:
+            scene = make_scene(index, self.seed)
+            drawn = [render(scene, self.height, self.width, k / self.fps) for k in range(self.frames)]
+            clip = tuple(np.stack(part) for part in zip(*drawn, strict=True))
+            if len(self._clips) < self._room:
+                self._clips[index] = clip
+        return clip

@@ -56,6 +56,7 @@ class FANet(nn.Layer):
         depth: Of the ResNet: 18, 34, 50, 101 or 152.
         temporal_window: Frames T whose keys and values the attention of the last one reads; 1 is the network for
             images. It adds no parameters.
+        in_channels: Channels of an image.
         pretrained: File, folder or address of weights to start from, read at construction: those of a FANet, or of a
             ResNet trained on ImageNet, which has no first shortcut since only here its first stage has a stride.
 
@@ -66,7 +67,7 @@ class FANet(nn.Layer):
 
     Raises:
         UserError: There is no ResNet of that depth, or the weights do not fit.
-        ValueError: num_classes or temporal_window is no number of at least 1.
+        ValueError: num_classes, temporal_window or in_channels is no number of at least 1.
 
     Source: arXiv 2007.03815, figure 2; section III for video.
     """
@@ -74,15 +75,21 @@ class FANet(nn.Layer):
     coarse_align_corners = True  # every resize of the original aligns the corners
 
     def __init__(
-        self, num_classes: int, depth: int = 18, temporal_window: int = 1, pretrained: str | None = None
+        self,
+        num_classes: int,
+        depth: int = 18,
+        temporal_window: int = 1,
+        in_channels: int = 3,
+        pretrained: str | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("num_classes", num_classes), ("temporal_window", temporal_window)):
+        counts = dict(num_classes=num_classes, temporal_window=temporal_window, in_channels=in_channels)
+        for name, value in counts.items():
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"FANet: {name} must be a whole number of at least 1, got {value!r}")
-        self.temporal_window = temporal_window
+        self.temporal_window, self.in_channels = temporal_window, in_channels
         # All four stages halve the size: 1/8, 1/16, 1/32, 1/64. The names below count from 1/4, as the authors do.
-        self.resnet = ResNet(depth, strides=(2, 2, 2, 2), slope=SLOPE)
+        self.resnet = ResNet(depth, strides=(2, 2, 2, 2), slope=SLOPE, in_channels=in_channels)
         c4, c8, c16, c32 = self.resnet.channels
         self.ffm_32 = FastAttention(c32)
         self.ffm_16 = FastAttention(c16)
@@ -164,7 +171,7 @@ class FANet(nn.Layer):
 
     def _read_clips(self, images: paddle.Tensor) -> tuple[list, list, list]:
         """As `_read`, but the features and queries are those of the last frames, the contexts the sums over clips."""
-        frames, length = _last_frames(images, self.temporal_window)
+        frames, length = _last_frames(images, self.in_channels, self.temporal_window)
         features, queries, contexts = self._read(frames)
         if length == 1:
             return features, queries, contexts
@@ -273,13 +280,14 @@ def _conv(in_channels: int, out_channels: int, kernel_size: int, padding: int | 
     return nn.Conv2D(in_channels, out_channels, kernel_size, padding=padding, weight_attr=weight, bias_attr=False)
 
 
-def _last_frames(images: paddle.Tensor, window: int) -> tuple[paddle.Tensor, int]:
-    """The last frames of clips, `window` at most, as [B n, 3, H, W], and their number n."""
-    if images.ndim == 4 and images.shape[1] == 3:
+def _last_frames(images: paddle.Tensor, channels: int, window: int) -> tuple[paddle.Tensor, int]:
+    """The last frames of clips, `window` at most, as [B n, channels, H, W], and their number n."""
+    if images.ndim == 4 and images.shape[1] == channels:
         return images, 1
-    if images.ndim == 4 and images.shape[1] % 3 == 0:
-        images = images.reshape([0, images.shape[1] // 3, 3, *spatial_size(images)])
-    if images.ndim != 5 or images.shape[2] != 3:
-        raise UserError(f"FANet takes [B, 3, H, W], [B, n, 3, H, W] or [B, 3 n, H, W], got {images.shape}")
+    if images.ndim == 4 and images.shape[1] % channels == 0:
+        images = images.reshape([0, images.shape[1] // channels, channels, *spatial_size(images)])
+    if images.ndim != 5 or images.shape[2] != channels:
+        c = channels
+        raise UserError(f"FANet takes [B, {c}, H, W], [B, n, {c}, H, W] or [B, {c} n, H, W], got {images.shape}")
     images = images[:, -window:]
     return images.flatten(0, 1), images.shape[1]

@@ -22,8 +22,9 @@ class ResNet(nn.Layer):
         strides: Of the four stages; (1, 2, 2, 2) in the paper.
         slope: Of the leaky ReLU behind the stem and inside the blocks; 0 is the paper's ReLU, which every sum of a
             block and its shortcut has in any case.
+        in_channels: Channels of the image.
 
-    Shape: [B, 3, H, W] to four features of `channels`; with s the strides' product so far, the size is H / (4 s).
+    Shape: [B, in_channels, H, W] to four features of `channels`, of height H / 4 over the product of strides so far.
 
     Raises:
         UserError: There is no ResNet of that depth.
@@ -31,7 +32,9 @@ class ResNet(nn.Layer):
     Source: arXiv 1512.03385.
     """
 
-    def __init__(self, depth: int, strides: tuple[int, ...] = (1, 2, 2, 2), slope: float = 0.0) -> None:
+    def __init__(
+        self, depth: int, strides: tuple[int, ...] = (1, 2, 2, 2), slope: float = 0.0, in_channels: int = 3
+    ) -> None:
         super().__init__()
         if depth not in DEPTHS:
             raise unknown("depth of ResNet", depth, DEPTHS)
@@ -39,14 +42,14 @@ class ResNet(nn.Layer):
         self.slope = slope
         self.channels = tuple(width * block.expansion for width in WIDTHS)
 
-        self.conv1 = _conv(3, 64, 7, stride=2)
+        self.conv1 = _conv(in_channels, 64, 7, stride=2)
         self.bn1 = nn.BatchNorm2D(64)
         self.maxpool = nn.MaxPool2D(3, stride=2, padding=1)
-        in_channels = 64
+        channels = 64
         for number, (width, count, stride) in enumerate(zip(WIDTHS, DEPTHS[depth], strides, strict=True), start=1):
-            blocks = [block(in_channels, width, stride, slope)]
-            in_channels = width * block.expansion
-            blocks += [block(in_channels, width, 1, slope) for _ in range(count - 1)]
+            blocks = [block(channels, width, stride, slope)]
+            channels = width * block.expansion
+            blocks += [block(channels, width, 1, slope) for _ in range(count - 1)]
             setattr(self, f"layer{number}", nn.Sequential(*blocks))
 
     def forward(self, images: paddle.Tensor) -> list[paddle.Tensor]:

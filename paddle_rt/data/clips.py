@@ -1,0 +1,34 @@
+"""Clips: the last frames of a video, transformed alike and laid into the channels of one image."""
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def transform_clip(
+    transforms: Callable[[dict[str, Any]], dict[str, Any]], frames: Sequence[np.ndarray | str], data: dict[str, Any]
+) -> dict[str, Any]:
+    """Run an image's transforms on every frame of a clip, with the same random draws for all.
+
+    Transforms that look at the label, such as a crop that avoids one class, see the last frame's with each of them,
+    or else they would decide otherwise for others.
+
+    Args:
+        transforms: PaddleSeg's Compose, which draws from `random` and `numpy.random`.
+        frames: float32 [H, W, 3] or files, the oldest first.
+        data: What the transforms get beside "img"; "label" is that of the last frame.
+
+    Returns:
+        What the transforms give for the last frame, with all frames, the oldest first, in "img" [3 n, H, W].
+    """
+    drawn, images, result = (random.getstate(), np.random.get_state()), [], data
+    for frame in frames:
+        random.setstate(drawn[0])
+        np.random.set_state(drawn[1])
+        result = {key: value.copy() if hasattr(value, "copy") else value for key, value in data.items()}
+        result = transforms({**result, "img": frame})
+        images.append(result["img"])
+    result["img"] = np.concatenate(images)
+    return result
