@@ -89,7 +89,7 @@ class BipartiteMerging:
 
     The top left token of each whole cell is a destination, every other token a source. Each source is matched with the
     destination of the largest cosine similarity, and the sources that are most similar to theirs become part of it: a
-    destination turns into the mean of itself and its sources. What is left are the unmatched sources, most similar
+    destination turns into the mean of itself and its sources. What is left are the unmatched sources, least similar
     first, and then the destinations. The choice carries no gradient; the mean and the spreading back do.
 
     A grid without a whole cell has no destination and stays as it is.
@@ -111,33 +111,16 @@ class BipartiteMerging:
         away = min(int(rows * columns * self.ratio), len(sources))
         if away == 0 or len(destinations) == 0:
             return keep_all(tokens, size)
+        left, channels = len(sources) - away, tokens.shape[2]
+        number = left + len(destinations)
         with paddle.no_grad():
-            order, target = _match(tokens, paddle.to_tensor(destinations), paddle.to_tensor(sources), away)
-
-        channels, total, left = tokens.shape[2], len(destinations), len(sources) - away
-        sorted_sources = _take(tokens, order)  # [B, sources, C], most similar first
-        into = _flat_index(target, total).unsqueeze(1)
-        means = tokens.index_select(paddle.to_tensor(destinations), axis=1).reshape([-1, channels])
-        means = paddle.scatter_nd_add(means, into, sorted_sources[:, :away].reshape([-1, channels]))
-        ones = paddle.ones_like(means[:, :1])
-        counts = paddle.scatter_nd_add(ones, into, paddle.ones_like(into, dtype=tokens.dtype))
-        means = (means / counts).reshape([-1, total, channels])
-        merged = means if left == 0 else paddle.concat([sorted_sources[:, away:], means], axis=1)
-
-        def unmerge(values: paddle.Tensor) -> paddle.Tensor:
-            # Row of `values` for every token: first in the order of `order` and the destinations, then in the grid's.
-            others = paddle.to_tensor(np.r_[0:left, left : left + total][np.newaxis])
-            others = others.expand([_batch(target), left + total])
-            place = paddle.to_tensor(destinations[np.newaxis]).expand([_batch(target), total])
-            index = paddle.put_along_axis(
-                paddle.zeros([_batch(target), rows * columns], "int64"),
-                paddle.concat([order, place], axis=1),
-                paddle.concat([target + left, others], axis=1),
-                axis=1,
-            )
-            return _take(values, index)
-
-        return merged, unmerge
+            place = _places(tokens, destinations, sources, left)
+            row = _flat_index(place, number).unsqueeze(1)  # [B N, 1]
+            ones = paddle.ones_like(row, dtype=tokens.dtype)
+            counts = paddle.scatter_nd_add(paddle.zeros([_batch(tokens) * number, 1]), row, ones)
+        sums = paddle.zeros([_batch(tokens) * number, channels])
+        sums = paddle.scatter_nd_add(sums, row, tokens.reshape([-1, channels]))
+        return (sums / counts).reshape([-1, number, channels]), lambda values: _take(values, place)
 
 
 def stage_mergings(token_merging: str | Sequence[dict[str, Any]] | None) -> list[tuple[Merging, Merging]]:
@@ -210,16 +193,25 @@ def _count(where: str, key: str, value: object) -> int:
     return value
 
 
-def _match(
-    tokens: paddle.Tensor, destinations: paddle.Tensor, sources: paddle.Tensor, away: int
-) -> tuple[paddle.Tensor, paddle.Tensor]:
-    """Positions of the sources, most similar first, [B, sources], and the destinations of the first, [B, away]."""
+def _places(tokens: paddle.Tensor, destinations: np.ndarray, sources: np.ndarray, left: int) -> paddle.Tensor:
+    """For each token its row in the merged sequence, [B, N]: first the `left` unmerged sources, then destinations."""
     unit = tokens / tokens.norm(axis=2, keepdim=True)
-    unit_destinations = unit.index_select(destinations, axis=1)
-    scores = paddle.matmul(unit.index_select(sources, axis=1), unit_destinations, transpose_y=True)
-    order = paddle.argsort(scores.max(axis=2), axis=1, descending=True, stable=True)
-    target = paddle.take_along_axis(scores.argmax(axis=2), order[:, :away], axis=1)
-    return sources.index_select(order.flatten(), axis=0).reshape([-1, sources.shape[0]]), target
+    unit_destinations = unit.index_select(paddle.to_tensor(destinations), axis=1)
+    scores = paddle.matmul(unit, unit_destinations, transpose_y=True)  # [B, N, destinations]
+    best = scores.max(axis=2, keepdim=True)
+    # The first of the largest, as argmax finds it, by two maxima: engines have fast ones, and slow searches.
+    total = len(destinations)
+    fromlast = paddle.arange(total, 0, -1, dtype="float32")
+    nearest = total - paddle.where(scores == best, fromlast, paddle.zeros_like(fromlast)).max(axis=2)  # [B, N]
+    nearest = left + nearest.astype("int64").index_select(paddle.to_tensor(sources), axis=1)  # [B, sources]
+    if left:
+        similarity = best.squeeze(2).index_select(paddle.to_tensor(sources), axis=1)
+        unmerged = paddle.argsort(similarity, axis=1, stable=True)[:, :left]
+        rows = paddle.arange(left, dtype="int64").unsqueeze(0).expand([_batch(tokens), left])
+        nearest = paddle.put_along_axis(nearest, unmerged, rows, axis=1)
+    own = (left + paddle.arange(total, dtype="int64")).unsqueeze(0).expand([_batch(tokens), total])
+    grid = np.argsort(np.concatenate([sources, destinations]))
+    return paddle.concat([nearest, own], axis=1).index_select(paddle.to_tensor(grid), axis=1)
 
 
 def _take(tokens: paddle.Tensor, index: paddle.Tensor) -> paddle.Tensor:
@@ -246,11 +238,15 @@ def _fixed(size: Sequence[int]) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=64)
 def _bipartition(rows: int, columns: int, cell: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the destinations and of the sources, both in the order of the grid."""
+    """Positions of the destinations in the order of the grid and of the sources in the opposite order.
+
+    Where two sources are equally similar the original merges the first of them. The least similar ones are sought here,
+    so the last ones have to come first.
+    """
     position = np.arange(rows * columns, dtype=np.int64).reshape(rows, columns)
     whole = position[: rows // cell[0] * cell[0], : columns // cell[1] * cell[1]]
     destinations = whole[:: cell[0], :: cell[1]].ravel()
-    return destinations, np.setdiff1d(position, destinations)
+    return destinations, np.setdiff1d(position, destinations)[::-1].copy()
 
 
 @functools.lru_cache(maxsize=64)
