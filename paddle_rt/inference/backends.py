@@ -137,19 +137,26 @@ class OpenVino:
         if device == "cpu":
             settings["INFERENCE_NUM_THREADS"] = str(threads or cores())
         try:
-            self._request = core.compile_model(core.read_model(graph), name, settings).create_infer_request()
+            model = core.read_model(graph)
+            self._request = core.compile_model(model, name, settings).create_infer_request()
         except RuntimeError as error:
             last = str(error).strip().splitlines()[-1]
             raise UserError(f"OpenVINO cannot load {graph}: {last}") from error
+        self._inputs, self._outputs = len(model.inputs), len(model.outputs)
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        self._request.infer([images], share_inputs=True)
-        return self._request.get_output_tensor(0).data.copy()  # the next run writes to the same memory
+        return self._run(images)[0]
 
     def step(self, frame: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        self._request.infer([frame, state], share_inputs=True)
-        logits, state = (self._request.get_output_tensor(i).data.copy() for i in range(2))
+        logits, state = self._run(frame, state)
         return logits, state
+
+    def _run(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        if len(arrays) != self._inputs:  # OpenVINO takes what lies in the memory of an input that is not given
+            raise ValueError(f"the graph has {self._inputs} inputs, got {len(arrays)}")
+        self._request.infer(arrays, share_inputs=True)
+        # Copied, since the next run writes to the same memory.
+        return [self._request.get_output_tensor(i).data.copy() for i in range(self._outputs)]
 
 
 class PaddleInference:
