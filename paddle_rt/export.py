@@ -22,7 +22,7 @@ from paddle_rt.inference.deployment import (
     save_deployment,
 )  # fmt: skip
 from paddle_rt.inference.transforms import Normalize, split_normalize
-from paddle_rt.verify import brief, make_cases, verify, versions
+from paddle_rt.verify import brief, make_cases, make_video_cases, verify, verify_video, versions
 
 FORMATS = ("paddle", "onnx")
 OPSET = 17
@@ -46,6 +46,9 @@ def export(
     "softmax" the same network is first exported and compared without them, since labels say little about the logits
     behind them.
 
+    A model for video, one with a `temporal_window` above 1, becomes a graph that takes one frame and the state that the
+    frame before has left and gives coarse logits and the next state; it is compared over sequences of frames.
+
     Args:
         model: A model of PaddleSeg's contract; its main logits are exported, auxiliary heads are not.
         save_dir: Folder for the files; an earlier export in it is replaced only when the new one is complete.
@@ -67,29 +70,50 @@ def export(
     check_input_shape(input_shape)
     if output_op is None:
         output_op = "coarse" if hasattr(model, "coarse_logits") and input_shape[1] == 3 else "argmax"
+    if _is_video(model):
+        input_shape = [input_shape[0] or 1, *input_shape[1:]]
     _check_arguments(model, save_dir, input_shape, output_op, formats)
     with _evaluating(model), _scratch(pathlib.Path(save_dir)) as scratch:
-        coarse = output_op == "coarse"
-        normalize = split_normalize(transforms)[1] if coarse else None
-        cases = make_cases(model, input_shape, normalize)
-        errors = []
-        for op in dict.fromkeys([output_op if coarse else "none", output_op]):
-            files = _write_graphs(_Exported(model, op, normalize), scratch, input_shape, formats)
-            errors += verify(scratch, files, op, cases)
+        normalize = split_normalize(transforms)[1] if output_op == "coarse" else None
+        files, errors, classes = _write_verified(model, scratch, input_shape, output_op, formats, normalize)
         graph = {"input_shape": list(input_shape), "output_op": output_op}
         digests = {name: file_digest(scratch / name) for name in files.values()}
         about = {"opset": OPSET, "versions": versions(formats), "files": digests}
         report = {**graph, **about, "comparisons": errors}
         (scratch / VERIFICATION).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        classes = cases[0].logits.shape[1]
         names = class_names(dataset_type, classes)
         about = {"num_classes": classes, "dataset_type": dataset_type, "class_names": names}
         about["align_corners"] = getattr(model, "coarse_align_corners", False)
-        about["input_dtype"] = "uint8" if coarse else "float32"
+        about["state_shape"] = model.state_shape() if _is_video(model) else None
+        about["input_dtype"] = "uint8" if output_op == "coarse" else "float32"
         about["output_dtype"] = "int32" if output_op == "argmax" else "float32"
         save_deployment(Deployment(scratch, transforms, **graph, **about, **files))
         _publish(scratch, pathlib.Path(save_dir))
     return report
+
+
+def _is_video(model: paddle.nn.Layer) -> bool:
+    return getattr(model, "temporal_window", 1) > 1
+
+
+def _write_verified(
+    model: paddle.nn.Layer,
+    folder: pathlib.Path,
+    input_shape: Sequence[int | None],
+    output_op: str,
+    formats: Sequence[str],
+    normalize: Normalize | None,
+) -> tuple[dict[str, str], list[dict], int]:
+    """Write the graphs and compare them; their names by deploy.yaml's keys, the errors, and the number of classes."""
+    if _is_video(model):
+        videos = make_video_cases(model, input_shape, normalize)
+        files = _write_graphs(_ExportedStep(model, normalize), folder, input_shape, formats, model.state_shape())
+        return files, verify_video(folder, files, model.state_shape(), videos), videos[0].logits[0].shape[1]
+    cases, errors = make_cases(model, input_shape, normalize), []
+    for op in dict.fromkeys([output_op if normalize else "none", output_op]):
+        files = _write_graphs(_Exported(model, op, normalize), folder, input_shape, formats)
+        errors += verify(folder, files, op, cases)
+    return files, errors, cases[0].logits.shape[1]
 
 
 def _check_arguments(
@@ -110,6 +134,11 @@ def _check_arguments(
         raise UserError(f"output_op coarse makes a graph that takes frames of 3 channels, got {input_shape[1]}")
     if output_op == "coarse" and not hasattr(model, "coarse_logits"):
         raise UserError(f"{type(model).__name__} has no coarse_logits; use output_op argmax, softmax or none")
+    if _is_video(model) and (output_op != "coarse" or input_shape[0] != 1):
+        raise UserError(
+            f"a model with a temporal window of {model.temporal_window} is exported as output_op coarse for one frame "
+            f"at a time, got {output_op} for {input_shape[0]}"
+        )
     if pathlib.Path(save_dir).is_file():
         raise UserError(f"save_dir {save_dir} is a file; give a folder")
 
@@ -125,6 +154,25 @@ class _Exported(paddle.nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         return _run(self, x)
+
+
+class _ExportedStep(paddle.nn.Layer):
+    """A video model's step with a normalisation before it."""
+
+    def __init__(self, model: paddle.nn.Layer, normalize: Normalize) -> None:
+        super().__init__()
+        self.model = model
+        self.normalize = normalize
+
+    def forward(self, frame: paddle.Tensor, state: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        return _run_step(self, frame, state)
+
+
+@paddle.jit.not_to_static
+def _run_step(
+    exported: _ExportedStep, frame: paddle.Tensor, state: paddle.Tensor
+) -> tuple[paddle.Tensor, paddle.Tensor]:
+    return exported.model.coarse_step(_normalize_frames(frame, exported.normalize), state)
 
 
 @paddle.jit.not_to_static
@@ -150,17 +198,23 @@ def _normalize_frames(frames: paddle.Tensor, normalize: Normalize) -> paddle.Ten
 
 
 def _write_graphs(
-    exported: _Exported, folder: pathlib.Path, input_shape: Sequence[int | None], formats: Sequence[str]
+    exported: _Exported | _ExportedStep,
+    folder: pathlib.Path,
+    input_shape: Sequence[int | None],
+    formats: Sequence[str],
+    state_shape: Sequence[int] | None = None,
 ) -> dict[str, str]:
     """Write the graphs into `folder` and give their names by deploy.yaml's keys."""
     exported.eval()
-    spec = paddle.static.InputSpec(list(input_shape), "float32", "x")
+    specs = [paddle.static.InputSpec(list(input_shape), "float32", "x")]
     if exported.normalize is not None:
         batch, channels, *size = input_shape
-        spec = paddle.static.InputSpec([batch, *size, channels], "uint8", "frame")
+        specs = [paddle.static.InputSpec([batch, *size, channels], "uint8", "frame")]
+    if state_shape:
+        specs.append(paddle.static.InputSpec(list(state_shape), "float32", "state"))
     try:
         # PaddleSeg's readers expect the input's name x, which jit.save takes from the spec.
-        paddle.jit.save(paddle.jit.to_static(exported, input_spec=[spec], full_graph=True), str(folder / "model"))
+        paddle.jit.save(paddle.jit.to_static(exported, input_spec=specs, full_graph=True), str(folder / "model"))
     except (ValueError, RuntimeError, AssertionError, TypeError) as error:  # what Paddle's operators and tracer raise
         raise UserError(f"Paddle cannot trace the model at {list(input_shape)}: {brief(error)}") from error
     graph, parameters, onnx_graph = (folder / f"model.{suffix}" for suffix in ("json", "pdiparams", "onnx"))

@@ -72,8 +72,8 @@ def quantize(
         raise UserError(f"the label agreement to reach is a share from 0 to 1, got {agreement}")
     nncf, onnx = _packages()
     deployment = load_deployment(export_dir)
-    if deployment.output_op != "coarse" or not deployment.onnx:
-        raise UserError(f"int8 needs an ONNX graph of coarse logits; export {export_dir} with --output_op coarse")
+    if deployment.output_op != "coarse" or not deployment.onnx or deployment.state_shape:
+        raise UserError(f"int8 needs images' ONNX graph of coarse logits; export {export_dir} with --output_op coarse")
     check_graph(deployment, deployment.onnx)
     source = deployment.folder / deployment.onnx
     judge = _Judge(deployment, samples, ignore_index, progress)

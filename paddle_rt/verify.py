@@ -57,11 +57,15 @@ def make_cases(
             raise UserError("the model's logits are not finite numbers; are the weights those of a run that diverged?")
         nudged = np.nextafter(images, np.where(rng.random(images.shape) < 0.5, -np.inf, np.inf).astype(np.float32))
         rounding = relative_error(run_model(model, nudged, coarse), logits)
-        if rounding > LARGEST_TOLERANCE:
-            raise UserError(f"rounding of the input changes the logits by {rounding:.1e}: no graph can be compared")
-        tolerance = min(max(TOLERANCE, ROUNDING_FACTOR * rounding), LARGEST_TOLERANCE)
-        cases.append(Case(np.ascontiguousarray(graph_input), logits, tolerance))
+        cases.append(Case(np.ascontiguousarray(graph_input), logits, _tolerance(rounding)))
     return cases
+
+
+def _tolerance(rounding: float) -> float:
+    """What an engine may differ from the model, given what rounding of the input changes."""
+    if rounding > LARGEST_TOLERANCE:
+        raise UserError(f"rounding of the input changes the logits by {rounding:.1e}: no graph can be compared")
+    return min(max(TOLERANCE, ROUNDING_FACTOR * rounding), LARGEST_TOLERANCE)
 
 
 def run_model(model: paddle.nn.Layer, images: np.ndarray, coarse: bool = False) -> np.ndarray:
@@ -81,6 +85,83 @@ def run_model(model: paddle.nn.Layer, images: np.ndarray, coarse: bool = False) 
 def brief(error: Exception) -> str:
     """An engine's message without the hints and source lines that Paddle puts behind it, on one line."""
     return " ".join(str(error).split("[Hint")[0].split())[:300]
+
+
+@dataclass(frozen=True)
+class VideoCase:
+    """Frames of a video, uint8 BGR [n, 1, H, W, 3], the model's logits for each, and the error that is allowed."""
+
+    frames: np.ndarray
+    logits: list[np.ndarray]
+    tolerance: float
+
+
+def make_video_cases(
+    model: paddle.nn.Layer, input_shape: Sequence[int | None], normalize: Normalize
+) -> list[VideoCase]:
+    """As `make_cases`, but videos, long enough that the window moves on and none shorter than 8 frames.
+
+    The logits are those of a stream in eager mode, except that those of the last frame come from the clip computed at
+    once.
+
+    Raises:
+        UserError: As `make_cases`.
+    """
+    rng = np.random.default_rng(1)
+    cases, length = [], max(8, model.temporal_window + 2)
+    for height, width in [input_shape[2:]] if None not in input_shape[2:] else [size[1:] for size in _OPEN_SIZES]:
+        height, width = input_shape[2] or height, input_shape[3] or width
+        still = _smooth(rng.standard_normal((3, height, width)))
+        drift = [np.roll(still, 5 * t, axis=2) + 0.05 * rng.standard_normal(still.shape) for t in range(length)]
+        frames = np.clip(np.stack(drift)[:, np.newaxis] * 60 + 128, 0, 255).astype(np.uint8).transpose(0, 1, 3, 4, 2)
+        images = [normalize(frame[0, ..., ::-1].astype(np.float32)).transpose(2, 0, 1)[np.newaxis] for frame in frames]
+        logits = _stream(model, images)
+        if not all(np.isfinite(item).all() for item in logits):
+            raise UserError("the model's logits are not finite numbers; are the weights those of a run that diverged?")
+        nudged = [np.nextafter(image, np.float32(np.inf)) for image in images]
+        rounding = max(relative_error(a, b) for a, b in zip(_stream(model, nudged), logits, strict=True))
+        cases.append(VideoCase(frames, logits, _tolerance(rounding)))
+    return cases
+
+
+def _stream(model: paddle.nn.Layer, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    state, logits = None, []
+    try:
+        with paddle.no_grad():
+            for image in images:
+                coarse, state = model.stream_step(paddle.to_tensor(image), state)
+                logits.append(coarse.numpy())
+    except (ValueError, RuntimeError, AssertionError) as error:  # what Paddle's operators raise
+        raise UserError(f"the model cannot run on {list(images[0].shape)}: {brief(error)}") from error
+    logits[-1] = run_model(model, np.stack(images[-model.temporal_window :], axis=1), coarse=True)
+    return logits
+
+
+def verify_video(
+    folder: pathlib.Path, files: dict[str, str], state_shape: Sequence[int], cases: Sequence[VideoCase]
+) -> list[dict]:
+    """Compare every video graph in `folder` with the model, frame after frame, from a state of zeros.
+
+    Args, Returns, Raises: As `verify`; a row's error is that of its worst frame.
+    """
+    rows = []
+    for name, engine in _engines(folder, files):
+        for case in cases:
+            shape = list(case.frames.shape[1:])
+            state, errors = np.zeros(state_shape, np.float32), []
+            try:
+                for frame, expected in zip(case.frames, case.logits, strict=True):
+                    logits, state = engine.step(frame, state)
+                    fits = logits.shape == expected.shape and list(state.shape) == list(state_shape)
+                    errors.append(relative_error(logits, expected) if fits else float("inf"))
+            except Exception as error:  # each engine has exceptions of its own
+                raise UserError(f"{name} cannot run the graph on {shape}: {brief(error)}") from error
+            row = {"engine": name, "output_op": "coarse", "input": shape, "frames": len(errors)}
+            row.update(relative_error=max(errors), tolerance=case.tolerance)
+            if not row["relative_error"] <= case.tolerance:
+                raise UserError(f"the exported graph does not compute what the model does; nothing was written: {row}")
+            rows.append(row)
+    return rows
 
 
 def relative_error(got: np.ndarray, expected: np.ndarray) -> float:

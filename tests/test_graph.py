@@ -314,6 +314,20 @@ def test_what_looks_without_effect_and_is_not_stays(rng):
     assert optimised(build(nodes, constants, (4, 3))) == ["Add", "Cast", "Cast", "Reshape", "Reshape"]
 
 
+@pytest.mark.parametrize("axis", [2, -3])
+def test_a_resize_of_depth_one_is_flat(axis):
+    """How a model asks for aligned corners of an engine that heeds them for three axes only."""
+    aligned = dict(mode="linear", coordinate_transformation_mode="align_corners")
+    nodes = [
+        node("Relu", "x", "r"), node("Unsqueeze", "r axis", "deep"), node("Resize", "deep - - sizes", "big", **aligned),
+        node("Squeeze", "big axis", "y"),
+    ]  # fmt: skip
+    constants = {"axis": np.array([axis]), "sizes": np.array([1, 2, 1, 7, 9])}
+    assert optimised(build(nodes, constants, (1, 2, 3, 4))) == ["Relu", "Resize"]
+    nodes.append(node("Neg", "big", "z"))
+    assert "Squeeze" in optimised(build(nodes, constants, (1, 2, 3, 4), "y z")), "the deep one has a second reader"
+
+
 def test_an_output_that_is_an_input_or_a_constant_stays():
     nodes = [node("Identity", "x", "y"), node("Identity", "k", "z"), node("Relu", "x", "a"), node("Identity", "a", "b")]
     model = build(nodes, {"k": np.float32([1, 2])}, (3,), "y z a b")

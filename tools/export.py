@@ -50,7 +50,7 @@ def main() -> None:
         print("; ".join(f"{key} {f'{value:.2g}' if isinstance(value, float) else value}" for key, value in row.items()))
     if any(row.get("relative_error", 0) > TOLERANCE for row in report["comparisons"]):
         print("warning: these weights multiply rounding, so more than 1e-4 was allowed", file=sys.stderr)
-    print(f"exported {report['output_op']} {shape} to {arguments.save_dir}")
+    print(f"exported {report['output_op']} {report['input_shape']} to {arguments.save_dir}")
 
 
 def _input_shape(arguments: argparse.Namespace, channels: int) -> list[int | None]:

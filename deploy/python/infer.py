@@ -1,7 +1,8 @@
 """Label pictures, a video or a camera with an exported model: infer.py --config EXPORT/deploy.yaml --image_path FOLDER
 
 Needs neither PaddleSeg nor, with the onnxruntime and openvino backends, Paddle. Ctrl-C ends it in order: what was read
-is labelled and written, and a video holds all frames up to there.
+is labelled and written, and a video holds all frames up to there. A model for video carries what it remembers from
+frame to frame; each picture is for it a video of one frame.
 """
 
 import argparse
@@ -16,9 +17,10 @@ from tqdm import tqdm
 from paddle_rt.arguments import Parser, positive
 from paddle_rt.data.classes import palette
 from paddle_rt.errors import UserError, run_tool
-from paddle_rt.inference import BACKENDS, Segmenter
+from paddle_rt.inference import BACKENDS, Segmenter, VideoSegmenter, load_deployment
 from paddle_rt.inference.backends import DEVICES, PRECISIONS
 from paddle_rt.inference.stream import SAVE, Report, describe, interrupt_once, label_frames, open_outputs, open_source
+from paddle_rt.inference.video import SCENE_CUT
 
 
 def main() -> None:
@@ -26,7 +28,7 @@ def main() -> None:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our own line says what is wrong with a video
     cv2.setLogLevel(2)  # errors
     source = open_source(arguments.image_path, arguments.frames)
-    segment = Segmenter(arguments.config, arguments.backend, arguments.precision, arguments.threads, arguments.device)
+    segment = open_segmenter(arguments)
     colours = palette(segment.deployment.dataset_type, segment.deployment.num_classes or 255)
     segment.warmup()
     with (
@@ -34,8 +36,15 @@ def main() -> None:
         open_outputs(source, arguments.save_dir, arguments.save, colours) as write,
         tqdm(desc="infer", total=source.total, unit="frame", disable=None) as bar,
     ):
-        report = label_frames(segment, source.frames, write, stopped, bar.update)
+        report = label_frames(segment, source.frames, write, stopped, bar.update, pictures=source.fps is None)
     finish(report, arguments.save_dir)
+
+
+def open_segmenter(arguments: argparse.Namespace) -> Segmenter | VideoSegmenter:
+    how = {name: getattr(arguments, name) for name in ("backend", "precision", "threads", "device")}
+    if load_deployment(arguments.config).state_shape:
+        return VideoSegmenter(arguments.config, **how, scene_cut=arguments.scene_cut)
+    return Segmenter(arguments.config, **how)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -52,7 +61,13 @@ def parse_arguments() -> argparse.Namespace:
     add("--save_dir", default="./output", help="folder for what is written")
     add("--save", nargs="+", choices=SAVE, help="labels: an indexed PNG a frame; overlay: a JPEG for a picture, an MP4 "
         "for a video; if not given both for pictures and the overlay for a video")  # fmt: skip
+    add("--scene_cut", type=_threshold, default=SCENE_CUT, help="a model for video forgets what it saw where a frame "
+        "and the one before differ by more than this, of 255 on average; off for never")  # fmt: skip
     return parser.parse_args()
+
+
+def _threshold(text: str) -> float | None:
+    return None if text == "off" else float(text)
 
 
 def finish(report: Report, save_dir: str) -> None:

@@ -160,6 +160,24 @@ def _merge_pair(graph: Graph, node: Node) -> bool:
     return True
 
 
+def _flatten_resize(graph: Graph, node: Node) -> bool:
+    """Unsqueeze, Resize to sizes that are constant, Squeeze of that same one axis: a Resize without the axis."""
+    resize = graph.producers.get(node.inputs[0]) if node.op == "Squeeze" and len(node.inputs) == 2 else None
+    unsqueeze = graph.producers.get(resize.inputs[0]) if resize and resize.op == "Resize" else None
+    if unsqueeze is None or unsqueeze.op != "Unsqueeze" or not graph.only_reader(resize.outputs[0], node):
+        return False
+    sizes = resize.inputs[3] if len(resize.inputs) == 4 else ""
+    if sizes not in graph.constants or unsqueeze.inputs[1] != node.inputs[1] or node.inputs[1] not in graph.constants:
+        return False
+    axes = graph.value(node.inputs[1])
+    if axes.size != 1:
+        return False
+    graph.set_input(resize, 3, graph.add(np.delete(graph.value(sizes), axes), sizes))
+    graph.set_input(resize, 0, unsqueeze.inputs[0])
+    graph.shapes[resize.outputs[0]] = graph.shapes[node.outputs[0]]
+    return graph.bypass(node, resize.outputs[0])
+
+
 def _merge_equal(graph: Graph, node: Node) -> bool:
     """Remove the later ones of equal nodes; one whose value is the graph's output stays, and so do those before it."""
     if not node.inputs or len(node.outputs) > 1 or node.outputs[0] in graph.outputs or node.op.startswith(_KEPT):
@@ -295,7 +313,8 @@ def _factor_places(graph: Graph, name: str, reader: Node) -> list[tuple[Node, in
 
 
 _STEPS: tuple[Callable[[Graph, Node], bool], ...] = (
-    _drop_no_op, _fold_constants, _fix_reshape, _merge_pair, _merge_equal, _fold_behind, _fold_ahead, _fold_factor,
+    _drop_no_op, _fold_constants, _fix_reshape, _merge_pair, _flatten_resize, _merge_equal, _fold_behind, _fold_ahead,
+    _fold_factor,
 )  # fmt: skip
 
 

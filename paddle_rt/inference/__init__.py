@@ -7,7 +7,9 @@ from paddle_rt.inference.backends import BACKENDS
 from paddle_rt.inference.deployment import Deployment, load_deployment
 from paddle_rt.inference.segmenter import Segmenter
 from paddle_rt.inference.upsample import confidence_from_logits, labels_from_logits
+from paddle_rt.inference.video import VideoSegmenter, VideoState
 
 __all__ = [
-    "BACKENDS", "Deployment", "Segmenter", "confidence_from_logits", "labels_from_logits", "load_deployment",
+    "BACKENDS", "Deployment", "Segmenter", "VideoSegmenter", "VideoState", "confidence_from_logits",
+    "labels_from_logits", "load_deployment",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Engines that run an exported graph: images in, the graph's one output out.
+"""Engines that run an exported graph: images in, its output out; or a video's frame and state in, both out.
 
 An engine is loaded by `load_engine`. Precisions are set and never inherited: OpenVINO, for one, takes bf16 by itself
 where the CPU has it. A package, a device or a precision that is not there ends in one line that says what to do.
@@ -30,6 +30,9 @@ class Engine(Protocol):
     def run(self, images: np.ndarray) -> np.ndarray:
         """Shape: float32 [B, C, H, W] or uint8 [B, H, W, C], as the graph demands, to [B, classes, h, w] or [B, H, W].
         """
+
+    def step(self, frame: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Run a video's graph: uint8 [1, H, W, 3] and the state before it to [1, classes, h, w] and the next state."""
 
 
 def check_choice(backend: str, device: str, precision: str) -> None:
@@ -90,10 +93,14 @@ class OnnxRuntime:
             raise UserError(f"ONNX Runtime cannot load {graph}: {error}") from error
         if self._session.get_providers()[0] != wanted:  # it falls back to the CPU and says nothing
             raise UserError(f"ONNX Runtime cannot start {wanted}: CUDA, cuDNN or TensorRT of its version is missing")
-        self._input = self._session.get_inputs()[0].name
+        self._inputs = [item.name for item in self._session.get_inputs()]
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        return self._session.run(None, {self._input: images})[0]
+        return self._session.run(None, {self._inputs[0]: images})[0]
+
+    def step(self, frame: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        logits, state = self._session.run(None, dict(zip(self._inputs, (frame, state), strict=True)))
+        return logits, state
 
 
 class OpenVino:
@@ -130,14 +137,26 @@ class OpenVino:
         if device == "cpu":
             settings["INFERENCE_NUM_THREADS"] = str(threads or cores())
         try:
-            self._request = core.compile_model(core.read_model(graph), name, settings).create_infer_request()
+            model = core.read_model(graph)
+            self._request = core.compile_model(model, name, settings).create_infer_request()
         except RuntimeError as error:
             last = str(error).strip().splitlines()[-1]
             raise UserError(f"OpenVINO cannot load {graph}: {last}") from error
+        self._inputs, self._outputs = len(model.inputs), len(model.outputs)
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        self._request.infer([images], share_inputs=True)
-        return self._request.get_output_tensor(0).data.copy()  # the next run writes to the same memory
+        return self._run(images)[0]
+
+    def step(self, frame: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        logits, state = self._run(frame, state)
+        return logits, state
+
+    def _run(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        if len(arrays) != self._inputs:  # OpenVINO takes what lies in the memory of an input that is not given
+            raise ValueError(f"the graph has {self._inputs} inputs, got {len(arrays)}")
+        self._request.infer(arrays, share_inputs=True)
+        # Copied, since the next run writes to the same memory.
+        return [self._request.get_output_tensor(i).data.copy() for i in range(self._outputs)]
 
 
 class PaddleInference:
@@ -196,14 +215,22 @@ class PaddleInference:
             self._predictor = inference.create_predictor(config)
         except Exception as error:  # Paddle raises RuntimeError, ValueError, MemoryError, ... by what is damaged
             raise UserError(f"Paddle Inference cannot load {graph} with {parameters}: {error}") from error
-        self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
-        self._output = self._predictor.get_output_handle(self._predictor.get_output_names()[0])
+        self._inputs = [self._predictor.get_input_handle(name) for name in self._predictor.get_input_names()]
+        self._outputs = [self._predictor.get_output_handle(name) for name in self._predictor.get_output_names()]
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        self._input.reshape(images.shape)
-        self._input.copy_from_cpu(np.ascontiguousarray(images))
+        return self._run(images)[0]
+
+    def step(self, frame: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        logits, state = self._run(frame, state)
+        return logits, state
+
+    def _run(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        for handle, array in zip(self._inputs, arrays, strict=True):
+            handle.reshape(array.shape)
+            handle.copy_from_cpu(np.ascontiguousarray(array))
         self._predictor.run()
-        return self._output.copy_to_cpu()
+        return [handle.copy_to_cpu() for handle in self._outputs]
 
 
 def cores() -> int:

@@ -33,6 +33,8 @@ class Deployment:
             which the graph normalises itself.
         output_op: "argmax" (labels), "softmax" (probabilities), "none" (logits) or "coarse" (logits before the model's
             last resize).
+        state_shape: Of what a video's graph takes beside a frame and gives beside logits: [1, earlier frames that it
+            reads, channels, keys], zeros before the first frame; None for a graph of images.
         align_corners: How the model's last resize places its pixels, which "coarse" leaves to who runs the graph.
         output_dtype: Of the graph's output.
         num_classes: Number of classes, where known.
@@ -46,6 +48,7 @@ class Deployment:
     output_op: str
     input_dtype: str = "float32"
     output_dtype: str = ""
+    state_shape: list[int] | None = None
     align_corners: bool = False
     model: str | None = None
     params: str | None = None
@@ -58,7 +61,7 @@ class Deployment:
 
 # In this order the file is written: whatever end is cut off, something that is required is missing.
 _KEYS = ("model", "params", "onnx", "int8", "transforms", "input_shape", "input_dtype", "output_op", "output_dtype",
-         "align_corners", "num_classes", "dataset_type", "class_names")  # fmt: skip
+         "state_shape", "align_corners", "num_classes", "dataset_type", "class_names")  # fmt: skip
 
 
 def save_deployment(deployment: Deployment) -> None:
@@ -109,6 +112,11 @@ def _check(values: dict[str, Any]) -> None:
     if not isinstance(values["transforms"], list):
         raise UserError(f"transforms must be a list, got {values['transforms']!r}")
     check_input_shape(values["input_shape"])
+    state = values.get("state_shape", [1, 1, 1, 1])
+    if not isinstance(state, list) or len(state) != 4 or not all(type(n) is int and n >= 1 for n in state):
+        raise UserError(f"state_shape must be 4 numbers of at least 1, got {state!r}")
+    if "state_shape" in values and (values["output_op"] != "coarse" or values["input_shape"][0] != 1):
+        raise UserError("a graph with a state takes one frame and gives coarse logits; the file is of another export")
     if values.get("input_dtype", "float32") != ("uint8" if values["output_op"] == "coarse" else "float32"):
         raise UserError(f"input_dtype {values.get('input_dtype')!r} does not go with output_op {values['output_op']!r}")
     for key in ("model", "params", "onnx", "int8", "dataset_type", "output_dtype"):

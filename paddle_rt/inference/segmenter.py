@@ -4,8 +4,9 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,19 +21,13 @@ from paddle_rt.inference.upsample import confidence_from_logits, labels_from_log
 _MOST_PIXELS = 1 << 26
 
 
-class Segmenter:
-    """Label frames with an exported model. Several threads may share one; their networks run one after the other.
+class FrameSegmenter:
+    """What `Segmenter` and `VideoSegmenter` share: an exported model, and what is done to a frame before and after it.
 
-    Args:
-        export_dir: The folder that tools/export.py wrote, or its deploy.yaml.
-        backend: "openvino", "onnxruntime" or "paddle".
-        precision: "fp32", "bf16", "fp16" or "int8", as `backends.SUPPORTED` says.
-        threads: CPU threads; None for every core.
-        device: "cpu", "gpu" or "tensorrt".
-
-    Raises:
-        UserError: The export is damaged or lacks the backend's graph, a name is unknown, or a package is missing.
+    Args, Raises: As `Segmenter`.
     """
+
+    is_video = False
 
     def __init__(
         self,
@@ -46,6 +41,9 @@ class Segmenter:
         if threads is not None and (type(threads) is not int or not 1 <= threads <= 1024):
             raise UserError(f"threads must be from 1 to 1024, got {threads!r}")
         self.deployment = load_deployment(export_dir)
+        if self.is_video != (self.deployment.state_shape is not None):
+            kinds = ("video: use VideoSegmenter", "images, without a state: use Segmenter")
+            raise UserError(f"the export in {self.deployment.folder} is a model for {kinds[self.is_video]}")
         self._batch, channels, *self._size = self.deployment.input_shape
         if (self.deployment.num_classes or 0) > 256:
             raise UserError(f"labels are bytes: 256 classes at most, the graph has {self.deployment.num_classes}")
@@ -81,55 +79,13 @@ class Segmenter:
             self(np.zeros((*size, 3), np.uint8))
         return time.perf_counter() - start
 
-    def __call__(self, frame: np.ndarray, confidence: bool = False) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """Label one frame.
-
-        Args:
-            frame: uint8 BGR [H, W, 3], as OpenCV reads it.
-            confidence: Also give the softmax probability of each pixel's class.
-
-        Returns:
-            Labels, uint8 [H, W]; with `confidence` also float32 [H, W].
-
-        Raises:
-            UserError: The frame is something else, or too large to run.
-        """
-        return self.batch([frame], confidence)[0]
-
-    def batch(self, frames: Sequence[np.ndarray], confidence: bool = False) -> list:
-        """Label frames, as many at once as the graph takes. They may differ in size.
-
-        Args:
-            frames, confidence: As in a call.
-
-        Returns:
-            What a call would give for each frame.
-
-        Raises:
-            UserError: As in a call, before any frame is labelled if one is no frame.
-        """
+    def _begin(self, frames: Sequence[np.ndarray], confidence: bool) -> None:
+        """Refuse what cannot be labelled, and set the clocks to zero."""
         for frame in frames:
             _check_frame(frame)
         if confidence and self.deployment.output_op != "coarse":
             raise UserError("confidence needs a graph of coarse logits; export with --output_op coarse")
         self._stages.seconds = dict.fromkeys(("preprocess", "network", "labels"), 0.0)
-        with self._timed("preprocess"):
-            inputs = [self._prepare(frame) for frame in frames]
-        results = []
-        for shape, group in itertools.groupby(inputs, key=lambda item: item[0].shape):
-            group = list(group)
-            most = self._batch or len(group)
-            for start in range(0, len(group), most):
-                part = group[start : start + most]
-                with self._timed("preprocess"):
-                    images = part[0][0][np.newaxis] if len(part) == 1 else np.stack([image for image, _ in part])
-                outputs = self._run(images, most if self._batch else len(part))
-                size = shape[:2] if self._preprocess.normalized else shape[1:]
-                for (_, trail), output in zip(part, outputs, strict=True):
-                    with self._timed("labels"):
-                        frame = frames[len(results)]
-                        results.append(self._labels(output, size, trail, frame.shape[:2], confidence))
-        return results
 
     def _prepare(self, frame: np.ndarray) -> tuple[np.ndarray, list[tuple[str, int, int]]]:
         try:
@@ -143,19 +99,14 @@ class Segmenter:
             )
         return image, trail
 
-    def _run(self, images: np.ndarray, batch: int) -> np.ndarray:
-        """Run the network on as many images as it wants, of which the first are given."""
-        number = len(images)
-        if number < batch:
-            images = np.concatenate([images, np.repeat(images[-1:], batch - number, axis=0)])
+    def _infer(self, graph: Callable[..., Any], images: np.ndarray, *state: np.ndarray) -> Any:
+        """Run one of the engine's methods."""
         try:
             with self._timed("network"), self._lock:
-                outputs = self._engine.run(images)
+                return graph(images, *state)
         except Exception as error:  # each engine has exceptions of its own, for lack of memory as well
-            raise UserError(f"the graph cannot be run on an image of {list(images.shape[1:])}: {error}") from error
-        if outputs.shape[:1] != (batch,):
-            raise UserError(f"the graph gives {list(outputs.shape)} for {batch} images; is it of this export?")
-        return outputs[:number]
+            told = " ".join(str(error).split())
+            raise UserError(f"the graph cannot be run on an image of {list(images.shape[1:])}: {told}") from error
 
     def _labels(
         self, output: np.ndarray, size: Sequence[int], trail: list[tuple[str, int, int]], full: tuple[int, int],
@@ -190,6 +141,78 @@ class Segmenter:
         start = time.perf_counter()
         yield
         self._stages.seconds[stage] += time.perf_counter() - start
+
+
+class Segmenter(FrameSegmenter):
+    """Label frames with an exported model. Several threads may share one; their networks run one after the other.
+
+    Args:
+        export_dir: The folder that tools/export.py wrote, or its deploy.yaml.
+        backend: "openvino", "onnxruntime" or "paddle".
+        precision: "fp32", "bf16", "fp16" or "int8", as `backends.SUPPORTED` says.
+        threads: CPU threads; None for every core.
+        device: "cpu", "gpu" or "tensorrt".
+
+    Raises:
+        UserError: The export is damaged, of a model for video or without the backend's graph, a name is unknown, or a
+            package is missing.
+    """
+
+    def __call__(self, frame: np.ndarray, confidence: bool = False) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Label one frame.
+
+        Args:
+            frame: uint8 BGR [H, W, 3], as OpenCV reads it.
+            confidence: Also give the softmax probability of each pixel's class.
+
+        Returns:
+            Labels, uint8 [H, W]; with `confidence` also float32 [H, W].
+
+        Raises:
+            UserError: The frame is something else, or too large to run.
+        """
+        return self.batch([frame], confidence)[0]
+
+    def batch(self, frames: Sequence[np.ndarray], confidence: bool = False) -> list:
+        """Label frames, as many at once as the graph takes. They may differ in size.
+
+        Args:
+            frames, confidence: As in a call.
+
+        Returns:
+            What a call would give for each frame.
+
+        Raises:
+            UserError: As in a call, before any frame is labelled if one is no frame.
+        """
+        self._begin(frames, confidence)
+        with self._timed("preprocess"):
+            inputs = [self._prepare(frame) for frame in frames]
+        results = []
+        for shape, group in itertools.groupby(inputs, key=lambda item: item[0].shape):
+            group = list(group)
+            most = self._batch or len(group)
+            for start in range(0, len(group), most):
+                part = group[start : start + most]
+                with self._timed("preprocess"):
+                    images = part[0][0][np.newaxis] if len(part) == 1 else np.stack([image for image, _ in part])
+                outputs = self._run(images, most if self._batch else len(part))
+                size = shape[:2] if self._preprocess.normalized else shape[1:]
+                for (_, trail), output in zip(part, outputs, strict=True):
+                    with self._timed("labels"):
+                        frame = frames[len(results)]
+                        results.append(self._labels(output, size, trail, frame.shape[:2], confidence))
+        return results
+
+    def _run(self, images: np.ndarray, batch: int) -> np.ndarray:
+        """Run the network on as many images as it wants, of which the first are given."""
+        number = len(images)
+        if number < batch:
+            images = np.concatenate([images, np.repeat(images[-1:], batch - number, axis=0)])
+        outputs = self._infer(self._engine.run, images)
+        if outputs.shape[:1] != (batch,):
+            raise UserError(f"the graph gives {list(outputs.shape)} for {batch} images; is it of this export?")
+        return outputs[:number]
 
 
 def _check_frame(frame: object) -> None:

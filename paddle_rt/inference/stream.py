@@ -18,7 +18,8 @@ import numpy as np
 from paddle_rt.data import images as pictures
 from paddle_rt.errors import UserError, unknown
 from paddle_rt.files import output_names
-from paddle_rt.inference.segmenter import Segmenter
+from paddle_rt.inference.segmenter import FrameSegmenter
+from paddle_rt.inference.video import VideoSegmenter
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
 SAVE = ("labels", "overlay")
@@ -163,20 +164,23 @@ def _read_video(capture: cv2.VideoCapture, path: str, promised: int | None = Non
 
 
 def label_frames(
-    segment: Segmenter,
+    segment: FrameSegmenter,
     frames: Iterator[Frame],
     write: Callable[[Frame, np.ndarray], None],
     stopped: Callable[[], bool] = lambda: False,
     progress: Callable[[], object] = lambda: None,
+    pictures: bool = False,
 ) -> Report:
     """Label frames in this thread, while one other reads ahead and one writes behind; few frames wait between them.
 
     Args:
-        segment: The exported model.
+        segment: The exported model, a `Segmenter` or `VideoSegmenter`. The latter's state goes from frame to frame; one
+            that is missing or cannot be labelled leaves it as it is.
         frames: Where the frames come from; advanced in the reading thread.
         write: Gets each frame with its labels, in order, in the writing thread.
         stopped: Once it says so no more is read; what was read is labelled and written.
         progress: Called after every frame, be it labelled or not.
+        pictures: The frames have nothing to do with each other: a `VideoSegmenter` begins anew with each.
 
     Returns:
         What was done. Frames without an image and those that cannot be labelled are its failures.
@@ -200,6 +204,8 @@ def label_frames(
         going: collections.deque = collections.deque()
         while (frame := coming.popleft().result()) is not None:
             coming.append(reader.submit(read))
+            if pictures and isinstance(segment, VideoSegmenter):
+                segment.reset()
             labels = _label(segment, frame, report)
             if labels is not None:
                 going.append(writer.submit(save, frame, labels))
@@ -215,7 +221,7 @@ def label_frames(
     return report
 
 
-def _label(segment: Segmenter, frame: Frame, report: Report) -> np.ndarray | None:
+def _label(segment: FrameSegmenter, frame: Frame, report: Report) -> np.ndarray | None:
     try:
         if isinstance(frame.image, UserError):
             raise frame.image

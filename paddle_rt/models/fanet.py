@@ -35,10 +35,11 @@ SLOPE = 0.01  # of the leaky ReLU that follows nearly every BatchNorm
 
 @dataclass(frozen=True)
 class StreamState:
-    """What a FANet remembers of a video: for each of its last frames what the attention modules drew from it.
+    """What a FANet remembers of a video: for each frame that the next one will read what its attention modules drew.
 
     Args:
-        contexts: [B, temporal_window, channels of all four modules, 32], oldest first; zeros where there was no frame.
+        contexts: [B, temporal_window - 1, channels of all four modules, 32], oldest first; zeros where there was no
+            frame. Its size depends neither on that of the frames nor on the length of the video.
         size: (height, width) of the frames; sums over positions of another size would weigh differently.
         model: Who made it.
     """
@@ -148,20 +149,22 @@ class FANet(nn.Layer):
         return coarse, StreamState(contexts, size, self)
 
     def state_shape(self, batch: int = 1) -> list[int]:
-        """Shape of `StreamState.contexts`: [B, temporal_window, channels of all four modules, 32]."""
-        return [batch, self.temporal_window, sum(self.resnet.channels), KEYS]
+        """Shape of `StreamState.contexts`: [B, temporal_window - 1, channels of all four modules, 32]."""
+        return [batch, self.temporal_window - 1, sum(self.resnet.channels), KEYS]
 
     def coarse_step(self, frame: paddle.Tensor, contexts: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """`stream_step` on bare tensors, for graphs. The few matrices of the window are summed anew for every frame:
-        unlike a running sum, that does not drift.
+        """`stream_step` on bare tensors, for graphs.
 
-        Shape: frame [B, 3, H, W] and contexts [B, T, channels, 32] to [B, num_classes, H/8, W/8] and contexts.
+        An exact sum over a window has to know what leaves it, so the state holds T - 1 contexts (120 KB each with depth
+        18). They are summed anew for every frame, T - 1 sums of 31 thousand numbers beside the billions of products of
+        the trunk: unlike a running sum, that does not drift.
+
+        Shape: frame [B, 3, H, W] and contexts [B, T - 1, channels, 32] to [B, num_classes, H/8, W/8] and contexts.
         """
         features, queries, latest = self._read(frame)
-        latest = paddle.concat(latest, axis=1).unsqueeze(1)  # [B, 1, channels, 32]
-        contexts = latest if self.temporal_window == 1 else paddle.concat([contexts[:, 1:], latest], axis=1)
+        contexts = paddle.concat([contexts, paddle.concat(latest, axis=1).unsqueeze(1)], axis=1)  # [B, T, channels, 32]
         summed = paddle.split(contexts.sum(axis=1), list(self.resnet.channels), axis=1)
-        return self.clslayer_8(self._fuse(features, queries, summed)[0]), contexts
+        return self.clslayer_8(self._fuse(features, queries, summed)[0]), contexts[:, 1:]
 
     def _read(self, frames: paddle.Tensor) -> tuple[list[paddle.Tensor], list[paddle.Tensor], list[paddle.Tensor]]:
         """Features, queries and contexts of single frames, from H/8 to H/64."""
