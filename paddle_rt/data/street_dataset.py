@@ -1,5 +1,7 @@
 """StreetScenes as a PaddleSeg dataset."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import paddle
 from paddleseg.cvlibs import manager
@@ -72,10 +74,7 @@ class StreetScenes(paddle.io.Dataset):
                 raise UserError(f"StreetScenes: {name} is {value!r}; give a whole number from {low} to {high}")
         if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0.1 <= fps <= 1000:
             raise UserError(f"StreetScenes: fps is {fps!r}; give a number from 0.1 to 1000")
-        long = (frames - 1) / fps
-        if long > LONGEST:
-            raise UserError(f"StreetScenes: {frames} frames at {fps} a second leave the street, which ends after "
-                            f"{LONGEST} s; give fewer frames or a higher fps")
+        long = _duration(frames, fps)
         end = long if end is None else end
         if isinstance(end, bool) or not isinstance(end, int | float) or not long <= end <= LONGEST:
             raise UserError(f"StreetScenes: end is {end!r}; {frames} frames at {fps} a second end at {long:g} s or "
@@ -90,7 +89,7 @@ class StreetScenes(paddle.io.Dataset):
         # PaddleSeg's trainer repeats this list to make epochs longer.
         self.file_list = list(range(first, first + num_samples))
         # Counted from the end, so that clips of different lengths share their frames to the bit.
-        self.frames, self.times = frames, [max(0.0, end - k / fps) for k in reversed(range(frames))]
+        self.frames, self.fps, self.times = frames, fps, [max(0.0, end - k / fps) for k in reversed(range(frames))]
         self._room = cache_mb * 2**20 // (frames * height * width * 4)
         self._clips: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
@@ -130,3 +129,23 @@ class StreetScenes(paddle.io.Dataset):
             if len(self._clips) < self._room:
                 self._clips[index] = clip
         return clip
+
+    def video(self, idx: int, frames: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Frames and labels from a scene's time 0 on, drawn one by one as they are asked for and not kept.
+
+        Shape: pairs of uint8 BGR [H, W, 3] and uint8 [H, W].
+
+        Raises:
+            UserError: So many frames leave the street.
+        """
+        _duration(frames, self.fps)
+        scene = make_scene(self.file_list[idx], self.seed)
+        return (render(scene, self.height, self.width, k / self.fps) for k in range(frames))
+
+
+def _duration(frames: int, fps: float) -> float:
+    """Seconds from the first frame to the last."""
+    if (frames - 1) / fps > LONGEST:
+        raise UserError(f"StreetScenes: {frames} frames at {fps} a second leave the street, which ends after "
+                        f"{LONGEST} s; give fewer frames or a higher fps")
+    return (frames - 1) / fps
