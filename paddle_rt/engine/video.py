@@ -130,12 +130,13 @@ def summarize(results: list[VideoScores]) -> list[dict]:
 
 
 def require_one_task(configs: list[Config]) -> None:
-    """Refuse configs whose validation data differ in more than the clips' lengths: their scores do not compare.
+    """Refuse configs whose validation data differ in more than the time of their clips: their scores do not compare.
 
     Raises:
         UserError: Names the first key that differs.
     """
-    first, *others = ({k: v for k, v in c.dic.get("val_dataset", {}).items() if k != "frames"} for c in configs)
+    times = ("frames", "end")
+    first, *others = ({k: v for k, v in c.dic.get("val_dataset", {}).items() if k not in times} for c in configs)
     for other in others:
         for key in first.keys() | other.keys():
             if first.get(key) != other.get(key):
