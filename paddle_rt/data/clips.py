@@ -1,7 +1,7 @@
 """Clips: the last frames of a video, transformed alike and laid into the channels of one image."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,3 +32,21 @@ def transform_clip(
         images.append(result["img"])
     result["img"] = np.concatenate(images)
     return result
+
+
+class ClipTransforms:
+    """Transforms of a data set whose items name one picture, which add the frames before it.
+
+    Args:
+        transforms: What transforms a single picture; it reads files.
+        earlier: The files of the frames before each picture, the oldest first, by the picture's own.
+    """
+
+    def __init__(
+        self, transforms: Callable[[dict[str, Any]], dict[str, Any]], earlier: Mapping[str, Sequence[str]]
+    ) -> None:
+        self.transforms, self.earlier = transforms, earlier
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Read and transform the clip that ends with the picture data["img"], as `transform_clip` does."""
+        return transform_clip(self.transforms, [*self.earlier[data["img"]], data["img"]], data)

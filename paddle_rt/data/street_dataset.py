@@ -1,5 +1,7 @@
 """StreetScenes as a PaddleSeg dataset."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import paddle
 from paddleseg.cvlibs import manager
@@ -22,8 +24,8 @@ class StreetScenes(paddle.io.Dataset):
     """Rendered street scenes with exact labels in Cityscapes' 19 classes; needs no files.
 
     Items are what PaddleSeg's own datasets yield; with `frames` above 1 they are clips of a camera that drives through
-    the scene, among others who drive and walk, with the label of the last frame. Frames are drawn when they are asked for and kept in memory as bytes
-    until `cache_mb` is full, in every worker process on its own.
+    the scene, among others who drive and walk, with the label of the last frame. Frames are drawn when they are asked
+    for and kept in memory as bytes until `cache_mb` is full, in every worker process on its own.
 
     Args:
         transforms: PaddleSeg's transforms.
@@ -34,8 +36,10 @@ class StreetScenes(paddle.io.Dataset):
         seed: Which series of scenes.
         edge: Whether training items hold the labels' edges as well.
         cache_mb: Megabytes of drawn frames to keep; 0 keeps none.
-        frames: Frames of a clip; 1 gives images, at the scene's time 0.
-        fps: Frames a second of a clip, whose first frame is at the scene's time 0.
+        frames: Frames of a clip; 1 gives images.
+        fps: Frames a second of a clip.
+        end: Time of the last frame in seconds, so that clips of any length end with one frame, and one label; None
+            lets them begin at the scene's time 0.
 
     Raises:
         UserError: An argument that none of the above describes.
@@ -57,6 +61,7 @@ class StreetScenes(paddle.io.Dataset):
         cache_mb: int = 256,
         frames: int = 1,
         fps: float = 10.0,
+        end: float | None = None,
     ) -> None:
         if mode.lower() not in SERIES:
             raise unknown("mode of StreetScenes", mode, SERIES)
@@ -69,9 +74,11 @@ class StreetScenes(paddle.io.Dataset):
                 raise UserError(f"StreetScenes: {name} is {value!r}; give a whole number from {low} to {high}")
         if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0.1 <= fps <= 1000:
             raise UserError(f"StreetScenes: fps is {fps!r}; give a number from 0.1 to 1000")
-        if (frames - 1) / fps > LONGEST:
-            raise UserError(f"StreetScenes: {frames} frames at {fps} a second leave the street, which ends after "
-                            f"{LONGEST} s; give fewer frames or a higher fps")
+        long = _duration(frames, fps)
+        end = long if end is None else end
+        if isinstance(end, bool) or not isinstance(end, int | float) or not long <= end <= LONGEST:
+            raise UserError(f"StreetScenes: end is {end!r}; {frames} frames at {fps} a second end at {long:g} s or "
+                            f"later, and after {LONGEST} s the street ends")
         if not isinstance(transforms, list):
             raise UserError(f"StreetScenes: transforms is {transforms!r}; give a list, empty for none")
         super().__init__()
@@ -81,7 +88,8 @@ class StreetScenes(paddle.io.Dataset):
         self.height, self.width, self.seed, self.edge = height, width, seed, edge
         # PaddleSeg's trainer repeats this list to make epochs longer.
         self.file_list = list(range(first, first + num_samples))
-        self.frames, self.fps = frames, fps
+        # Counted from the end, so that clips of different lengths share their frames to the bit.
+        self.frames, self.fps, self.times = frames, fps, [max(0.0, end - k / fps) for k in reversed(range(frames))]
         self._room = cache_mb * 2**20 // (frames * height * width * 4)
         self._clips: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
@@ -116,8 +124,28 @@ class StreetScenes(paddle.io.Dataset):
         clip = self._clips.get(index)
         if clip is None:
             scene = make_scene(index, self.seed)
-            drawn = [render(scene, self.height, self.width, k / self.fps) for k in range(self.frames)]
+            drawn = [render(scene, self.height, self.width, time) for time in self.times]
             clip = tuple(np.stack(part) for part in zip(*drawn, strict=True))
             if len(self._clips) < self._room:
                 self._clips[index] = clip
         return clip
+
+    def video(self, idx: int, frames: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Frames and labels from a scene's time 0 on, drawn one by one as they are asked for and not kept.
+
+        Shape: pairs of uint8 BGR [H, W, 3] and uint8 [H, W].
+
+        Raises:
+            UserError: So many frames leave the street.
+        """
+        _duration(frames, self.fps)
+        scene = make_scene(self.file_list[idx], self.seed)
+        return (render(scene, self.height, self.width, k / self.fps) for k in range(frames))
+
+
+def _duration(frames: int, fps: float) -> float:
+    """Seconds from the first frame to the last."""
+    if (frames - 1) / fps > LONGEST:
+        raise UserError(f"StreetScenes: {frames} frames at {fps} a second leave the street, which ends after "
+                        f"{LONGEST} s; give fewer frames or a higher fps")
+    return (frames - 1) / fps

@@ -104,6 +104,7 @@ def build(builder: SegBuilder, part: str) -> Any:
         if not cfg:
             raise UserError(f"the config has no {part}")
         require_dataset(cfg["type"], cfg.get("dataset_root"), cfg.get("mode", "train"))
+        _check_clips(builder.config, part)
     try:
         built = getattr(builder, part)
         if part.endswith("_dataset"):
@@ -227,6 +228,20 @@ def _check_losses(loss: dict) -> None:
         _check_component("loss.types", item, manager.LOSSES)
     if len(loss["types"]) not in (1, len(loss["coef"])):
         raise UserError(f"loss has {len(loss['types'])} types for {len(loss['coef'])} coefficients; give 1 or as many")
+
+
+def _check_clips(config: Config, part: str) -> None:
+    """Refuse clips for a network that takes single images, and single images for one whose window is longer."""
+    model, cfg = config.model_cfg, getattr(config, f"{part}_cfg")
+    takes_clips = "temporal_window" in inspect.signature(manager.MODELS[model["type"]].__init__).parameters
+    window, frames = model.get("temporal_window", 1), cfg.get("frames", 1)
+    if not (isinstance(window, int) and isinstance(frames, int)):
+        return  # their constructors say what is wrong
+    if frames > 1 and not takes_clips:
+        raise UserError(f"{part}.frames is {frames}, but {model['type']} takes single images; leave frames out")
+    if frames < window:
+        raise UserError(f"model.temporal_window is {window}, but {part} gives {frames} frame{'s'[:frames > 1]} at a "
+                        f"time; set {part}.frames to {window} (StreetScenes and CamVid can give clips)")
 
 
 def _check_scheduler(scheduler: dict) -> None:

@@ -37,6 +37,36 @@ def confusion_matrix(
     return np.bincount(truth * num_classes + guess, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
+def flicker(
+    predictions: tuple[np.ndarray, np.ndarray], labels: tuple[np.ndarray, np.ndarray], ignore_index: int = 255
+) -> tuple[int, int]:
+    """Count the pixels of two successive frames whose predicted class changes although the true one does not.
+
+    A pixel is a place in the picture. One whose truth differs between the frames, because the camera or something in
+    front of it moved, does not count, and neither does one that is ignored in either frame. A network that is always
+    wrong in the same way does not flicker: the share says nothing without the mIoU beside it.
+
+    Args:
+        predictions: Predicted classes of the frame before and of the frame.
+        labels: Their true classes.
+        ignore_index: Pixels of this label do not count.
+
+    Returns:
+        Pixels whose prediction changes, out of how many whose truth stays. Their ratio over all pairs of frames is the
+        flicker share.
+
+    Shape: all of one shape.
+
+    Raises:
+        UserError: The shapes differ.
+    """
+    shapes = {array.shape for array in (*predictions, *labels)}
+    if len(shapes) > 1:
+        raise UserError(f"two frames and their labels must have one size, got {sorted(shapes)}")
+    steady = (labels[0] == labels[1]) & (labels[0] != ignore_index)
+    return int(np.count_nonzero((predictions[0] != predictions[1]) & steady)), int(np.count_nonzero(steady))
+
+
 def scores(confusion: np.ndarray, absent: str = "exclude") -> dict[str, float | np.ndarray]:
     """Scores as PaddleSeg defines them.
 
