@@ -89,7 +89,7 @@ class BipartiteMerging:
 
     The top left token of each whole cell is a destination, every other token a source. Each source is matched with the
     destination of the largest cosine similarity, and the sources that are most similar to theirs become part of it: a
-    destination turns into the mean of itself and its sources. What is left are the unmatched sources, least similar
+    destination turns into the mean of itself and its sources. What is left are the unmatched sources, most similar
     first, and then the destinations. The choice carries no gradient; the mean and the spreading back do.
 
     A grid without a whole cell has no destination and stays as it is.
@@ -117,8 +117,8 @@ class BipartiteMerging:
             place = _places(tokens, destinations, sources, left)
             row = _flat_index(place, number).unsqueeze(1)  # [B N, 1]
             ones = paddle.ones_like(row, dtype=tokens.dtype)
-            counts = paddle.scatter_nd_add(paddle.zeros([_batch(tokens) * number, 1]), row, ones)
-        sums = paddle.zeros([_batch(tokens) * number, channels])
+            counts = paddle.scatter_nd_add(paddle.zeros([_batch(tokens) * number, 1], tokens.dtype), row, ones)
+        sums = paddle.zeros([_batch(tokens) * number, channels], tokens.dtype)
         sums = paddle.scatter_nd_add(sums, row, tokens.reshape([-1, channels]))
         return (sums / counts).reshape([-1, number, channels]), lambda values: _take(values, place)
 
@@ -201,13 +201,13 @@ def _places(tokens: paddle.Tensor, destinations: np.ndarray, sources: np.ndarray
     best = scores.max(axis=2, keepdim=True)
     # The first of the largest, as argmax finds it, by two maxima: engines have fast ones, and slow searches.
     total = len(destinations)
-    fromlast = paddle.arange(total, 0, -1, dtype="float32")
-    nearest = total - paddle.where(scores == best, fromlast, paddle.zeros_like(fromlast)).max(axis=2)  # [B, N]
+    from_last = paddle.arange(total, 0, -1, dtype="float32")
+    nearest = total - paddle.where(scores < best, paddle.zeros_like(from_last), from_last).max(axis=2)  # [B, N]
     nearest = left + nearest.astype("int64").index_select(paddle.to_tensor(sources), axis=1)  # [B, sources]
     if left:
         similarity = best.squeeze(2).index_select(paddle.to_tensor(sources), axis=1)
         unmerged = paddle.argsort(similarity, axis=1, stable=True)[:, :left]
-        rows = paddle.arange(left, dtype="int64").unsqueeze(0).expand([_batch(tokens), left])
+        rows = paddle.arange(left - 1, -1, -1, dtype="int64").unsqueeze(0).expand([_batch(tokens), left])
         nearest = paddle.put_along_axis(nearest, unmerged, rows, axis=1)
     own = (left + paddle.arange(total, dtype="int64")).unsqueeze(0).expand([_batch(tokens), total])
     grid = np.argsort(np.concatenate([sources, destinations]))
