@@ -79,10 +79,10 @@ def test_fanet_is_the_originals(code):
 
 
 def test_transformers_network_gives_its_output():
-    """The output in the file is transformers' own. Its blocks normalise with an epsilon of 1e-5, all others with 1e-6."""
+    """The output in the file is transformers' own. Its blocks normalise with an epsilon of 1e-5, others 1e-6."""
     net = tiny("mlp")
     load_torch(net, read_torch(DATA / "segformer_transformers.safetensors"))
-    for name, layer in net.named_sublayers():
+    for _, layer in net.named_sublayers():
         if isinstance(layer, paddle.nn.LayerNorm):
             layer._epsilon = 1e-5
     image = np.random.default_rng(0).standard_normal([1, 3, 64, 96]).astype("float32")
@@ -253,4 +253,5 @@ def test_tool(tmp_path):
     wrong = convert("--model", "segformerpp_b0", "--num_classes", 3, "--input", tmp_path / "segformer_nvlabs.pth",
                     "--output", tmp_path / "none.pdparams")  # fmt: skip
     assert wrong.returncode == 1 and not (tmp_path / "none.pdparams").exists()
-    assert wrong.stderr.startswith("error: ") and "shape" in wrong.stderr and wrong.stderr.count("\n") == 1, wrong.stderr
+    assert wrong.stderr.startswith("error: ") and "shape" in wrong.stderr, wrong.stderr
+    assert wrong.stderr.count("\n") == 1, wrong.stderr

@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import paddle_rt
+from paddle_rt import verify
 from paddle_rt.export import export
 from paddle_rt.graph import optimise
 from tests.conftest import randomize, relative_error
@@ -248,6 +249,18 @@ def test_constants_are_computed(rng):
     assert optimised(build(nodes, constants, (1, 4, 3, 3))) == ["Conv"]
 
 
+def test_a_split_constant_is_computed(rng):
+    """As parts of one weight that several Convs share out; a split of what is not constant stays."""
+    nodes = [
+        helper.make_node("Split", ["k"], ["v", "w"], axis=1), node("Conv", "x v", "y"),
+        node("Mul", "w two", "twice"), node("Conv", "x twice", "z"),
+        helper.make_node("Split", ["x"], ["a", "b"], axis=1), node("Add", "a b", "c"),
+    ]  # fmt: skip
+    constants = {"k": constant(rng, 2, 8, 1, 1), "two": np.float32([2])}
+    operators = optimised(build(nodes, constants, (1, 4, 3, 3), "y z c"))
+    assert Counter(operators) == Counter(Conv=2, Split=1, Add=1)
+
+
 def test_large_fills_are_not_written_out(rng):
     value = numpy_helper.from_array(np.float32([2]))
     nodes = [node("ConstantOfShape", "shape", "k", value=value), node("Add", "x k", "y")]
@@ -346,17 +359,25 @@ def test_equal_nodes_are_shared(rng):
     assert optimised(build(nodes, {}, (2,), "y z")).count("Relu") == 2, "the later one is an output"
 
 
-@pytest.fixture(scope="module", params=paddle_rt.list_models())
+# These differ from another in widths and numbers of blocks alone, which bring no other nodes and take minutes.
+LARGER = ("fanet34", "fanet50", *(f"segformerpp_b{i}" for i in range(1, 6)))
+NETWORKS = {name: (name, {}) for name in paddle_rt.list_models() if name not in LARGER}
+NETWORKS["mlp"] = ("segformerpp_b0", dict(head="mlp", depths=(1, 1, 1, 1)))
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
 def network(request: pytest.FixtureRequest) -> paddle.nn.Layer:
-    model = paddle_rt.create_model(request.param, num_classes=5)
+    name, arguments = NETWORKS[request.param]
+    model = paddle_rt.create_model(name, num_classes=5, **arguments)
     randomize(model)
     model.eval()
     return model
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 64, 96), (None, 3, None, None)], ids=["fixed", "open"])
-def test_exported_graphs_of_every_model(network, tmp_path, shape):
-    """Export compares the numbers; here the nodes are read."""
+def test_exported_graphs_of_every_model(network, tmp_path, shape, monkeypatch):
+    """Export compares the numbers, here at small sizes; the nodes are read."""
+    monkeypatch.setattr(verify, "_OPEN_SIZES", ((1, 97, 161), (2, 64, 96)))
     export(network, tmp_path / "e", [NORMALIZE], shape, "coarse", ["onnx"])
     graph = onnx.load(str(tmp_path / "e" / "model.onnx")).graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
@@ -374,6 +395,8 @@ def test_exported_graphs_of_every_model(network, tmp_path, shape):
         assert not operators["Shape"], "at a fixed size no shape is computed"
 
     network.coarse_logits(paddle.zeros([1, 3, 64, 96])).sum().backward()
-    needed = sum(p.grad is not None and len(p.shape) == 4 for p in network.parameters())
+    needed = [p.size for p in network.parameters() if p.grad is not None and len(p.shape) == 4]
     network.clear_gradients()
-    assert operators["Conv"] <= needed, f"{operators['Conv']} Convs for {needed} weights: an auxiliary head is left"
+    stored = [int(np.prod(constants[n.input[1]].dims)) for n in graph.node if n.op_type == "Conv"]
+    stored, needed = sum(stored[1:]), sum(needed[1:])  # the rewritten stem, the first of them, is padded with zeros
+    assert stored <= needed, f"{stored} numbers in the weights of Convs, {needed} needed: an auxiliary head is left"

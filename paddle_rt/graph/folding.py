@@ -71,14 +71,14 @@ def _fold_constants(graph: Graph, node: Node) -> bool:
         (part,) = _evaluate(graph, node, {node.inputs[0]: np.array(dims, np.int64)})
         return not (part == open_dim).any() and graph.freeze(node, part)
     known = all(name in graph.constants for name in filter(None, node.inputs))
-    if not known or len(node.outputs) > 1 or node.op.startswith(_KEPT) or node.proto.domain:
+    if not known or node.op.startswith(_KEPT) or node.proto.domain or not all(node.outputs):
         return False
     try:
-        (result,) = _evaluate(graph, node, {})
+        results = _evaluate(graph, node, {})
     except NotImplementedError:  # the reference evaluator lacks the operator
         return False
     limit = max(_LARGEST_RESULT, sum(graph.value(name).nbytes for name in filter(None, node.inputs)))
-    return result.nbytes <= limit and graph.freeze(node, result)
+    return sum(result.nbytes for result in results) <= limit and graph.freeze(node, *results)
 
 
 def _evaluate(graph: Graph, node: Node, given: dict[str, np.ndarray]) -> list[np.ndarray]:

@@ -144,11 +144,14 @@ class Graph:
         self.remove(node)
         return True
 
-    def freeze(self, node: Node, value: np.ndarray) -> bool:
-        """Put a constant in the place of a node; the graph's outputs stay nodes."""
-        if node.outputs[0] in self.outputs:
+    def freeze(self, node: Node, *values: np.ndarray) -> bool:
+        """Put constants in the place of a node, one an output; the graph's outputs stay nodes."""
+        if self.outputs.intersection(node.outputs):
             return False
-        return self.bypass(node, self.add(value, node.outputs[0]))
+        for name, value in zip(node.outputs, values, strict=True):
+            self.redirect(name, self.add(value, name))
+        self.remove(node)
+        return True
 
     def write(self, model: onnx.ModelProto) -> None:
         """Replace the model's nodes and constants."""
