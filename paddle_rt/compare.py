@@ -1,13 +1,17 @@
 """PaddleSeg's model and ours side by side with the same weights."""
 
+import functools
+import inspect
 import os
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import paddle
 from paddleseg.cvlibs import manager
+from paddleseg.models.backbones.mix_transformer import MixVisionTransformer
 from tqdm import tqdm
 
 from paddle_rt.checkpoint import load
@@ -51,10 +55,33 @@ def paddleseg_model(model_cfg: dict, num_classes: int) -> paddle.nn.Layer:
         UserError: PaddleSeg has no model of this type, or it does not know an argument.
     """
     arguments = {key: value for key, value in model_cfg.items() if key not in ("type", "pretrained", "bn_momentum")}
+    if model_cfg["type"] == "SegFormerPlusPlus":
+        ours = inspect.signature(manager.MODELS.components_dict["SegFormerPlusPlus"]).bind(num_classes, **arguments)
+        ours.apply_defaults()
+        return _paddleseg_segformer(**ours.arguments)
     name = f"PaddleSeg{model_cfg['type']}"
     if name not in manager.MODELS.components_dict:
         raise UserError(f"nothing to compare with: PaddleSeg and this project do not both have a {model_cfg['type']!r}")
     return manager.MODELS.components_dict[name](**{"num_classes": num_classes, **arguments})
+
+
+def _paddleseg_segformer(
+    num_classes: int, embed_dim: int, depths: Sequence[int], num_heads: Sequence[int], head: str,
+    head_channels: int | None, token_merging: object, drop_path_rate: float, in_channels: int, **_: object
+) -> paddle.nn.Layer:  # fmt: skip
+    """PaddleSeg's SegFormer with the arguments of ours."""
+    if head != "mlp" or token_merging is not None:
+        raise UserError(
+            f"nothing to compare with: PaddleSeg's SegFormer has head 'mlp' and merges no tokens, got head {head!r}, "
+            f"token_merging {token_merging!r}"
+        )
+    backbone = MixVisionTransformer(
+        patch_size=4, in_channels=in_channels, embed_dims=[embed_dim * heads for heads in num_heads],
+        num_heads=list(num_heads), qkv_bias=True, norm_layer=functools.partial(paddle.nn.LayerNorm, epsilon=1e-6),
+        depths=list(depths), drop_path_rate=drop_path_rate,
+    )  # fmt: skip
+    channels = head_channels or (768 if sum(depths) > 8 else 256)
+    return manager.MODELS.components_dict["SegFormer"](num_classes, backbone, channels)
 
 
 def compare(

@@ -33,6 +33,7 @@ MAY_IMPORT = {  # part of the library: the parts that it may import besides itse
     "benchmark": {"engine", "inference", "compare", "checkpoint", *BASIC},
     "benchmark_floor": {"inference"},
     "benchmark_report": {"files"},
+    "benchmark_training": {"checkpoint", "compare", "engine", "registry"},
     "benchmark_setup": {"benchmark", "data", "export", "quantize", "registry", *BASIC},
     "verify": {"inference", *BASIC},
     "compare": {"checkpoint", *BASIC},

@@ -13,6 +13,7 @@ import numpy as np
 import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
+from paddle.distributed.fleet.utils import recompute
 from paddle.nn.initializer import Normal, TruncatedNormal
 
 from paddle_rt.checkpoint import load_pretrained
@@ -243,12 +244,19 @@ class Attention(nn.Layer):
         scale = (tokens.shape[2] // self.num_heads) ** -0.5
         queries = self._split(self.q(queries) * scale)  # [B, heads, Q, C / heads]
         keys, values = (self._split(part) for part in self.kv(context).chunk(2, axis=2))
-        weights = F.softmax(paddle.matmul(queries, keys, transpose_y=True), axis=-1)  # [B, heads, Q, K]
-        mixed = paddle.matmul(weights, values).transpose([0, 2, 1, 3]).flatten(2)  # [B, Q, C]
-        return unmerge(self.proj(mixed))
+        if self.training:  # the weights, the largest of all that a step would keep, are computed again for the gradients
+            mixed = recompute(_attend, queries, keys, values, preserve_rng_state=False)
+        else:
+            mixed = _attend(queries, keys, values)
+        return unmerge(self.proj(mixed.transpose([0, 2, 1, 3]).flatten(2)))  # [B, Q, C]
 
     def _split(self, tokens: paddle.Tensor) -> paddle.Tensor:
         return tokens.reshape([0, 0, self.num_heads, tokens.shape[2] // self.num_heads]).transpose([0, 2, 1, 3])
+
+
+def _attend(queries: paddle.Tensor, keys: paddle.Tensor, values: paddle.Tensor) -> paddle.Tensor:
+    weights = F.softmax(paddle.matmul(queries, keys, transpose_y=True), axis=-1)  # [B, heads, Q, K]
+    return paddle.matmul(weights, values)  # [B, heads, Q, C / heads]
 
 
 class MixFeedForward(nn.Layer):
