@@ -244,7 +244,7 @@ class Attention(nn.Layer):
         scale = (tokens.shape[2] // self.num_heads) ** -0.5
         queries = self._split(self.q(queries) * scale)  # [B, heads, Q, C / heads]
         keys, values = (self._split(part) for part in self.kv(context).chunk(2, axis=2))
-        if self.training:  # the weights, the largest of all that a step would keep, are computed again for the gradients
+        if self.training:  # the weights, the largest map of all, are computed again for the gradients
             mixed = recompute(_attend, queries, keys, values, preserve_rng_state=False)
         else:
             mixed = _attend(queries, keys, values)
