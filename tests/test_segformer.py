@@ -239,3 +239,13 @@ def test_the_last_blocks_drop_most():
     model = SegFormerPlusPlus(**{**TINY, "depths": (1, 2, 1, 1), "drop_path_rate": 0.2})
     rates = [layer.drop_path.rate for layer in model.sublayers() if isinstance(layer, segformer.Block)]
     assert np.allclose(rates, [0.0, 0.05, 0.1, 0.15, 0.2])
+
+
+@pytest.mark.parametrize("token_merging, least", [(None, 29), ("downsample", 58)])
+def test_images_too_small_for_keys_are_refused(token_merging, least):
+    """Paddle makes empty maps of them, and attention to nothing, without a word."""
+    model = SegFormerPlusPlus(token_merging=token_merging, **TINY)
+    assert model(noise(1, 3, least, least))[0].shape == [1, CLASSES, least, least]
+    for size in ((least - 1, 96), (96, least - 1)):
+        with pytest.raises(UserError, match=rf"images of at least {least} x {least}, got \[{size[0]}, {size[1]}\]"):
+            model(noise(1, 3, *size))

@@ -200,11 +200,13 @@ def test_tokens_of_zero_keep_everything_finite():
     tokens[0], tokens[1, 5:29] = 0, 0
     leaf = paddle.to_tensor(tokens, stop_gradient=False)
     merged, unmerge = BipartiteMerging(0.5, (2, 2))(leaf, (6, 8))
-    assert merged.shape == [2, 24, CHANNELS]
-    unmerge(merged).sum().backward()
-    assert np.isfinite(unmerge(merged).numpy()).all() and np.isfinite(leaf.grad.numpy()).all()
-    weight = relative_error(unmerge(paddle.ones_like(merged)).numpy(), np.ones_like(tokens))
-    assert weight == 0, "each token gets one value back"
+    values = paddle.to_tensor(noise(2, 24, CHANNELS), stop_gradient=False)
+    spread = unmerge(values)
+    (merged.sum() + spread.sum()).backward()
+    assert np.isfinite(merged.numpy()).all() and np.isfinite(spread.numpy()).all()
+    parts, sizes = leaf.grad.numpy()[..., 0], values.grad.numpy()[..., 0]
+    assert (parts > 0).all() and np.allclose(parts.sum(axis=1), 24), "each token is part of one merged token"
+    assert (sizes >= 1).all() and np.allclose(sizes.sum(axis=1), 48), "each token gets one value back"
 
 
 def softmax(x: np.ndarray) -> np.ndarray:
@@ -272,7 +274,8 @@ def test_each_preset_has_an_effect_of_its_own_on_one_checkpoint(tmp_path):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_training_with_a_preset_reaches_every_parameter(preset):
-    model = SegFormerPlusPlus(token_merging=preset, **TINY)
+    model = SegFormerPlusPlus(token_merging=preset, drop_path_rate=0.0, **TINY)
+    randomize(model)
     model.train()
     output = model(paddle.to_tensor(noise(2, 3, 130, 162)))[0]
     (output * paddle.to_tensor(noise(*output.shape))).sum().backward()

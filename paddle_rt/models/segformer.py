@@ -17,7 +17,7 @@ from paddle.distributed.fleet.utils import recompute
 from paddle.nn.initializer import Normal, TruncatedNormal
 
 from paddle_rt.checkpoint import load_pretrained
-from paddle_rt.errors import unknown
+from paddle_rt.errors import UserError, unknown
 from paddle_rt.models.layers import DropPath, resize_as, spatial_size
 from paddle_rt.models.token_merging import STAGES, Merging, keep_all, stage_mergings
 
@@ -29,6 +29,9 @@ VARIANTS = {
     "segformerpp_b4": dict(embed_dim=64, depths=(3, 8, 27, 3)),
     "segformerpp_b5": dict(embed_dim=64, depths=(3, 6, 40, 3)),
 }
+
+# Each side of an image, so that the first stage, a quarter of it, holds one patch of the keys, 8 x 8.
+_LEAST_SIZE = 4 * (8 - 1) + 1
 
 
 class SegFormerPlusPlus(nn.Layer):
@@ -49,10 +52,12 @@ class SegFormerPlusPlus(nn.Layer):
         pretrained: File, folder or address of weights to start from: of the encoder, or of a whole network, whose head
             may be another.
 
-    Shape: images [B, in_channels, H, W] with H and W of at least 32 to a list of logits [B, C, H, W].
+    Shape: images [B, in_channels, H, W] with H and W of at least 29 (58 with "downsample") to a list of logits
+        [B, C, H, W].
 
     Raises:
         ValueError: An argument is out of range, or a head, preset, mode or key is unknown.
+        UserError: An image is too small.
 
     Source: PaddleSeg `SegFormer`; SegFormer++ `SegformerHead`.
     """
@@ -163,6 +168,7 @@ class MixVisionTransformer(nn.Layer):
         self.apply(_initialize)
 
     def forward(self, images: paddle.Tensor) -> list[paddle.Tensor]:
+        _require_size(images, _LEAST_SIZE * self._step)
         features = []
         feature = images if self._step == 1 else _every_second(images)
         for patch_embed, blocks, norm in self._stages:
@@ -348,6 +354,12 @@ def _initialize(layer: nn.Layer) -> None:
     elif isinstance(layer, nn.Conv2D):
         fan_out = math.prod(layer._kernel_size) * layer._out_channels // layer._groups
         Normal(std=math.sqrt(2.0 / fan_out))(layer.weight)
+
+
+def _require_size(images: paddle.Tensor, least: int) -> None:
+    """Refuse what is too small, since attention to no keys at all goes through in silence."""
+    if any(isinstance(length, int) and length < least for length in spatial_size(images)):
+        raise UserError(f"SegFormer++ needs images of at least {least} x {least}, got {images.shape[2:]}; enlarge them")
 
 
 def _require_count(name: str, value: object) -> None:
