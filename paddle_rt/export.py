@@ -261,7 +261,8 @@ def _evaluating(model: paddle.nn.Layer) -> Iterator[None]:
     training = model.training
     model.eval()
     try:
-        yield
+        with model.folded() if hasattr(model, "folded") else contextlib.nullcontext():
+            yield
     finally:
         if training:
             model.train()

@@ -187,7 +187,7 @@ def verify(folder: pathlib.Path, files: dict[str, str], output_op: str, cases: S
     """
     rows = []
     for name, engine in _engines(folder, files):
-        for case in cases:
+        for number, case in enumerate([*cases, *cases]):  # twice: what an engine wrongly keeps shows in later runs
             try:
                 output = engine.run(case.images)
             except Exception as error:  # each engine has exceptions of its own
@@ -196,7 +196,8 @@ def verify(folder: pathlib.Path, files: dict[str, str], output_op: str, cases: S
             row.update(_compare(output, output_op, case))
             if not row.pop("passed"):
                 raise UserError(f"the exported graph does not compute what the model does; nothing was written: {row}")
-            rows.append(row)
+            if number < len(cases):
+                rows.append(row)
     return rows
 
 

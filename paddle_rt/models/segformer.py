@@ -6,7 +6,8 @@ al., SegFormer++, MIPR 2024, arXiv 2405.14467.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -103,13 +104,52 @@ class SegFormerPlusPlus(nn.Layer):
         bilinear enlarging commute, so each map meets its part of the convolution's weight at its own size: the same
         numbers for a fraction of the work and memory.
         """
-        weight, shift = self.linear_fuse.affine()
+        weights = self._constants() or self._fuse_weights()
+        levels = [getattr(self, f"linear_c{number}") for number in range(1, STAGES + 1)]
+        mixed = [F.conv2d(level.lift(x), *w) for level, x, w in zip(levels, features, weights, strict=True)]
+        fused = mixed[0]
+        for part in mixed[1:]:
+            fused = fused + resize_as(part, fused)
+        return F.relu(self.linear_fuse._batch_norm(fused) if self.training else fused)
+
+    def _fuse_weights(self) -> list[tuple[paddle.Tensor, paddle.Tensor | None]]:
+        """Each level's part of the fuse convolution: weight and bias, which hold the BatchNorm unless training."""
+        weight, norm = self.linear_fuse._conv.weight.flatten(1), self.linear_fuse._batch_norm
+        shift = None
+        if not self.training:
+            scale = norm.weight / paddle.sqrt(norm._variance + norm._epsilon)
+            weight, shift = weight * scale.unsqueeze(1), norm.bias - norm._mean * scale
         parts = dict(zip(self._fuse_order, weight.split(STAGES, axis=1), strict=True))
-        fused = self.linear_c1.mix(features[0], parts[1], shift)
-        for number, feature in enumerate(features[1:], 2):
-            level = getattr(self, f"linear_c{number}")
-            fused = fused + resize_as(level.mix(feature, parts[number]), fused)
-        return F.relu(self.linear_fuse.normalize(fused))
+        pairs = [getattr(self, f"linear_c{number}").fold(parts[number]) for number in range(1, STAGES + 1)]
+        weights, biases = map(list, zip(*pairs, strict=True))
+        if shift is not None:
+            biases[0] = shift if biases[0] is None else biases[0] + shift
+        return [(weight.unsqueeze([2, 3]), bias) for weight, bias in zip(weights, biases, strict=True)]
+
+    @contextmanager
+    def folded(self) -> Iterator[None]:
+        """While it lasts, what depends on parameters alone is not computed but held, so that a trace has it as constants.
+
+        Engines take a convolution's weight for one: with oneDNN, Paddle Inference uses that of the first run for ever.
+        """
+        with paddle.no_grad():
+            names = []
+            for number, pair in enumerate(self._fuse_weights()):
+                for key, value in zip(("weight", "bias"), pair, strict=True):
+                    if value is not None:
+                        names.append(f"_fuse_{key}{number}")
+                        self.register_buffer(names[-1], value, persistable=False)
+        try:
+            yield
+        finally:
+            for name in names:
+                delattr(self, name)
+
+    def _constants(self) -> list[tuple[paddle.Tensor, paddle.Tensor | None]]:
+        """What `folded` holds, if it lasts."""
+        if not hasattr(self, "_fuse_weight0"):
+            return []
+        return [(getattr(self, f"_fuse_weight{i}"), getattr(self, f"_fuse_bias{i}", None)) for i in range(STAGES)]
 
     def coarse_logits(self, images: paddle.Tensor) -> paddle.Tensor:
         """Logits before the final resize, [B, num_classes, H/4, W/4]; half of that with "downsample"."""
@@ -287,11 +327,13 @@ class LinearLevel(nn.Layer):
         super().__init__()
         self.proj = nn.Linear(in_channels, out_channels)
 
-    def mix(self, x: paddle.Tensor, weight: paddle.Tensor, shift: paddle.Tensor | None = None) -> paddle.Tensor:
-        """`weight` [M, out] times the level, plus `shift` [M]. Shape: [B, in, h, w] to [B, M, h, w]."""
-        both = paddle.matmul(weight, self.proj.weight, transpose_y=True)  # [M, in]
-        bias = paddle.matmul(weight, self.proj.bias)
-        return _mix(x, both, bias if shift is None else bias + shift)
+    def lift(self, x: paddle.Tensor) -> paddle.Tensor:
+        """What the fuse convolution is applied to: here the level's input. Shape: [B, in, h, w] to the same."""
+        return x
+
+    def fold(self, weight: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor | None]:
+        """The fuse convolution's part [M, out] and its bias, as they apply to what `lift` gives."""
+        return paddle.matmul(weight, self.proj.weight, transpose_y=True), paddle.matmul(weight, self.proj.bias)
 
 
 class _ConvBatchNorm(nn.Layer):
@@ -302,33 +344,20 @@ class _ConvBatchNorm(nn.Layer):
         self._conv = nn.Conv2D(in_channels, out_channels, 1, bias_attr=False)
         self._batch_norm = nn.BatchNorm2D(out_channels)
 
-    def affine(self) -> tuple[paddle.Tensor, paddle.Tensor | None]:
-        """Weight [out, in] and shift [out] of the convolution and, unless training, of the BatchNorm behind it."""
-        weight, norm = self._conv.weight.flatten(1), self._batch_norm
-        if self.training:
-            return weight, None
-        scale = norm.weight / paddle.sqrt(norm._variance + norm._epsilon)
-        return weight * scale.unsqueeze(1), norm.bias - norm._mean * scale
-
-    def normalize(self, x: paddle.Tensor) -> paddle.Tensor:
-        """What `affine` left to do."""
-        return self._batch_norm(x) if self.training else x
-
 
 class ConvLevel(_ConvBatchNorm):
     """One level of the "conv" head: a 1x1 convolution, BatchNorm and ReLU."""
 
-    def mix(self, x: paddle.Tensor, weight: paddle.Tensor, shift: paddle.Tensor | None = None) -> paddle.Tensor:
-        """`weight` [M, out] times the level, plus `shift` [M]. Shape: [B, in, h, w] to [B, M, h, w]."""
-        return _mix(F.relu(self._batch_norm(self._conv(x))), weight, shift)
+    def lift(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Shape: [B, in, h, w] to [B, out, h, w]."""
+        return F.relu(self._batch_norm(self._conv(x)))
+
+    def fold(self, weight: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor | None]:
+        return weight, None
 
 
 # By name: a level, the order of the levels in the fuse convolution's weight, and the encoder's `norm_epsilon`.
 _HEADS = {"conv": (ConvLevel, (1, 2, 3, 4), 1e-6), "mlp": (LinearLevel, (4, 3, 2, 1), 1e-5)}
-
-
-def _mix(x: paddle.Tensor, weight: paddle.Tensor, bias: paddle.Tensor | None) -> paddle.Tensor:
-    return F.conv2d(x, weight.unsqueeze([2, 3]), bias)
 
 
 def _to_tokens(x: paddle.Tensor) -> paddle.Tensor:
