@@ -104,11 +104,11 @@ class SegFormerPlusPlus(nn.Layer):
         numbers for a fraction of the work and memory.
         """
         weight, shift = self.linear_fuse.affine()
-        parts = dict(zip(self._fuse_order, weight.split(STAGES, axis=1), strict=True))
-        fused = self.linear_c1.mix(features[0], parts[1], shift)
+        parts = weight.split(STAGES, axis=1)
+        fused = self.linear_c1.mix(features[0], parts[self._fuse_order.index(1)], shift)
         for number, feature in enumerate(features[1:], 2):
             level = getattr(self, f"linear_c{number}")
-            fused = fused + resize_as(level.mix(feature, parts[number]), fused)
+            fused = fused + resize_as(level.mix(feature, parts[self._fuse_order.index(number)]), fused)
         return F.relu(self.linear_fuse.normalize(fused))
 
     def coarse_logits(self, images: paddle.Tensor) -> paddle.Tensor:
