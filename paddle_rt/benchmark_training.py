@@ -32,8 +32,8 @@ def compare_training(
         rounds: Wraps the range of rounds, such as a progress bar.
 
     Returns:
-        PaddleSeg's row and ours: model, pipeline, shape, threads, step_ms (median), speedup (median of the ratios within
-        a round), peak_rss_mb of the process, step_mb (what the steps added to it), loss of the first step, runs.
+        PaddleSeg's row and ours: model, pipeline, shape, threads, step_ms (median), speedup (median of the ratios
+        within a round), peak_rss_mb of the process, step_mb (what the steps added to it), loss of the first step, runs.
 
     Raises:
         UserError: PaddleSeg has no such model.

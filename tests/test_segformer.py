@@ -241,6 +241,18 @@ def test_the_last_blocks_drop_most():
     assert np.allclose(rates, [0.0, 0.05, 0.1, 0.15, 0.2])
 
 
+@pytest.mark.parametrize("head", ["mlp", "conv"])
+def test_a_traced_head_is_the_same(head):
+    """By the way to trace that rewrites the code, which `paddle.jit.save` takes."""
+    model = SegFormerPlusPlus(head=head, **TINY)
+    model.eval()
+    with paddle.no_grad():
+        features = model.backbone(noise(1, 3, 33, 64))
+        traced = paddle.jit.to_static(model._fuse, full_graph=True)(features)
+        error = relative_error(traced.numpy(), model._fuse(features).numpy())
+    assert error <= 1e-5, f"relative error {error:.1e}"
+
+
 @pytest.mark.parametrize("token_merging, least", [(None, 29), ("downsample", 58)])
 def test_images_too_small_for_keys_are_refused(token_merging, least):
     """Paddle makes empty maps of them, and attention to nothing, without a word."""

@@ -285,6 +285,21 @@ def test_training_with_a_preset_reaches_every_parameter(preset):
     assert not without, f"no gradient: {without}"
 
 
+@pytest.mark.parametrize("full_graph", [True, False])
+@pytest.mark.parametrize("merging", [GridMerging((2, 3)), SequenceMerging(4), BipartiteMerging(0.6, (2, 2))])
+def test_traced_it_is_the_same(merging, full_graph):
+    """By both of Paddle's ways to trace, one of which rewrites the code."""
+
+    def there_and_back(tokens: paddle.Tensor) -> paddle.Tensor:
+        merged, unmerge = merging(tokens, (7, 8))
+        return unmerge(merged * 2)
+
+    tokens = paddle.to_tensor(noise(2, 56, CHANNELS))
+    traced = paddle.jit.to_static(there_and_back, full_graph=full_graph)(tokens)
+    error = relative_error(traced.numpy(), there_and_back(tokens).numpy())
+    assert error <= 1e-6, f"relative error {error:.1e}"
+
+
 def test_downsampling_sees_every_second_row_and_column():
     images = noise(2, 3, 131, 96)
     with paddle.no_grad():

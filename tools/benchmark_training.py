@@ -28,7 +28,7 @@ def main() -> None:
         row["machine"] = machine()
     with whole_file(arguments.output) as part:
         part.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    print(f"{'pipeline':>10}  {'step ms':>8}  {'speed-up':>8}  {'peak MB':>8}  {'of which steps':>14}  {'first loss':>10}")
+    print("  pipeline   step ms  speed-up   peak MB  of which steps  first loss")
     for row in rows:
         print(f"{row['pipeline']:>10}  {row['step_ms']:8.0f}  {row['speedup']:8.2f}  {row['peak_rss_mb']:8.0f}  "
               f"{row['step_mb']:14.0f}  {row['loss']:10.4f}")  # fmt: skip

@@ -105,30 +105,30 @@ class SegFormerPlusPlus(nn.Layer):
         numbers for a fraction of the work and memory.
         """
         weights = self._constants() or self._fuse_weights()
-        levels = [getattr(self, f"linear_c{number}") for number in range(1, STAGES + 1)]
-        mixed = [F.conv2d(level.lift(x), *w) for level, x, w in zip(levels, features, weights, strict=True)]
-        fused = mixed[0]
-        for part in mixed[1:]:
-            fused = fused + resize_as(part, fused)
+        fused = None
+        for i in range(STAGES):
+            mixed = F.conv2d(getattr(self, f"linear_c{i + 1}").lift(features[i]), *weights[i])
+            fused = mixed if i == 0 else fused + resize_as(mixed, fused)
         return F.relu(self.linear_fuse._batch_norm(fused) if self.training else fused)
 
     def _fuse_weights(self) -> list[tuple[paddle.Tensor, paddle.Tensor | None]]:
         """Each level's part of the fuse convolution: weight and bias, which hold the BatchNorm unless training."""
-        weight, norm = self.linear_fuse._conv.weight.flatten(1), self.linear_fuse._batch_norm
-        shift = None
+        weight, shift = self.linear_fuse._conv.weight.flatten(1), None
         if not self.training:
+            norm = self.linear_fuse._batch_norm
             scale = norm.weight / paddle.sqrt(norm._variance + norm._epsilon)
             weight, shift = weight * scale.unsqueeze(1), norm.bias - norm._mean * scale
-        parts = dict(zip(self._fuse_order, weight.split(STAGES, axis=1), strict=True))
-        pairs = [getattr(self, f"linear_c{number}").fold(parts[number]) for number in range(1, STAGES + 1)]
-        weights, biases = map(list, zip(*pairs, strict=True))
-        if shift is not None:
-            biases[0] = shift if biases[0] is None else biases[0] + shift
-        return [(weight.unsqueeze([2, 3]), bias) for weight, bias in zip(weights, biases, strict=True)]
+        parts, pairs = weight.split(STAGES, axis=1), []
+        for i in range(STAGES):
+            part, bias = getattr(self, f"linear_c{i + 1}").fold(parts[self._fuse_order.index(i + 1)])
+            if i == 0 and shift is not None:
+                bias = shift if bias is None else bias + shift
+            pairs.append((part.unsqueeze([2, 3]), bias))
+        return pairs
 
     @contextmanager
     def folded(self) -> Iterator[None]:
-        """While it lasts, what depends on parameters alone is not computed but held, so that a trace has it as constants.
+        """While it lasts, what depends on parameters alone is held and not computed: a trace has it as constants.
 
         Engines take a convolution's weight for one: with oneDNN, Paddle Inference uses that of the first run for ever.
         """

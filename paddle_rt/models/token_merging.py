@@ -67,7 +67,7 @@ class GridMerging:
         return merged, lambda values: values.index_select(paddle.to_tensor(nearest), axis=1)
 
 
-class SequenceMerging(GridMerging):
+class SequenceMerging:
     """Neighbour merging in one dimension: as `GridMerging`, with the tokens in one long row.
 
     Args:
@@ -77,11 +77,11 @@ class SequenceMerging(GridMerging):
     """
 
     def __init__(self, stride: int) -> None:
-        super().__init__((1, stride))
+        self._row = GridMerging((1, stride))
 
     def __call__(self, tokens: paddle.Tensor, size: Sequence[int]) -> tuple[paddle.Tensor, Callable]:
         rows, columns = _fixed(size)
-        return super().__call__(tokens, (1, rows * columns))
+        return self._row(tokens, (1, rows * columns))
 
 
 class BipartiteMerging:
