@@ -139,6 +139,11 @@ def _check_arguments(
             f"a model with a temporal window of {model.temporal_window} is exported as output_op coarse for one frame "
             f"at a time, got {output_op} for {input_shape[0]}"
         )
+    if None in input_shape[2:] and getattr(model, "needs_fixed_size", False):
+        raise UserError(
+            f"{type(model).__name__} with token merging needs a fixed height and width, got {list(input_shape)}; give "
+            "them with --input_size"
+        )
     if pathlib.Path(save_dir).is_file():
         raise UserError(f"save_dir {save_dir} is a file; give a folder")
 

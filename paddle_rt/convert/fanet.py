@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from paddle_rt.convert.naming import Naming, State
+from paddle_rt.convert.naming import Naming, State, stacked
 
 _EPSILON = 1e-5  # of the authors' in-place activated normalisation, which scales by |weight| + epsilon
 
@@ -17,9 +17,11 @@ def _prepare(state: State) -> State:
     for name in state:
         parts = [name.replace(".w_qs.", f".{part}.") for part in ("w_qs", "w_ks", "w_vs")]
         if ".w_qs." in name and all(part in state for part in parts):
-            leaf_of_each = [result.pop(part) for part in parts]
-            counts = name.endswith(".num_batches_tracked")
-            result[name.replace(".w_qs.", ".qkv.")] = leaf_of_each[0] if counts else np.concatenate(leaf_of_each)
+            leaf_of_each = [result[part] for part in parts]
+            if not name.endswith(".num_batches_tracked") and stacked(leaf_of_each):
+                result[name.replace(".w_qs.", ".qkv.")] = np.concatenate(leaf_of_each)
+                for part in parts:
+                    del result[part]
     return result
 
 

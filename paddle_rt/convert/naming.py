@@ -1,11 +1,13 @@
 """One program's names for the parts of a network, as a table, and how a name finds its line in it."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from paddle_rt.errors import UserError
 
 State = dict[str, np.ndarray]
 
@@ -53,18 +55,28 @@ class Naming:
         return any(pattern.fullmatch(_split(name.removeprefix(self.prefix))[0]) for name in state)
 
     def rename(self, state: State) -> tuple[State, list[str]]:
-        """Our names to the values, and the names that stand in no line of the table."""
+        """Our names to the values, and the names that stand in no line of the table.
+
+        Raises:
+            UserError: Two names stand for one of ours, so that one of the values would be lost.
+        """
         lines = [(_pattern(theirs), ours) for theirs, ours in self.modules.items()]
         renamed, unmatched = {}, []
-        for name, value in self.prepare({n.removeprefix(self.prefix): value for n, value in state.items()}).items():
+        bare = {name.removeprefix(self.prefix): value for name, value in state.items()}
+        if len(bare) < len(state):
+            raise UserError(f"names with and without {self.prefix!r} before them; is it two checkpoints in one?")
+        for name, value in self.prepare(bare).items():
             module, leaf = _split(name)
             if leaf == "num_batches_tracked" or module in self.unused:
                 continue
             found = next(((match, ours) for line, ours in lines if (match := line.fullmatch(module))), None)
             if found is None or leaf not in _LEAVES:
                 unmatched.append(name)
-            else:
-                renamed[f"{found[1].format(**_both_counts(found[0].groupdict()))}.{_LEAVES[leaf]}"] = value
+                continue
+            own = f"{found[1].format(**_both_counts(found[0].groupdict()))}.{_LEAVES[leaf]}"
+            if own in renamed:
+                raise UserError(f"{name} is the second name for {own}; is the file two checkpoints in one?")
+            renamed[own] = value
         return renamed, unmatched
 
 
@@ -84,3 +96,8 @@ def _both_counts(fields: dict[str, str]) -> dict[str, str]:
     if "i" in fields:
         return {**fields, "n": str(int(fields["i"]) + 1)}
     return {**fields, "i": str(int(fields["n"]) - 1)} if "n" in fields else fields
+
+
+def stacked(parts: Sequence[np.ndarray]) -> bool:
+    """Whether arrays can be joined along their first axis; those of a damaged file may not."""
+    return all(part.ndim and part.shape[1:] == parts[0].shape[1:] for part in parts)

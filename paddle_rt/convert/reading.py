@@ -17,6 +17,7 @@ from paddle_rt.errors import UserError
 # Keys under which training programs keep the state dict: mmengine and NVlabs, FANet, and common others.
 _WRAPPERS = ("state_dict", "model_state", "model", "module")
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LARGEST_HEADER = 100_000_000  # what safetensors itself takes
 _SAFETENSORS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "bfloat16", "I64": "<i8", "I32": "<i4",
                 "I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?"}  # fmt: skip
 
@@ -106,8 +107,8 @@ def _read_safetensors(stream: BinaryIO) -> dict[str, np.ndarray]:
     """The header's length, the header as JSON, the data."""
     size = os.fstat(stream.fileno()).st_size
     (length,) = struct.unpack("<Q", stream.read(8))
-    if length > size - 8:
-        raise UserError(f"cut short: a header of {length} bytes in a file of {size}")
+    if length > min(size - 8, _LARGEST_HEADER):
+        raise UserError(f"a header of {length} bytes in a file of {size}: cut short, or no safetensors file")
     state = {}
     for name, entry in json.loads(stream.read(length)).items():
         if name == "__metadata__":

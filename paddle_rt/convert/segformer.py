@@ -5,7 +5,7 @@ Our own are PaddleSeg's, which follow NVlabs'.
 
 import numpy as np
 
-from paddle_rt.convert.naming import Naming, State
+from paddle_rt.convert.naming import Naming, State, stacked
 
 
 def _unpack_projections(state: State) -> State:
@@ -13,7 +13,7 @@ def _unpack_projections(state: State) -> State:
     result = {}
     for name, value in state.items():
         module, packed, leaf = name.rpartition(".in_proj_")
-        if packed:
+        if packed and value.ndim:
             channels = len(value) // 3
             result[f"{module}.q.{leaf}"] = value[:channels]
             result[f"{module}.kv.{leaf}"] = value[channels:]
@@ -27,7 +27,7 @@ def _join_keys_and_values(state: State) -> State:
     result = dict(state)
     for name in state:
         partner = name.replace(".self.key.", ".self.value.")
-        if partner != name and partner in state:
+        if partner != name and partner in state and stacked([state[name], state[partner]]):
             result[name.replace(".self.key.", ".self.kv.")] = np.concatenate([result.pop(name), result.pop(partner)])
     return result
 

@@ -4,7 +4,7 @@ Every step is algebra that holds for all inputs and knows no model. What is fold
 float32. Softmax, GELU and attention keep the nodes that engines recognise and fuse.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
@@ -59,7 +59,7 @@ def _simplify(graph: Graph) -> bool:
 
 def _fold_constants(graph: Graph, node: Node) -> bool:
     """Compute nodes that read constants only, and what is taken from a shape where that part is static."""
-    if node.op == "Shape":
+    if node.op == "Shape" and node.inputs[0] not in graph.constants:
         dims = graph.shapes.get(node.inputs[0], [""])[node.get("start", 0) : node.get("end")]
         return all(isinstance(dim, int) for dim in dims) and graph.freeze(node, np.array(dims, np.int64))
     maker = graph.producers.get(node.inputs[0]) if node.inputs else None
@@ -120,7 +120,7 @@ def _drop_no_op(graph: Graph, node: Node) -> bool:
         if node.op in ("Add", "Mul") and source in graph.constants:
             source, operand = operand, source
         factor = graph.real(operand)
-        none = factor is not None and bool((factor == neutral).all()) and _keeps_shape(graph, source, factor)
+        none = factor is not None and bool((factor == neutral).all()) and _fits_into(graph, source, factor.shape)
     elif node.op == "Dropout":
         training = node.inputs[2] if len(node.inputs) > 2 else ""
         none = not training or (training in graph.constants and not graph.value(training).any())
@@ -133,14 +133,48 @@ def _drop_no_op(graph: Graph, node: Node) -> bool:
             "Concat": len(node.inputs) == 1,
             "Relu": maker is not None and maker.op == "Relu",
             "Resize": static and node.get("coordinate_transformation_mode", b"half_pixel") in _IDENTITY_RESIZES,
+            "Slice": static and _goes_forward(graph, node),
             "Transpose": node.get("perm") is not None and node.get("perm") == sorted(node.get("perm")),
         }.get(node.op, False)
     return none and graph.bypass(node, source)
 
 
+def _fits_into(graph: Graph, name: str, shape: Sequence[int]) -> bool:
+    """Whether broadcasting the value with a constant of this shape leaves the value's own."""
+    dims = graph.shapes.get(name, [])
+    return len(shape) <= len(dims) and all(size in (1, dim) for size, dim in zip(shape[::-1], dims[::-1], strict=False))
+
+
+def _goes_forward(graph: Graph, node: Node) -> bool:
+    """Whether all steps of a Slice are known and none is negative."""
+    return all(name in graph.constants and (graph.value(name) > 0).all() for name in node.inputs[4:])
+
+
 def _keeps_shape(graph: Graph, name: str, factor: np.ndarray) -> bool:
     """Whether the constant is one number that does not add dimensions to the value."""
     return factor.size == 1 and (factor.ndim == 0 or factor.ndim <= len(graph.shapes.get(name, [])))
+
+
+def _shorten_top_k(graph: Graph, node: Node) -> bool:
+    """TopK looks for no more than is read: paddle2onnx writes a sort and a Slice, and TensorRT takes 3840 at most."""
+    readers = [reader for name in node.outputs for reader in graph.readers[name]]
+    if node.op != "TopK" or not node.get("sorted", 1) or not readers or graph.outputs.intersection(node.outputs):
+        return False
+    rank = len(graph.shapes.get(node.inputs[0], []))
+    read = [_first_entries(graph, reader, node.get("axis", -1), rank) for reader in readers]
+    if None in read or node.inputs[1] not in graph.constants or not max(read) < graph.value(node.inputs[1]).item():
+        return False
+    graph.set_input(node, 1, graph.add(np.array([max(read)], np.int64), node.inputs[1]))
+    return True
+
+
+def _first_entries(graph: Graph, node: Node, axis: int, rank: int) -> int | None:
+    """How many entries a Slice takes from the front of one axis; None where it, or another node, does otherwise."""
+    if node.op != "Slice" or len(node.inputs) < 4 or not all(name in graph.constants for name in node.inputs[1:]):
+        return None
+    starts, ends, axes, *steps = (graph.value(name).tolist() for name in node.inputs[1:])
+    plain = len(axes) == 1 and starts == [0] and steps in ([], [[1]]) and ends[0] > 0
+    return ends[0] if plain and rank and axes[0] % rank == axis % rank else None
 
 
 def _merge_pair(graph: Graph, node: Node) -> bool:
@@ -313,8 +347,8 @@ def _factor_places(graph: Graph, name: str, reader: Node) -> list[tuple[Node, in
 
 
 _STEPS: tuple[Callable[[Graph, Node], bool], ...] = (
-    _drop_no_op, _fold_constants, _fix_reshape, _merge_pair, _flatten_resize, _merge_equal, _fold_behind, _fold_ahead,
-    _fold_factor,
+    _drop_no_op, _fold_constants, _fix_reshape, _shorten_top_k, _merge_pair, _flatten_resize, _merge_equal,
+    _fold_behind, _fold_ahead, _fold_factor,
 )  # fmt: skip
 
 

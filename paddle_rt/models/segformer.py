@@ -97,6 +97,11 @@ class SegFormerPlusPlus(nn.Layer):
         if pretrained is not None:
             load_pretrained(self, pretrained, new_head=("linear_*",), trunk="backbone.")
 
+    @property
+    def needs_fixed_size(self) -> bool:
+        """Whether a graph of this network is one for images of one size: merging counts tokens before it runs."""
+        return self.backbone.needs_fixed_size
+
     def _fuse(self, features: list[paddle.Tensor]) -> paddle.Tensor:
         """Bring four feature maps to one width and the size of the first, and mix them: [B, head_channels, H/4, W/4].
 
@@ -194,6 +199,7 @@ class MixVisionTransformer(nn.Layer):
         self.feat_channels = [embed_dim * heads for heads in num_heads]
         self._step = 2 if token_merging == "downsample" else 1
         mergings = stage_mergings(token_merging)
+        self.needs_fixed_size = any(merging is not keep_all for pair in mergings for merging in pair)
         rates = iter(np.linspace(0.0, drop_path_rate, sum(depths)).tolist())
         for i in range(STAGES):
             channels = self.feat_channels[i]

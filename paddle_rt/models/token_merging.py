@@ -57,8 +57,12 @@ class GridMerging:
         weights, nearest = _grid(rows, columns, self.cell)
         cell_rows, cell_columns, _ = weights.shape
         grid = tokens.reshape([-1, rows, columns, channels])
-        if (missing := (cell_rows * self.cell[0] - rows, cell_columns * self.cell[1] - columns)) != (0, 0):
-            grid = paddle.nn.functional.pad(grid, [0, 0, 0, missing[0], 0, missing[1], 0, 0])
+        # Zeros by concatenation: oneDNN's Pad takes the axes of four dimensions for others.
+        for axis, missing in (1, cell_rows * self.cell[0] - rows), (2, cell_columns * self.cell[1] - columns):
+            if missing:
+                border = [_batch(grid), *grid.shape[1:]]
+                border[axis] = missing
+                grid = paddle.concat([grid, paddle.zeros(border, grid.dtype)], axis=axis)
         # Two sums over one axis each: engines have a fast kernel for them, and for fewer than 6 dimensions only.
         grid = grid.reshape([-1, self.cell[0], cell_columns * self.cell[1] * channels]).sum(axis=1)
         grid = grid.reshape([-1, self.cell[1], channels]).sum(axis=1)
@@ -199,10 +203,10 @@ def _places(tokens: paddle.Tensor, destinations: np.ndarray, sources: np.ndarray
     unit_destinations = unit.index_select(paddle.to_tensor(destinations), axis=1)
     scores = paddle.matmul(unit, unit_destinations, transpose_y=True)  # [B, N, destinations]
     best = scores.max(axis=2, keepdim=True)
-    # The first of the largest, as argmax finds it, by two maxima: engines have fast ones, and slow searches.
+    # The first of the largest, as argmax finds it, as the least number: engines have fast minima, and slow searches.
+    # Arithmetic instead of `where`, which converters spell out in several passes over the scores.
     total = len(destinations)
-    from_last = paddle.arange(total, 0, -1, dtype="float32")
-    nearest = total - paddle.where(scores < best, paddle.zeros_like(from_last), from_last).max(axis=2)  # [B, N]
+    nearest = ((scores < best).astype("float32") * total + paddle.arange(total, dtype="float32")).min(axis=2)  # [B, N]
     nearest = left + nearest.astype("int64").index_select(paddle.to_tensor(sources), axis=1)  # [B, sources]
     if left:
         similarity = best.squeeze(2).index_select(paddle.to_tensor(sources), axis=1)

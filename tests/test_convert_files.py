@@ -1,0 +1,250 @@
+"""Files given to the converter: harmful, damaged or of another kind; and the tool's one line for each."""
+
+import importlib.util
+import io
+import json
+import pickle
+import pickletools
+import shutil
+import struct
+import sys
+import warnings
+import zipfile
+
+import numpy as np
+import paddle
+import pytest
+
+from paddle_rt import create_model
+from paddle_rt.checkpoint import atomic_save, read_state_dict
+from paddle_rt.convert import load_torch, read_torch
+from paddle_rt.errors import UserError, run_tool
+from tests.conftest import ROOT
+
+DATA = ROOT / "tests" / "data"
+FORMATS = {
+    "zip": "segformer_mmsegmentation_float16.pth",
+    "legacy": "segformer_nvlabs.pth",
+    "safetensors": "segformer_transformers.safetensors",
+}
+
+
+class Call:
+    """Pickled as the call of a function, which the usual unpickler makes."""
+
+    def __init__(self, function, *arguments) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+def with_pickle(kind: str, pickled: bytes) -> bytes:
+    """A shipped checkpoint with another pickle in the place of its own."""
+    if kind == "zip":
+        source, target = zipfile.ZipFile(DATA / FORMATS["zip"]), io.BytesIO()
+        with zipfile.ZipFile(target, "w") as archive:
+            for name in source.namelist():
+                archive.writestr(name, pickled if name.endswith("data.pkl") else source.read(name))
+        return target.getvalue()
+    whole = (DATA / FORMATS["legacy"]).read_bytes()
+    stream = io.BytesIO(whole)
+    for _ in range(3):  # magic number, version, system
+        pickle.load(stream)
+    start = stream.tell()
+    for _ in pickletools.genops(stream):
+        pass
+    return whole[:start] + pickled + whole[stream.tell() :]
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy"])
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize("function", ["system", "eval", "open", "getattr", "import", "setattr"])
+def test_nothing_in_a_file_is_run(kind, protocol, function, tmp_path):
+    mark, file = tmp_path / "mark", tmp_path / "x.pth"
+    call = {
+        "system": Call(__import__("os").system, f"touch {mark}"),
+        "eval": Call(eval, f"open({str(mark)!r}, 'w').close()"),
+        "open": Call(open, str(mark), "w"),
+        "getattr": Call(getattr, "text", "upper"),
+        "import": Call(__import__, "antigravity"),
+        "setattr": Call(setattr, Call(__import__, "paddle_rt"), "create_model", None),
+    }[function]
+    pickled = pickle.dumps({"a.weight": call, "state_dict": {"b": call}}, protocol)
+    file.write_bytes(with_pickle(kind, pickled))
+    with pytest.raises(UserError, match="refused: the file asks for .* was not run"):
+        read_torch(file)
+    assert not mark.exists() and "antigravity" not in sys.modules
+    pickle.loads(pickle.dumps(Call(open, str(mark), "w"), protocol)).close()
+    assert mark.exists(), "the usual unpickler makes such calls"
+
+
+def test_what_training_keeps_beside_the_weights_is_a_blank(tmp_path):
+    """Objects of numpy, which a usual unpickler makes, are neither made nor in the way."""
+    state = {"random": np.random.default_rng(0), "when": __import__("datetime").date(2024, 1, 1), "epoch": 3}
+    (tmp_path / "x.pth").write_bytes(with_pickle("zip", pickle.dumps(state, 2)))
+    with pytest.raises(UserError, match="'random' is no tensor"):
+        read_torch(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_cut_file_is_refused(kind, tmp_path):
+    whole = (DATA / FORMATS[kind]).read_bytes()
+    for size in [0, 1, 8, 9, 20, 100, *range(1000, len(whole), 7001), len(whole) - 1]:
+        (tmp_path / "x.pth").write_bytes(whole[:size])
+        with pytest.raises(UserError, match="x.pth"):
+            read_torch(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_changed_bytes_give_arrays_or_one_clear_error(kind, tmp_path):
+    """Whatever a byte says, nothing but a UserError is raised, and what is read is what loading can judge."""
+    whole, rng = (DATA / FORMATS[kind]).read_bytes(), np.random.default_rng(1)
+    places = len(whole) if kind == "legacy" else 20000 if kind == "zip" else 12000
+    refused = 0
+    for _ in range(60):
+        changed = bytearray(whole)
+        for place in rng.integers(0, places, 3):
+            changed[place] = rng.integers(0, 256)
+        (tmp_path / "x.pth").write_bytes(changed)
+        try:
+            state = read_torch(tmp_path / "x.pth")
+        except UserError:
+            refused += 1
+        else:
+            assert all(isinstance(value, np.ndarray) for value in state.values())
+    assert refused, "no change was found"
+
+
+@pytest.mark.parametrize("name", FORMATS.values())
+def test_shapes_that_do_not_fit_are_refused(name):
+    """Each kind of tensor in turn as a scalar, a vector and one dimension too many."""
+    state = read_torch(DATA / name)
+    arguments = dict(embed_dim=4, depths=(1, 2, 1, 1), num_heads=(1, 1, 1, 2), head_channels=6)
+    net = create_model("segformerpp_b0", 3, head="conv" if name == FORMATS["zip"] else "mlp", **arguments)
+    for key in [key for key in state if ".0.0." in key or "block1.0" in key or "decode" in key or ".1.0." in key]:
+        if key.endswith("num_batches_tracked") or (key.startswith("decode_head.conv_seg") and "nvlabs" in name):
+            continue  # nothing reads them
+        for value in (np.float32(1), np.ones(13, "float32"), state[key][..., np.newaxis, np.newaxis, np.newaxis]):
+            with pytest.raises(UserError):
+                load_torch(net, {**state, key: value})
+
+
+def test_two_checkpoints_in_one_are_refused():
+    state = read_torch(DATA / "segformer_nvlabs.pth")
+    net = create_model("segformerpp_b0", 3, head="mlp")
+    twice = {**state, **{name.removeprefix("backbone."): value for name, value in state.items()}}
+    with pytest.raises(UserError, match="two checkpoints in one"):
+        load_torch(net, twice)
+
+
+def huge(path) -> None:
+    """A safetensors header of two gigabytes in a file of three, which takes no room."""
+    with open(path, "wb") as stream:
+        stream.write(struct.pack("<Q", 2_000_000_000) + b"{")
+        stream.truncate(3_000_000_000)
+
+
+BAD = {
+    "missing.pth": (None, "no checkpoint at"),
+    "folder.pth": ("folder", "no checkpoint at"),
+    "empty.pth": (b"", "neither a PyTorch checkpoint"),
+    "text.pth": (b"<!DOCTYPE html><html>not found</html>", "neither a PyTorch checkpoint"),
+    "picture.pth": (b"\x89PNG\r\n\x1a\n" + bytes(64), "neither a PyTorch checkpoint"),
+    "cut.pth": ((DATA / "segformer_nvlabs.pth").read_bytes()[:30000], "cut short"),
+    "archive.pth": (b"PK\x05\x06" + bytes(18), "neither a PyTorch checkpoint"),
+    "pickle.pkl": (pickle.dumps([1, 2, 3]), "that torch.save did not write"),
+    "huge.safetensors": (huge, "a header of 2000000000 bytes"),
+    "empty.pdparams": (b"", "not a whole Paddle checkpoint"),
+}
+
+
+@pytest.fixture
+def tool(monkeypatch, capsys):
+    """Call tools/convert.py in this process; its exit code and what it wrote to stderr."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    spec = importlib.util.spec_from_file_location("convert_tool", ROOT / "tools" / "convert.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def call(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["convert.py", *map(str, arguments)])
+        with warnings.catch_warnings():
+            try:
+                run_tool(module.main)
+            except SystemExit as stop:
+                return stop.code, capsys.readouterr().err
+        return 0, capsys.readouterr().err
+
+    return call
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_the_tool_refuses_a_bad_file_with_one_line(tool, name, tmp_path):
+    content, message = BAD[name]
+    if content == "folder":
+        (tmp_path / name).mkdir()
+    elif callable(content):
+        content(tmp_path / name)
+    elif content is not None:
+        (tmp_path / name).write_bytes(content)
+    target = tmp_path / "made" / "x.pdparams"
+    code, line = tool("--model", "segformerpp_b0", "--input", tmp_path / name, "--output", target)
+    assert code == 1 and line.startswith("error: ") and line.count("\n") == 1, line
+    assert message in line and name in line and not target.parent.exists(), line
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model", "segformerpp_b0"], "shape"),  # of another width
+        (["--model", "segformerpp_b1", "--num_classes", "3"], "shape"),
+        (["--model", "segformerpp_b0", "--head", "conv"], "linear_c1"),
+        (["--model", "fanet18"], "belong to none of these: FANet's training code"),
+        (["--model", "rtformer_slim"], "no conversion to RTFormer"),
+        (["--model", "segformerp_b0"], "did you mean 'segformerpp_b0'"),
+    ],
+)
+def test_the_tool_refuses_another_architecture_with_one_line(tool, flags, message, tmp_path):
+    target = tmp_path / "x.pdparams"
+    code, line = tool(*flags, "--input", DATA / "segformer_nvlabs.pth", "--output", target)
+    assert code == 1 and line.startswith("error: ") and line.count("\n") == 1 and message in line, line
+    assert not target.exists()
+
+
+def write_safetensors(state: dict[str, np.ndarray], path) -> None:
+    header, start = {}, 0
+    for name, value in state.items():
+        header[name] = {"dtype": "F32", "shape": value.shape, "data_offsets": [start, start + value.nbytes]}
+        start += value.nbytes
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(value.tobytes() for value in state.values()))
+
+
+def test_the_tool_converts_a_whole_network(tool, tmp_path):
+    """B0 under NVlabs' names and back: the same numbers, in a file that the model loads to the last name."""
+    source = create_model("segformerpp_b0", 3, head="mlp")
+    theirs = {}
+    for name, value in source.state_dict().items():
+        layer = source
+        for part in name.split(".")[:-1]:
+            layer = getattr(layer, part)
+        array = value.numpy().T if isinstance(layer, paddle.nn.Linear) and name.endswith("weight") else value.numpy()
+        name = name if name.startswith("backbone.") else f"decode_head.{name}"
+        for ours, nvlabs in {"._conv.": ".conv.", "._batch_norm.": ".bn.", "._mean": ".running_mean"}.items():
+            name = name.replace(ours, nvlabs)
+        theirs[name.replace("._variance", ".running_var")] = np.ascontiguousarray(array)
+    write_safetensors(theirs, tmp_path / "b0.safetensors")
+    flags = ["--model", "segformerpp_b0", "--num_classes", 3, "--output", tmp_path / "b0.pdparams"]
+    code, line = tool(*flags, "--input", tmp_path / "b0.safetensors")
+    assert code == 0, line
+    again = create_model("segformerpp_b0", 3, head="mlp", checkpoint=tmp_path / "b0.pdparams").state_dict()
+    assert all(np.array_equal(value.numpy(), again[name].numpy()) for name, value in source.state_dict().items())
+
+
+def test_the_tool_leaves_an_earlier_file_alone_when_it_fails(tool, tmp_path):
+    shutil.copy(DATA / "segformer_nvlabs.pth", tmp_path / "x.pth")
+    atomic_save({"earlier": np.zeros(1)}, tmp_path / "x.pdparams")
+    code, line = tool("--model", "segformerpp_b0", "--input", tmp_path / "x.pth", "--output", tmp_path / "x.pdparams")
+    assert code == 1 and list(read_state_dict(tmp_path / "x.pdparams")) == ["earlier"], line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.pdparams", "x.pth"]
