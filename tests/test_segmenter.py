@@ -264,7 +264,7 @@ def _mutations() -> st.SearchStrategy:
     )  # fmt: skip
     keys = st.sampled_from(
         ["model", "params", "onnx", "int8", "transforms", "input_shape", "input_dtype", "output_op", "output_dtype",
-         "align_corners", "num_classes", "dataset_type", "class_names", "surprise"]
+         "align_corners", "num_classes", "dataset_type", "class_names", "state_shape", "surprise"]
     )  # fmt: skip
     return st.lists(st.tuples(keys, values), min_size=1, max_size=3)
 

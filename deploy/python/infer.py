@@ -67,7 +67,10 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def _threshold(text: str) -> float | None:
-    return None if text == "off" else float(text)
+    try:
+        return None if text == "off" else float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a number or off, got {text!r}") from error
 
 
 def finish(report: Report, save_dir: str) -> None:
