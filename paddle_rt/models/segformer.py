@@ -110,10 +110,10 @@ class SegFormerPlusPlus(nn.Layer):
         numbers for a fraction of the work and memory.
         """
         weights = self._constants() or self._fuse_weights()
-        fused = None
-        for i in range(STAGES):
+        fused = 0.0
+        for i in reversed(range(STAGES)):  # the first, which is not enlarged, last: engines add within a convolution
             mixed = F.conv2d(getattr(self, f"linear_c{i + 1}").lift(features[i]), *weights[i])
-            fused = mixed if i == 0 else fused + resize_as(mixed, fused)
+            fused = fused + (mixed if i == 0 else resize_as(mixed, features[0]))
         return F.relu(self.linear_fuse._batch_norm(fused) if self.training else fused)
 
     def _fuse_weights(self) -> list[tuple[paddle.Tensor, paddle.Tensor | None]]:
