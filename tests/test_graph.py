@@ -261,6 +261,38 @@ def test_a_split_constant_is_computed(rng):
     assert Counter(operators) == Counter(Conv=2, Split=1, Add=1)
 
 
+@pytest.mark.parametrize(
+    ("slices", "left"),
+    [
+        ([(0, 3, 1, 1)], 3), ([(0, 3, 1, 1), (0, 2, -1, 1)], 3), ([(0, 9, 1, 1)], 9), ([(1, 3, 1, 1)], 9),
+        ([(0, 3, 0, 1)], 9), ([(0, 3, 1, 2)], 9),
+    ],
+)  # fmt: skip
+def test_a_sort_of_which_the_first_are_read_looks_for_no_more(rng, slices, left):
+    nodes = [node("TopK", "x k", "values order", axis=1, largest=0)]
+    constants = {"k": np.array([9])}
+    for i, numbers in enumerate(slices):
+        constants.update({f"{i}{part}": np.array([number]) for part, number in zip("seat", numbers, strict=True)})
+        nodes.append(node("Slice", f"{('order', 'values')[i]} {i}s {i}e {i}a {i}t", f"part{i}"))
+        nodes.append(node("Cast", f"part{i}", f"y{i}", to=FLOAT))
+    model = build(nodes, constants, (4, 9), " ".join(f"y{i}" for i in range(len(slices))))
+    optimised(model)
+    optimise(model)
+    (top,) = (n for n in model.graph.node if n.op_type == "TopK")
+    (found,) = (numpy_helper.to_array(t) for t in model.graph.initializer if t.name == top.input[1])
+    assert found.tolist() == [left]
+
+
+def test_sums_with_zeros_of_any_fitting_shape_go(rng):
+    """The shape of a constant is one too."""
+    nodes = [
+        node("Shape", "k", "s"), node("Expand", "zero s", "zeros"), node("Add", "x zeros", "a"), node("Exp", "a", "y"),
+        node("Add", "y wide", "z"),
+    ]  # fmt: skip
+    constants = {"k": constant(rng, 1, 4), "zero": np.float32([0]), "wide": np.zeros((2, 3, 4), np.float32)}
+    assert optimised(build(nodes, constants, (3, 4), "y z")) == ["Exp", "Add"]
+
+
 def test_large_fills_are_not_written_out(rng):
     value = numpy_helper.from_array(np.float32([2]))
     nodes = [node("ConstantOfShape", "shape", "k", value=value), node("Add", "x k", "y")]

@@ -86,6 +86,7 @@ class SegFormerPlusPlus(nn.Layer):
         self.backbone = MixVisionTransformer(
             embed_dim, depths, num_heads, token_merging, drop_path_rate, in_channels, norm_epsilon
         )
+        self.needs_fixed_size = self.backbone.needs_fixed_size  # of a graph: merging counts tokens before it runs
         if head_channels is None:
             head_channels = 768 if head == "mlp" and sum(depths) > 2 * STAGES else 256
         _require_count("head_channels", head_channels)
@@ -96,11 +97,6 @@ class SegFormerPlusPlus(nn.Layer):
         self.linear_pred = nn.Conv2D(head_channels, num_classes, 1, weight_attr=Normal(std=0.01))
         if pretrained is not None:
             load_pretrained(self, pretrained, new_head=("linear_*",), trunk="backbone.")
-
-    @property
-    def needs_fixed_size(self) -> bool:
-        """Whether a graph of this network is one for images of one size: merging counts tokens before it runs."""
-        return self.backbone.needs_fixed_size
 
     def _fuse(self, features: list[paddle.Tensor]) -> paddle.Tensor:
         """Bring four feature maps to one width and the size of the first, and mix them: [B, head_channels, H/4, W/4].
