@@ -17,9 +17,13 @@ import paddle_rt
 from paddle_rt import benchmark, benchmark_setup
 from paddle_rt.benchmark import Choice, Record, count_operations, measure, possible, tabulate, true_labels
 from paddle_rt.benchmark_report import draw, markdown_table, text_table
+from paddle_rt.benchmark_training import compare_training
+from paddle_rt.compare import paddleseg_model
+from paddle_rt.engine.config import register_components
 from paddle_rt.errors import UserError
 from paddle_rt.export import export
 from paddle_rt.inference import load_deployment
+from paddle_rt.registry import model_config
 from tests.conftest import ROOT, TINY, randomize
 
 KEYS = {
@@ -230,3 +234,21 @@ def test_gpu_script_says_what_is_missing(tmp_path):
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this machine has what the message is about")
     assert done.returncode == 1 and "pip install onnxruntime-gpu" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_training_step_is_timed_beside_paddlesegs():
+    rounds = []
+    tiny = dict(embed_dim=8, depths=[1, 1, 1, 1], head_channels=16, head="mlp", drop_path_rate=0.0)
+    theirs, ours = compare_training("segformerpp_b0", tiny, 5, [1, 3, 64, 96], 2, 1, lambda r: rounds.append(r) or r)
+    assert [theirs["pipeline"], ours["pipeline"]] == ["paddleseg", "paddle_rt"] and rounds == [range(3)]
+    assert theirs["speedup"] == 1.0 and ours["runs"] == 2
+    assert 0 < ours["step_mb"] < ours["peak_rss_mb"] and ours["step_ms"] > 0
+    # One set of weights and one image; only what the head's dropout leaves out differs.
+    assert abs(theirs["loss"] - ours["loss"]) < 0.05 * theirs["loss"], f"losses {theirs['loss']}, {ours['loss']}"
+
+
+@pytest.mark.parametrize("arguments", [dict(head="conv"), dict(head="mlp", token_merging="n2d_2x2")])
+def test_paddleseg_has_one_head_and_merges_nothing(arguments):
+    register_components()
+    with pytest.raises(UserError, match="nothing to compare with: PaddleSeg's SegFormer has head 'mlp'"):
+        paddleseg_model({**model_config("segformerpp_b0"), **arguments}, 5)
