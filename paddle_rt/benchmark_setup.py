@@ -102,6 +102,7 @@ def prepare(
 
     from paddle_rt.export import export
 
+    paddle.base.core.set_num_threads(threads)  # of the model that graphs are compared with; one if not told
     choices, operations = [], {}
     for number, (model, arguments) in enumerate(variants):
         name, ours = model.partition(":")[0], folder / f"ours{number}"
