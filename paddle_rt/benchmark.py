@@ -11,13 +11,16 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from paddle_rt.errors import UserError
 from paddle_rt.inference import Segmenter
 from paddle_rt.inference.backends import Engine, OpenVino, PaddleInference, check_choice
+
+if TYPE_CHECKING:
+    from paddle import nn
 
 TRANSFORMS = [{"type": "Normalize"}]  # of PaddleSeg's RTFormer configs; what is measured depends on no other value
 STAGES = ("preprocess", "network", "labels")
@@ -93,31 +96,16 @@ class PaddleSegPipeline:
         return labels
 
 
-def export_paddleseg(
-    config: dict[str, Any], num_classes: int, weights: Any, size: Sequence[int], folder: pathlib.Path, onnx: bool
-) -> None:
-    """Write PaddleSeg's own model with an argmax behind it, as its export does, at one size.
+def export_paddleseg(model: "nn.Layer", size: Sequence[int], folder: pathlib.Path, onnx: bool = False) -> None:
+    """Write a model of PaddleSeg with an argmax behind it, as its export does, at one size.
 
     Args:
-        config: The `model` section of a config.
-        num_classes: Number of classes.
-        weights: A checkpoint, or a mapping of names to arrays.
+        model: The model.
         size: (height, width).
         folder: Gets model.json and model.pdiparams.
         onnx: Also write model.onnx, as paddle2onnx converts it.
-
-    Raises:
-        UserError: PaddleSeg has no such model.
     """
     import paddle
-
-    from paddle_rt.checkpoint import load
-    from paddle_rt.compare import paddleseg_model
-    from paddle_rt.engine.config import register_components
-
-    register_components()
-    model = paddleseg_model(config, num_classes)
-    load(model, weights)
 
     class WithArgmax(paddle.nn.Layer):
         def __init__(self) -> None:
@@ -130,6 +118,7 @@ def export_paddleseg(
     wrapper = WithArgmax()
     wrapper.eval()
     spec = paddle.static.InputSpec([1, 3, *size], "float32", "x")
+    folder.mkdir(parents=True)
     graph = paddle.jit.to_static(wrapper, input_spec=[spec], full_graph=True)
     paddle.jit.save(graph, str(folder / "model"))
     if onnx:
@@ -186,14 +175,14 @@ def true_labels(records: Sequence[Record], frames: Sequence[np.ndarray]) -> list
 
 
 def tabulate(
-    records: Sequence[Record], truth: Sequence[np.ndarray], size: Sequence[int], operations: dict[str, float],
+    records: Sequence[Record], truth: dict[str, list[np.ndarray]], size: Sequence[int], operations: dict[str, float],
     floors: dict[tuple[str, str], float | None],
 ) -> list[dict[str, Any]]:  # fmt: skip
     """One row for each record; the times of the first are what the others' are compared with.
 
     Args:
-        records: Of one model and its variants.
-        truth: `true_labels`.
+        records: Of what was measured together.
+        truth: `true_labels` by the name of the model; for a network that is no other's counterpart there are none.
         size: (height, width).
         operations: Floating-point operations of each network, two for each product and sum, by `Choice.model`.
         floors: Operations a second of a large matrix product by (backend, precision).
@@ -203,18 +192,19 @@ def tabulate(
     for record in records:
         choice, middle = record.choice, lambda values: 1e3 * statistics.median(values)
         network = statistics.median(record.stages["network"])
-        floor, work = floors.get((choice.backend, choice.precision)), operations[choice.model]
+        floor, work = floors.get((choice.backend, choice.precision)), operations.get(choice.model)
         pairs = zip(reference.seconds, record.seconds, strict=True)
-        same = [float((a == b).mean()) for a, b in zip(truth, record.labels, strict=True)]
+        expected = truth.get(choice.model.partition(":")[0])
+        same = expected and [float((a == b).mean()) for a, b in zip(expected, record.labels, strict=True)]
         rows.append({
             "model": choice.model, "size": list(size), "backend": choice.backend, "precision": choice.precision,
             "threads": choice.threads, "pipeline": choice.pipeline, "end_to_end_ms": middle(record.seconds),
             "p90_ms": 1e3 * float(np.percentile(record.seconds, 90)), "network_ms": 1e3 * network,
             "preprocess_ms": middle(record.stages["preprocess"]), "labels_ms": middle(record.stages["labels"]),
-            "fps": 1 / statistics.median(record.seconds), "label_agreement": statistics.mean(same),
+            "fps": 1 / statistics.median(record.seconds), "label_agreement": same and statistics.mean(same),
             "speedup": statistics.median(a / b for a, b in pairs), "peak_rss_mb": peak_memory(choice, size),
-            "gflop": work / 1e9, "floor_gflop_per_s": floor and floor / 1e9,
-            "share_of_floor": floor and work / network / floor, "runs": len(record.seconds),
+            "gflop": work and work / 1e9, "floor_gflop_per_s": floor and floor / 1e9,
+            "share_of_floor": floor and work and work / network / floor, "runs": len(record.seconds),
         })  # fmt: skip
     return rows
 

@@ -3,18 +3,30 @@
 import pathlib
 import platform
 import shlex
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import yaml
 
-from paddle_rt.benchmark import TRANSFORMS, Choice, count_operations, export_paddleseg
+from paddle_rt.benchmark import (
+    TRANSFORMS,
+    Choice,
+    count_operations,
+    export_paddleseg,
+    measure,
+    tabulate,
+    true_labels,
+)
 from paddle_rt.data.images import list_images, read_image
 from paddle_rt.errors import UserError, unknown
 from paddle_rt.registry import create_model, list_models, model_config
+
+if TYPE_CHECKING:
+    from paddle import nn
 
 _RENDERED = 6
 _RTFORMER_FAULT = """\
@@ -35,17 +47,52 @@ def read_models(texts: Sequence[str]) -> dict[str, list[tuple[str, dict[str, Any
     """
     groups: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for text in texts:
-        name, _, rest = text.partition(":")
+        name, arguments = _read_model(text)
         if name not in list_models():
             raise unknown("model", name, list_models())
-        arguments = {}
-        for item in rest.split(",") if rest else []:
-            key, equals, value = item.partition("=")
-            if not equals or not key:
-                raise UserError(f"--models takes NAME or NAME:key=value,key=value, got {text!r}")
-            arguments[key] = yaml.safe_load(value)
         groups.setdefault(name, []).append((text, arguments))
     return groups
+
+
+def _read_model(text: str) -> tuple[str, dict[str, Any]]:
+    name, _, rest = text.partition(":")
+    arguments = {}
+    for item in rest.split(",") if rest else []:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise UserError(f"a model is given as NAME or NAME:key=value,key=value, got {text!r}")
+        arguments[key] = yaml.safe_load(value)
+    return name, arguments
+
+
+def paddleseg_models(texts: Sequence[str], num_classes: int) -> "dict[str, nn.Layer]":
+    """Build models that PaddleSeg alone has, with random weights, such as DDRNet_23 or STDCSeg:backbone=STDC1.
+
+    Raises:
+        UserError: PaddleSeg has no such model or backbone, or does not take an argument.
+    """
+    if not texts:
+        return {}
+    import paddle
+    from paddleseg.cvlibs import manager
+
+    models = {}
+    for text in texts:
+        name, arguments = _read_model(text)
+        for kind, wanted, known in (
+            ("model", name, manager.MODELS.components_dict),
+            ("backbone", arguments.get("backbone"), manager.BACKBONES.components_dict),
+        ):
+            if wanted is not None and wanted not in known:
+                raise unknown(f"{kind} of PaddleSeg", wanted, known)
+        if "backbone" in arguments:
+            arguments["backbone"] = manager.BACKBONES[arguments["backbone"]]()
+        paddle.seed(0)
+        try:
+            models[text] = manager.MODELS[name](num_classes=num_classes, **arguments)
+        except TypeError as error:
+            raise UserError(f"PaddleSeg's {name} cannot be built from {text!r}: {error}") from error
+    return models
 
 
 def checkpoints(pairs: Sequence[str], models: Iterable[str]) -> dict[str, str]:
@@ -100,9 +147,13 @@ def prepare(
     """
     import paddle
 
+    from paddle_rt.checkpoint import load
+    from paddle_rt.compare import paddleseg_model
+    from paddle_rt.engine.config import register_components
     from paddle_rt.export import export
 
     paddle.base.core.set_num_threads(threads)  # of the model that graphs are compared with; one if not told
+    register_components()
     choices, operations = [], {}
     for number, (model, arguments) in enumerate(variants):
         name, ours = model.partition(":")[0], folder / f"ours{number}"
@@ -110,10 +161,12 @@ def prepare(
         net = create_model(name, num_classes, checkpoint, **arguments)
         if number == 0 and against:
             theirs = folder / "paddleseg"
-            theirs.mkdir(parents=True)
-            weights = {key: value.numpy() for key, value in net.state_dict().items()}
-            config = {**model_config(name), **arguments}
-            export_paddleseg(config, num_classes, weights, size, theirs, "paddleseg-openvino" in against)
+            try:
+                counterpart = paddleseg_model({**model_config(name), **arguments}, num_classes)
+            except UserError as error:
+                raise UserError(f"{model}: {error}; leave PaddleSeg out with --against none") from error
+            load(counterpart, {key: value.numpy() for key, value in net.state_dict().items()})
+            export_paddleseg(counterpart, size, theirs, "paddleseg-openvino" in against)
             backends = [{"paddleseg": "paddle", "paddleseg-openvino": "openvino"}[side] for side in sorted(against)]
             choices += [Choice(model, "paddleseg", backend, "fp32", threads, str(theirs)) for backend in backends]
         export(net, ours, TRANSFORMS, [1, 3, *size], "coarse")
@@ -126,6 +179,43 @@ def prepare(
             quantize(ours, frames, unlabelled, agreement=0.0)
         choices += [Choice(model, "paddle_rt", backend, precision, threads, str(ours)) for backend, precision in pairs]
     return choices, operations
+
+
+def run(
+    groups: dict[str, list[tuple[str, dict[str, Any]]]], beside: "dict[str, nn.Layer]", weights: dict[str, str],
+    num_classes: int, frames: Sequence[np.ndarray], floors: dict[tuple[str, str], float | None], runs: int,
+    rounds: Callable[[range], Iterable[int]], **how: Any,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Measure each model with its variants, one model after another; with `beside` all of them and those in turns.
+
+    Args:
+        groups: As `read_models` gives them.
+        beside: As `paddleseg_models` gives them; the first is what the others' times are compared with.
+        weights: As `checkpoints` gives them.
+        num_classes, frames: As `prepare` takes them, and `how` with the rest.
+        floors: Operations a second of a large matrix product by (backend, precision).
+        runs: Rounds.
+        rounds: What shows their progress.
+
+    Returns:
+        The rows of `tabulate`.
+    """
+    rows = []
+    for names in [list(groups)] if beside else [[name] for name in groups]:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder, choices, operations = pathlib.Path(scratch), [], {}
+            for number, (text, model) in enumerate(beside.items()):
+                export_paddleseg(model, how["size"], folder / f"beside{number}")
+                place = str(folder / f"beside{number}")
+                choices.append(Choice(text, "paddleseg", "paddle", "fp32", how["threads"], place))
+            for name in names:
+                more, work = prepare(groups[name], weights.get(name), num_classes, frames, folder / name, **how)
+                choices, operations = choices + more, operations | work
+            records = measure(choices, frames, runs, rounds)
+            own = {name: [r for r in records if r.choice.model.partition(":")[0] == name] for name in names}
+            truth = {name: true_labels(of_model, frames) for name, of_model in own.items()}
+            rows += tabulate(records, truth, how["size"], operations, floors)
+    return rows
 
 
 def machine() -> dict[str, str]:
@@ -145,7 +235,7 @@ def page(table: str, chart: str, rows: Sequence[dict[str, Any]], command: Sequen
     packages = ", ".join(f"{name} {about[name]}" for name in _PACKAGES)
     floors = {(r["backend"], r["precision"]): r["floor_gflop_per_s"] for r in rows if r["floor_gflop_per_s"]}
     rates = ", ".join(f"{backend} {precision} {rate:.0f}" for (backend, precision), rate in floors.items())
-    work = ", ".join(dict.fromkeys(f"{r['model']} {r['gflop']:.0f}" for r in rows))
+    work = ", ".join(dict.fromkeys(f"{r['model']} {r['gflop']:.0f}" for r in rows if r["gflop"]))
     return f"""# Benchmarks
 
 From a decoded frame of {row["size"][0]}x{row["size"][1]} to its labels, {row["threads"]} threads of {about["cpu"]},
@@ -159,7 +249,7 @@ CPython {about["python"]}, {packages}. Written by
 
 - Every pipeline labels the same frame in turns, {row["runs"]} rounds, each in another random order, after a pause and
   an untimed frame of its own; times are medians, speed-up the median of the ratios within a round against the first row
-  of the model.
+  that was measured with it.
 - `paddleseg` is PaddleSeg's deployment: its model class with the same weights, its transforms, an argmax graph, Paddle
   Inference with oneDNN.
 - `same labels` is the share of pixels that get the label which PaddleSeg's graph gives without oneDNN.

@@ -30,11 +30,13 @@ MAY_IMPORT = {  # part of the library: the parts that it may import besides itse
     "graph": set(),
     "export": {"models", "data", "graph", "inference", "verify", *BASIC},
     "quantize": {"data", "engine", "inference", *BASIC},
-    "benchmark": {"engine", "inference", "compare", "checkpoint", *BASIC},
+    "benchmark": {"inference", *BASIC},
     "benchmark_floor": {"inference"},
     "benchmark_report": {"files"},
     "benchmark_training": {"checkpoint", "compare", "engine", "registry"},
-    "benchmark_setup": {"benchmark", "data", "export", "quantize", "registry", *BASIC},
+    "benchmark_setup": {
+        "benchmark", "checkpoint", "compare", "data", "engine", "export", "quantize", "registry", *BASIC
+    },  # fmt: skip
     "verify": {"inference", *BASIC},
     "compare": {"checkpoint", *BASIC},
 }

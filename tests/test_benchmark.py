@@ -94,7 +94,7 @@ def test_rows_hold_what_was_measured(monkeypatch):
     labels = np.arange(16).reshape(4, 4)
     first.labels, second.labels = [labels], [np.where(labels == 5, 0, labels)]
     floors = {("openvino", "fp32"): 4e10}
-    rows = tabulate([first, second], true_labels([first, second], []), (4, 4), {"net": 1e9}, floors)
+    rows = tabulate([first, second], {"net": true_labels([first, second], [])}, (4, 4), {"net": 1e9}, floors)
     assert all(set(row) == KEYS for row in rows)
     assert rows[1]["speedup"] == pytest.approx(3) and rows[0]["speedup"] == 1
     assert rows[1]["label_agreement"] == 15 / 16
@@ -107,7 +107,7 @@ def test_rows_hold_what_was_measured(monkeypatch):
 def test_the_chart_is_a_picture(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "peak_memory", lambda *_: 7.0)
     record = Record(choice("fp32"), [0.1], {stage: [0.03] for stage in benchmark.STAGES}, [np.zeros((2, 2))])
-    draw(tabulate([record], record.labels, (2, 2), {"net": 1.0}, {}), tmp_path / "chart.png")
+    draw(tabulate([record], {"net": record.labels}, (2, 2), {"net": 1.0}, {}), tmp_path / "chart.png")
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -181,6 +181,56 @@ def test_tool_end_to_end(tmp_path):
     # Labels of ours against PaddleSeg's own graph without oneDNN; random weights leave many near-ties.
     assert min(row["label_agreement"] for row in rows[1:]) > 0.999, [row["label_agreement"] for row in rows]
     assert page.is_file() and page.with_suffix(".png").is_file()
+
+
+def how(*against: str, **more: object) -> dict:
+    return dict(size=(64, 96), threads=1, against=against, pairs=[("openvino", "fp32")], **more)
+
+
+def test_segformer_is_measured_against_paddlesegs(tmp_path):
+    """Its graph in both engines gives the labels of ours."""
+    variants = benchmark_setup.read_models(["segformerpp_b0:head=mlp,embed_dim=8,head_channels=8"])["segformerpp_b0"]
+    frames = [np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)]
+    both = how("paddleseg", "paddleseg-openvino")
+    choices, operations = benchmark_setup.prepare(variants, None, 5, frames, tmp_path, **both)
+    assert [(c.pipeline, c.backend) for c in choices] == [
+        ("paddleseg", "paddle"), ("paddleseg", "openvino"), ("paddle_rt", "openvino")
+    ]  # fmt: skip
+    records = measure(choices, frames, 1)
+    same = [float((record.labels[0] == records[0].labels[0]).mean()) for record in records]
+    assert min(same) > 0.999 and list(operations) == [variants[0][0]], f"{same} of the labels agree"
+
+
+@pytest.mark.parametrize("model", ["fanet18", "segformerpp_b0", "segformerpp_b0:head=mlp,token_merging=n2d_2x2"])
+def test_what_paddleseg_does_not_have_is_measured_alone(tmp_path, model):
+    ((_, variants),) = benchmark_setup.read_models([model]).items()
+    with pytest.raises(UserError, match=f"{model}: nothing to compare with: .*--against none") as refused:
+        benchmark_setup.prepare(variants, None, 5, [], tmp_path, **how("paddleseg"))
+    assert "\n" not in str(refused.value) and not list(tmp_path.iterdir())
+
+
+def test_models_of_paddleseg_alone_are_measured_beside(monkeypatch):
+    """In the same rounds, as the reference of times and of no labels."""
+    monkeypatch.setattr(benchmark, "peak_memory", lambda *_: 7.0)
+    frames = [np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)]
+    groups = benchmark_setup.read_models(["segformerpp_b0:embed_dim=8,head_channels=8"])
+    beside = benchmark_setup.paddleseg_models(["STDCSeg:backbone=STDC1"], 5)
+    rows = benchmark_setup.run(groups, beside, {}, 5, frames, {}, 2, lambda r: r, **how())
+    assert [(row["model"], row["pipeline"], row["label_agreement"]) for row in rows] == [
+        ("STDCSeg:backbone=STDC1", "paddleseg", None),
+        ("segformerpp_b0:embed_dim=8,head_channels=8", "paddle_rt", 1),
+    ]  # fmt: skip
+    assert rows[0]["speedup"] == 1 and rows[1]["speedup"] != 1 and rows[0]["gflop"] is None
+    assert "STDCSeg" in text_table(rows) and "STDCSeg" in benchmark_setup.page(
+        markdown_table(rows), "x.png", [{**row, "machine": benchmark_setup.machine()} for row in rows], []
+    )
+    for text, message in {
+        "DDRNet_24": "model of PaddleSeg 'DDRNet_24', did you mean 'DDRNet_23'",
+        "STDCSeg": "cannot be built.*backbone", "STDCSeg:backbone=STDC3": "did you mean 'STDC[12]'",
+        "DDRNet_23:a": "key=value",
+    }.items():  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            benchmark_setup.paddleseg_models([text], 5)
 
 
 @pytest.mark.parametrize(

@@ -318,6 +318,22 @@ def test_compare_takes_random_weights(call, config):
     assert code == 0 and "random weights, 1 images" in out, err
 
 
+SEGFORMER = ["-c", "configs/segformerpp/segformerpp_b0_camvid_480x360_cpu.yml", "--input_size", 65, 97, "--images", 1]
+
+
+@pytest.mark.parametrize("size", [["model.embed_dim=8", "model.head_channels=8"], ["model.depths=[3,2,2,2]"]])
+def test_compare_finds_paddlesegs_segformer(call, size):
+    code, out, err = call("compare", *SEGFORMER, "--opts", "model.head=mlp", *size)
+    assert code == 0 and "  equal at a relative error of 1e-05" in out, out + err
+
+
+@pytest.mark.parametrize("option", ["model.head=conv", "model.token_merging=bsm_hq"])
+def test_compare_says_that_paddleseg_has_no_counterpart(call, option):
+    code, _, err = call("compare", *SEGFORMER, "--opts", "model.head=mlp", option)
+    assert code == 1 and err.startswith("error: nothing to compare with: PaddleSeg's SegFormer has head 'mlp'"), err
+    assert err.count("\n") == 1 and option.partition("=")[2] in err
+
+
 def test_compare_tells_unequal_models(call, config, weights, monkeypatch):
     """The same weights under another number of heads: the same names and shapes, other logits."""
     monkeypatch.setattr(compare, "paddleseg_model", lambda *_: RTFormer(CLASSES, **{**TINY, "num_heads": 4}))

@@ -4,7 +4,6 @@ import argparse
 import json
 import pathlib
 import sys
-import tempfile
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from paddle_rt.arguments import Parser, positive
@@ -17,28 +16,24 @@ def main() -> None:
     from tqdm import tqdm
 
     from paddle_rt import benchmark_floor, benchmark_setup
-    from paddle_rt.benchmark import measure, possible, tabulate, true_labels
+    from paddle_rt.benchmark import possible
     from paddle_rt.benchmark_report import draw, markdown_table, text_table
 
     pairs, refusals = possible(arguments.backends, arguments.precisions)
     for line in refusals:
         print(f"left out: {line}", file=sys.stderr)
     groups = benchmark_setup.read_models(arguments.models)
-    checkpoints = benchmark_setup.checkpoints(arguments.checkpoint, groups)
+    weights = benchmark_setup.checkpoints(arguments.checkpoint, groups)
     frames = benchmark_setup.take_frames(arguments.frames, arguments.size)
+    beside = benchmark_setup.paddleseg_models(arguments.beside, arguments.num_classes)
     against = [] if "none" in arguments.against else arguments.against
-    known = dict.fromkeys([*pairs, ("paddle", "fp32")] if "paddleseg" in against else pairs)
+    known = dict.fromkeys([*pairs, ("paddle", "fp32")] if beside or "paddleseg" in against else pairs)
     floors = {p: benchmark_floor.matrix_rate(*p, arguments.threads) for p in tqdm(known, "floor", disable=None)}
     how = dict(size=arguments.size, threads=arguments.threads, against=against, pairs=pairs)
-    rows = []
-    for name, variants in groups.items():
-        if name not in checkpoints:
-            print(f"warning: {name} has random weights: its label agreement means little", file=sys.stderr)
-        weights = checkpoints.get(name), arguments.num_classes
-        with tempfile.TemporaryDirectory() as folder:
-            choices, operations = benchmark_setup.prepare(variants, *weights, frames, pathlib.Path(folder), **how)
-            records = measure(choices, frames, arguments.runs, lambda r, n=name: tqdm(r, n, disable=None))
-            rows += tabulate(records, true_labels(records, frames), arguments.size, operations, floors)
+    for name in [name for name in groups if name not in weights]:
+        print(f"warning: {name} has random weights: its label agreement means little", file=sys.stderr)
+    measured = weights, arguments.num_classes, frames, floors, arguments.runs, lambda r: tqdm(r, disable=None)
+    rows = benchmark_setup.run(groups, beside, *measured, **how)
     for row in rows:
         row["machine"] = benchmark_setup.machine()
     with whole_file(arguments.output) as part:
@@ -66,6 +61,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--precisions", nargs="+", default=["fp32", "bf16", "int8"], help="fp32, bf16, fp16, int8")
     add("--against", nargs="+", default=["paddleseg"], choices=("paddleseg", "paddleseg-openvino", "none"),
         help="first rows: PaddleSeg's deployment, its graph in OpenVINO, or neither")  # fmt: skip
+    add("--beside", nargs="+", default=[], metavar="MODEL", help="models of PaddleSeg alone, through its pipeline, in "
+        "turns with all --models: DDRNet_23 BiSeNetV2 STDCSeg:backbone=STDC1; the first is the reference")  # fmt: skip
     add("--threads", type=positive, default=2, help="CPU threads of every pipeline")
     add("--runs", type=positive, default=15, help="rounds in which each pipeline labels one frame")
     add("--output", default="bench.json", help="the rows")
