@@ -272,8 +272,11 @@ class ConvNorm(nn.Layer):
 
 
 def _unit(x: paddle.Tensor) -> paddle.Tensor:
-    """Divide by the length over the last axis, 1e-12 at least; a gradient is finite even where all of them are zero."""
-    return x / x.square().sum(axis=-1, keepdim=True).clip(min=1e-24).sqrt()
+    """Divide by the length over the last axis, 1e-12 at least; a gradient is finite even where all of them are zero.
+
+    A product, since Paddle Inference with oneDNN gets `square` of a part of a split tensor wrong.
+    """
+    return x / (x * x).sum(axis=-1, keepdim=True).clip(min=1e-24).sqrt()
 
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int, padding: int | None = None) -> nn.Conv2D:
