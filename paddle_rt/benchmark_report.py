@@ -36,6 +36,11 @@ def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join([head, "|" + " --- |" * len(_COLUMNS), *body])
 
 
+def _bar_name(row: dict[str, Any], with_model: bool) -> str:
+    how = "PaddleSeg" if row["pipeline"] == "paddleseg" else f"{row['backend']} {row['precision']}"
+    return f"{row['model']}, {how}" if with_model else how
+
+
 def draw(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
     """A bar for each row, its stages side by side, models in panels."""
     import matplotlib
@@ -43,13 +48,15 @@ def draw(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    models = list(dict.fromkeys(row["model"] for row in rows))
-    height = 1 + 0.35 * max(sum(row["model"] == model for row in rows) for model in models)
-    figure, panels = plt.subplots(1, len(models), figsize=(6 * len(models), height), layout="constrained",
-                                  squeeze=False)  # fmt: skip
-    for panel, model in zip(panels[0], models, strict=True):
-        chosen = [row for row in rows if row["model"] == model][::-1]
-        names = ["PaddleSeg" if r["pipeline"] == "paddleseg" else f"{r['backend']} {r['precision']}" for r in chosen]
+    # What was measured in the same rounds shares a panel: each model alone, or all of them beside PaddleSeg's others.
+    together = any(row["label_agreement"] is None for row in rows)
+    titles = ["all"] if together else list(dict.fromkeys(row["model"] for row in rows))
+    height = 1 + 0.35 * max(sum(together or row["model"] == title for row in rows) for title in titles)
+    figure, panels = plt.subplots(1, len(titles), figsize=(8 if together else 6 * len(titles), height),
+                                  layout="constrained", squeeze=False)  # fmt: skip
+    for panel, title in zip(panels[0], titles, strict=True):
+        chosen = [row for row in rows if together or row["model"] == title][::-1]
+        names = [_bar_name(row, together) for row in chosen]
         left = [0.0] * len(chosen)
         for stage, colour in (("preprocess", "#e69f00"), ("network", "#0072b2"), ("labels", "#009e73")):
             widths = [row[f"{stage}_ms"] for row in chosen]
@@ -57,7 +64,8 @@ def draw(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
             left = [a + b for a, b in zip(left, widths, strict=True)]
         for place, (row, end) in enumerate(zip(chosen, left, strict=True)):
             panel.text(end, place, f" {row['speedup']:.2f}x", va="center")
-        panel.set(title=f"{model}, {row['size'][0]}x{row['size'][1]}", xlabel="ms a frame", xlim=(0, 1.15 * max(left)))
+        size = "{}x{}".format(*chosen[0]["size"])
+        panel.set(title=size if together else f"{title}, {size}", xlabel="ms a frame", xlim=(0, 1.15 * max(left)))
     panels[0][0].legend(loc="lower right")
     with whole_file(path) as part:
         figure.savefig(part, dpi=110, format="png")

@@ -62,6 +62,14 @@ def test_an_open_size_is_refused_in_one_line(merging, shape, tmp_path):
     assert "\n" not in str(refused.value) and "--input_size" in str(refused.value) and not list(tmp_path.iterdir())
 
 
+def test_the_batch_may_stay_open(tmp_path):
+    """Two inputs of another batch each, in every engine; sums by cells with a border, and the matching."""
+    merging = [dict(q_mode="n2d", q_s=(3, 3)), dict(q_mode="bsm", q_r=0.6, q_sx=2, q_sy=2), {}, {}]
+    report = export(tiny(merging, "conv"), tmp_path / "e", [NORMALIZE], (None, *SHAPE[1:]))
+    assert {row["input"][0] for row in report["comparisons"]} == {1, 2}
+    assert max(row["relative_error"] for row in report["comparisons"]) <= 1e-4, report["comparisons"]
+
+
 def test_downsampling_takes_any_size(tmp_path):
     report = export(tiny("downsample", "conv"), tmp_path / "e", [NORMALIZE], (1, 3, None, None))
     assert max(row["relative_error"] for row in report["comparisons"]) <= 1e-4, report["comparisons"]

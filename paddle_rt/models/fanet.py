@@ -209,7 +209,7 @@ class FastAttention(nn.Layer):
         has_up: Whether a finer module takes `up` of the result.
         has_smooth: Whether a head takes `smooth` of the result.
 
-    Shape: features [B, C, h, w], queries [B, 32, h w] and contexts [B, C, 32] to [B, C, h, w].
+    Shape: features [B, C, h, w], queries [B, h w, 32] and contexts [B, C, 32] to [B, C, h, w].
 
     Source: arXiv 2007.03815, section III and figure 3.
     """
@@ -227,16 +227,16 @@ class FastAttention(nn.Layer):
             self.smooth = ConvNorm(channels, SMOOTH, 3)
 
     def read(self, features: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """Queries [B, 32, h w] and context [B, C, 32] of features [B, C, h, w]."""
-        queries, keys, values = paddle.split(self.qkv(features), [KEYS, KEYS, features.shape[1]], axis=1)
-        values = F.leaky_relu(values, SLOPE)
-        return _unit(queries).flatten(2), paddle.matmul(values.flatten(2), _unit(keys).flatten(2), transpose_y=True)
+        """Queries [B, h w, 32] and context [B, C, 32] of features [B, C, h, w]."""
+        tokens = self.qkv(features).flatten(2).transpose([0, 2, 1])  # [B, h w, 64 + C]
+        queries, keys, values = paddle.split(tokens, [KEYS, KEYS, features.shape[1]], axis=2)
+        return _unit(queries), paddle.matmul(F.leaky_relu(values, SLOPE), _unit(keys), transpose_x=True)
 
     def forward(self, features: paddle.Tensor, queries: paddle.Tensor, context: paddle.Tensor) -> paddle.Tensor:
         # The 1x1 convolution is linear as well: done on 32 columns instead of h w positions it costs nothing.
         context = self.latlayer3.conv(context.unsqueeze(3)).squeeze(3)  # [B, C, 32]
-        attended = paddle.matmul(context, queries).reshape([0, 0, *spatial_size(features)])  # [B, C, h, w]
-        return self.latlayer3.normalise(attended) + features
+        attended = paddle.matmul(queries, context, transpose_y=True).transpose([0, 2, 1])  # [B, C, h w]
+        return self.latlayer3.normalise(attended.reshape([0, 0, *spatial_size(features)])) + features
 
 
 class Head(nn.Layer):
@@ -272,8 +272,11 @@ class ConvNorm(nn.Layer):
 
 
 def _unit(x: paddle.Tensor) -> paddle.Tensor:
-    """Divide by the length over channels, 1e-12 at least; a gradient is finite even where all of them are zero."""
-    return x / x.square().sum(axis=1, keepdim=True).clip(min=1e-24).sqrt()
+    """Divide by the length over the last axis, 1e-12 at least; a gradient is finite even where all of them are zero.
+
+    A product, since Paddle Inference with oneDNN gets `square` of a part of a split tensor wrong.
+    """
+    return x / (x * x).sum(axis=-1, keepdim=True).clip(min=1e-24).sqrt()
 
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int, padding: int | None = None) -> nn.Conv2D:
