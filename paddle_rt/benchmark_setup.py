@@ -236,6 +236,11 @@ def page(table: str, chart: str, rows: Sequence[dict[str, Any]], command: Sequen
     floors = {(r["backend"], r["precision"]): r["floor_gflop_per_s"] for r in rows if r["floor_gflop_per_s"]}
     rates = ", ".join(f"{backend} {precision} {rate:.0f}" for (backend, precision), rate in floors.items())
     work = ", ".join(dict.fromkeys(f"{r['model']} {r['gflop']:.0f}" for r in rows if r["gflop"]))
+    theirs = {r["model"] for r in rows if r["pipeline"] == "paddleseg" and r["label_agreement"] is not None}
+    truth = "PaddleSeg's graph without oneDNN" if theirs else "the model's first row here"
+    notes = _RTFORMER_FAULT if any(model.startswith("rtformer") for model in theirs) else ""
+    if any(r["random_weights"] for r in rows):
+        notes += "  The weights are random: what bf16 and int8 change says little about trained ones.\n"
     return f"""# Benchmarks
 
 From a decoded frame of {row["size"][0]}x{row["size"][1]} to its labels, {row["threads"]} threads of {about["cpu"]},
@@ -250,10 +255,10 @@ CPython {about["python"]}, {packages}. Written by
 - Every pipeline labels the same frame in turns, {row["runs"]} rounds, each in another random order, after a pause and
   an untimed frame of its own; times are medians, speed-up the median of the ratios within a round against the first row
   that was measured with it.
-- `paddleseg` is PaddleSeg's deployment: its model class with the same weights, its transforms, an argmax graph, Paddle
-  Inference with oneDNN.
-- `same labels` is the share of pixels that get the label which PaddleSeg's graph gives without oneDNN.
-{_RTFORMER_FAULT if any(r["model"].startswith("rtformer") for r in rows) else ""}\
+- `paddleseg` is PaddleSeg's deployment: its model class, with our weights where it is the counterpart of ours, its
+  transforms, an argmax graph, Paddle Inference with oneDNN, or the same graph in OpenVINO.
+- `same labels` is the share of pixels that get the label of {truth}.
+{notes}\
 - `of floor` is the network's rate as a share of that of one matrix product of 2048x2048 by 2048x2048 in the same
   library and precision, measured just before (GFLOP/s: {rates}). The networks need, in GFLOP a frame: {work}. A dash:
   the library has no such product.

@@ -35,7 +35,7 @@ def main() -> None:
     measured = weights, arguments.num_classes, frames, floors, arguments.runs, lambda r: tqdm(r, disable=None)
     rows = benchmark_setup.run(groups, beside, *measured, **how)
     for row in rows:
-        row["machine"] = benchmark_setup.machine()
+        row.update(machine=benchmark_setup.machine(), random_weights=row["model"].partition(":")[0] not in weights)
     with whole_file(arguments.output) as part:
         part.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     print(text_table(rows))
