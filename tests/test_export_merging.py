@@ -3,7 +3,6 @@
 import onnx
 import paddle
 import pytest
-from onnx import helper
 
 import paddle_rt
 from paddle_rt.errors import UserError
@@ -41,8 +40,7 @@ def test_every_merging_is_exported_to_every_engine(merging, head, tmp_path):
     operators = {node.op_type for node in nodes}
     assert operators <= OPERATORS, f"not in TensorRT's list: {operators - OPERATORS}"
     assert not {"Shape", "Pad"} & operators, "at a fixed size everything that follows from it is a constant"
-    sums = {helper.get_node_attr_value(node, "reduction") for node in nodes if node.op_type == "ScatterND"}
-    assert sums == ({b"add"} if "bsm" in merging else set()), f"docs/export.md names these for TensorRT: {sums}"
+    assert "ScatterND" not in operators, "ONNX Runtime adds from several threads at once and loses some of it"
 
 
 def test_segmenter_merges_in_every_backend(tmp_path):

@@ -115,16 +115,33 @@ class BipartiteMerging:
         away = min(int(rows * columns * self.ratio), len(sources))
         if away == 0 or len(destinations) == 0:
             return keep_all(tokens, size)
-        left, channels = len(sources) - away, tokens.shape[2]
-        number = left + len(destinations)
+        left = len(sources) - away
         with paddle.no_grad():
-            place = _places(tokens, destinations, sources, left)
-            row = _flat_index(place, number).unsqueeze(1)  # [B N, 1]
-            ones = paddle.ones_like(row, dtype=tokens.dtype)
-            counts = paddle.scatter_nd_add(paddle.zeros([_batch(tokens) * number, 1], tokens.dtype), row, ones)
-        sums = paddle.zeros([_batch(tokens) * number, channels], tokens.dtype)
-        sums = paddle.scatter_nd_add(sums, row, tokens.reshape([-1, channels]))
-        return (sums / counts).reshape([-1, number, channels]), lambda values: _take(values, place)
+            place, unmerged = _places(tokens, destinations, sources, left)
+        means = _means if paddle.in_dynamic_mode() else _means_by_product
+        merged = means(tokens, place - left, len(destinations))
+        if left:
+            merged = paddle.concat([_take(tokens, unmerged), merged], axis=1)
+        return merged, lambda values: _take(values, place)
+
+
+def _means(tokens: paddle.Tensor, group: paddle.Tensor, number: int) -> paddle.Tensor:
+    """Means of the tokens [B, N, C] of each group 0, 1, ...; those of a negative one are left out. [B, number, C]."""
+    batch, channels = tokens.shape[0], tokens.shape[2]
+    row = _flat_index(paddle.where(group < 0, paddle.full_like(group, number), group), number + 1).unsqueeze(1)
+    counts = paddle.zeros([batch * (number + 1), 1], tokens.dtype)
+    counts = paddle.scatter_nd_add(counts, row, paddle.ones_like(row, dtype=tokens.dtype)).clip(min=1)
+    sums = paddle.zeros([batch * (number + 1), channels], tokens.dtype)
+    sums = paddle.scatter_nd_add(sums, row, tokens.reshape([-1, channels]))
+    return (sums / counts).reshape([batch, number + 1, channels])[:, :number]
+
+
+def _means_by_product(tokens: paddle.Tensor, group: paddle.Tensor, number: int) -> paddle.Tensor:
+    """The same as a matrix product, for graphs: ONNX Runtime adds to one row from several threads at once and loses
+    some of it, and TensorRT has no scatter that adds."""
+    numbers = paddle.arange(number, dtype="float32").reshape([1, number, 1])
+    members = (group.astype("float32").unsqueeze(1) == numbers).astype(tokens.dtype)  # [B, number, N]
+    return paddle.matmul(members, tokens) / members.sum(axis=2, keepdim=True)
 
 
 def stage_mergings(token_merging: str | Sequence[dict[str, Any]] | None) -> list[tuple[Merging, Merging]]:
@@ -197,8 +214,13 @@ def _count(where: str, key: str, value: object) -> int:
     return value
 
 
-def _places(tokens: paddle.Tensor, destinations: np.ndarray, sources: np.ndarray, left: int) -> paddle.Tensor:
-    """For each token its row in the merged sequence, [B, N]: first the `left` unmerged sources, then destinations."""
+def _places(
+    tokens: paddle.Tensor, destinations: np.ndarray, sources: np.ndarray, left: int
+) -> tuple[paddle.Tensor, paddle.Tensor | None]:
+    """For each token its row in the merged sequence, [B, N], and the positions of its first rows, [B, left].
+
+    First come the `left` sources that stay alone, most similar first, then the destinations.
+    """
     unit = tokens / tokens.norm(axis=2, keepdim=True)
     unit_destinations = unit.index_select(paddle.to_tensor(destinations), axis=1)
     scores = paddle.matmul(unit, unit_destinations, transpose_y=True)  # [B, N, destinations]
@@ -208,14 +230,17 @@ def _places(tokens: paddle.Tensor, destinations: np.ndarray, sources: np.ndarray
     total = len(destinations)
     nearest = ((scores < best).astype("float32") * total + paddle.arange(total, dtype="float32")).min(axis=2)  # [B, N]
     nearest = left + nearest.astype("int64").index_select(paddle.to_tensor(sources), axis=1)  # [B, sources]
+    unmerged = None
     if left:
         similarity = best.squeeze(2).index_select(paddle.to_tensor(sources), axis=1)
-        unmerged = paddle.argsort(similarity, axis=1, stable=True)[:, :left]
-        rows = paddle.arange(left - 1, -1, -1, dtype="int64").unsqueeze(0).expand([_batch(tokens), left])
-        nearest = paddle.put_along_axis(nearest, unmerged, rows, axis=1)
+        least = paddle.argsort(similarity, axis=1, stable=True)[:, :left]  # of the sources, least similar first
+        rows = paddle.arange(left - 1, -1, -1, dtype="int64")
+        nearest = paddle.put_along_axis(nearest, least, rows.unsqueeze(0).expand([_batch(tokens), left]), axis=1)
+        unmerged = paddle.to_tensor(sources).index_select(least.index_select(rows, axis=1).flatten(), axis=0)
+        unmerged = unmerged.reshape([-1, left])
     own = (left + paddle.arange(total, dtype="int64")).unsqueeze(0).expand([_batch(tokens), total])
     grid = np.argsort(np.concatenate([sources, destinations]))
-    return paddle.concat([nearest, own], axis=1).index_select(paddle.to_tensor(grid), axis=1)
+    return paddle.concat([nearest, own], axis=1).index_select(paddle.to_tensor(grid), axis=1), unmerged
 
 
 def _take(tokens: paddle.Tensor, index: paddle.Tensor) -> paddle.Tensor:
