@@ -1,5 +1,6 @@
 """Exports of networks that merge tokens: every preset and mode in every engine, with operators that engines have."""
 
+import numpy as np
 import onnx
 import paddle
 import pytest
@@ -8,8 +9,9 @@ import paddle_rt
 from paddle_rt.errors import UserError
 from paddle_rt.export import export
 from paddle_rt.inference import Segmenter
+from paddle_rt.inference.backends import OpenVino
 from paddle_rt.models.token_merging import PRESETS
-from tests.conftest import randomize
+from tests.conftest import randomize, relative_error
 from tests.test_export import frame
 from tests.test_graph import NORMALIZE, OPERATORS
 
@@ -71,3 +73,17 @@ def test_the_batch_may_stay_open(tmp_path):
 def test_downsampling_takes_any_size(tmp_path):
     report = export(tiny("downsample", "conv"), tmp_path / "e", [NORMALIZE], (1, 3, None, None))
     assert max(row["relative_error"] for row in report["comparisons"]) <= 1e-4, report["comparisons"]
+
+
+def test_positions_survive_half_precision(tmp_path):
+    """bf16 has whole numbers up to 256: a position that passes through it becomes another one."""
+    merging = [dict(q_mode="bsm", q_r=0.5, q_sx=2, q_sy=2)] + [{}] * 3
+    export(tiny(merging, "conv"), tmp_path / "e", [NORMALIZE], (1, 3, 96, 128), formats=["onnx"])
+    graph = onnx.load(str(tmp_path / "e" / "model.onnx")).graph
+    makers = {name: node.op_type for node in graph.node for name in node.output}
+    cast = {makers.get(node.input[0]) for node in graph.node if node.op_type == "Cast"}
+    assert cast <= {None, "Equal"}, f"converted to floating point: {cast}"
+    image = frame(96, 128)[np.newaxis]
+    single, half = (OpenVino(tmp_path / "e" / "model.onnx", precision=p).run(image) for p in ("fp32", "bf16"))
+    error = relative_error(half, single)
+    assert error < 0.1, f"relative error {error:.1e}"

@@ -119,7 +119,7 @@ class BipartiteMerging:
         with paddle.no_grad():
             place, unmerged = _places(tokens, destinations, sources, left)
         means = _means if paddle.in_dynamic_mode() else _means_by_product
-        merged = means(tokens, place - left, len(destinations))
+        merged = means(tokens, _plus(place, -left), len(destinations))
         if left:
             merged = paddle.concat([_take(tokens, unmerged), merged], axis=1)
         return merged, lambda values: _take(values, place)
@@ -139,8 +139,8 @@ def _means(tokens: paddle.Tensor, group: paddle.Tensor, number: int) -> paddle.T
 def _means_by_product(tokens: paddle.Tensor, group: paddle.Tensor, number: int) -> paddle.Tensor:
     """The same as a matrix product, for graphs: ONNX Runtime adds to one row from several threads at once and loses
     some of it, and TensorRT has no scatter that adds."""
-    numbers = paddle.arange(number, dtype="float32").reshape([1, number, 1])
-    members = (group.astype("float32").unsqueeze(1) == numbers).astype(tokens.dtype)  # [B, number, N]
+    numbers = paddle.arange(number, dtype="int64").reshape([1, number, 1])
+    members = (group.unsqueeze(1) == numbers).astype(tokens.dtype)  # [B, number, N]
     return paddle.matmul(members, tokens) / members.sum(axis=2, keepdim=True)
 
 
@@ -221,24 +221,21 @@ def _places(
 
     First come the `left` sources that stay alone, most similar first, then the destinations.
     """
-    unit = tokens / tokens.norm(axis=2, keepdim=True)
+    unit = tokens / (tokens * tokens).sum(axis=2, keepdim=True).sqrt()
     unit_destinations = unit.index_select(paddle.to_tensor(destinations), axis=1)
-    scores = paddle.matmul(unit, unit_destinations, transpose_y=True)  # [B, N, destinations]
-    best = scores.max(axis=2, keepdim=True)
-    # The first of the largest, as argmax finds it, as the least number: engines have fast minima, and slow searches.
-    # Arithmetic instead of `where`, which converters spell out in several passes over the scores.
-    total = len(destinations)
-    nearest = ((scores < best).astype("float32") * total + paddle.arange(total, dtype="float32")).min(axis=2)  # [B, N]
-    nearest = left + nearest.astype("int64").index_select(paddle.to_tensor(sources), axis=1)  # [B, sources]
+    # One column a token: engines search along columns much faster than along rows.
+    scores = paddle.matmul(unit_destinations, unit, transpose_y=True)  # [B, destinations, N]
+    best, nearest, total = scores.max(axis=1), scores.argmax(axis=1), len(destinations)  # [B, N]
+    nearest = _plus(nearest.index_select(paddle.to_tensor(sources), axis=1), left)  # [B, sources]
     unmerged = None
     if left:
-        similarity = best.squeeze(2).index_select(paddle.to_tensor(sources), axis=1)
+        similarity = best.index_select(paddle.to_tensor(sources), axis=1)
         least = paddle.argsort(similarity, axis=1, stable=True)[:, :left]  # of the sources, least similar first
         rows = paddle.arange(left - 1, -1, -1, dtype="int64")
         nearest = paddle.put_along_axis(nearest, least, rows.unsqueeze(0).expand([_batch(tokens), left]), axis=1)
         unmerged = paddle.to_tensor(sources).index_select(least.index_select(rows, axis=1).flatten(), axis=0)
         unmerged = unmerged.reshape([-1, left])
-    own = (left + paddle.arange(total, dtype="int64")).unsqueeze(0).expand([_batch(tokens), total])
+    own = paddle.arange(left, left + total, dtype="int64").unsqueeze(0).expand([_batch(tokens), total])
     grid = np.argsort(np.concatenate([sources, destinations]))
     return paddle.concat([nearest, own], axis=1).index_select(paddle.to_tensor(grid), axis=1), unmerged
 
@@ -252,7 +249,14 @@ def _take(tokens: paddle.Tensor, index: paddle.Tensor) -> paddle.Tensor:
 
 def _flat_index(index: paddle.Tensor, count: int) -> paddle.Tensor:
     """Positions [B, n] in samples of `count` rows as positions [B n] in the rows of all samples."""
-    return (index + paddle.arange(_batch(index), dtype="int64").unsqueeze(1) * count).flatten()
+    starts = paddle.arange(_batch(index), dtype="int64").unsqueeze(1) * paddle.full([1], count, "int64")
+    return (index + starts).flatten()
+
+
+def _plus(index: paddle.Tensor, number: int) -> paddle.Tensor:
+    """`index` + `number`, the latter as a tensor: plain numbers become a conversion to floating point and back, which
+    changes positions above 256 where an engine computes in bf16."""
+    return index + paddle.full([1], number, "int64")
 
 
 def _batch(x: paddle.Tensor) -> int | paddle.Tensor:
