@@ -177,7 +177,8 @@ def test_tool_end_to_end(tmp_path):
         ("paddleseg", "paddle"), ("paddle_rt", "openvino"), ("paddle_rt", "paddle")
     ]  # fmt: skip
     for row in rows:
-        assert set(row) == KEYS | {"machine"} and row["size"] == [64, 96] and row["peak_rss_mb"] > 50
+        assert set(row) == KEYS | {"machine", "random_weights"} and row["random_weights"]
+        assert row["size"] == [64, 96] and row["peak_rss_mb"] > 50
     # Labels of ours against PaddleSeg's own graph without oneDNN; random weights leave many near-ties.
     assert min(row["label_agreement"] for row in rows[1:]) > 0.999, [row["label_agreement"] for row in rows]
     assert page.is_file() and page.with_suffix(".png").is_file()
@@ -221,8 +222,9 @@ def test_models_of_paddleseg_alone_are_measured_beside(monkeypatch):
         ("segformerpp_b0:embed_dim=8,head_channels=8", "paddle_rt", 1),
     ]  # fmt: skip
     assert rows[0]["speedup"] == 1 and rows[1]["speedup"] != 1 and rows[0]["gflop"] is None
+    about = {"machine": benchmark_setup.machine(), "random_weights": True}
     assert "STDCSeg" in text_table(rows) and "STDCSeg" in benchmark_setup.page(
-        markdown_table(rows), "x.png", [{**row, "machine": benchmark_setup.machine()} for row in rows], []
+        markdown_table(rows), "x.png", [row | about for row in rows], []
     )
     for text, message in {
         "DDRNet_24": "model of PaddleSeg 'DDRNet_24', did you mean 'DDRNet_23'",
