@@ -1,6 +1,7 @@
 """Frames in, labels out: every backend against the model itself, and everything that a frame or an export can be."""
 
 import concurrent.futures
+import multiprocessing
 import pathlib
 import shutil
 import subprocess
@@ -145,6 +146,12 @@ assert labels.shape == confidence.shape == (20, 30)
     assert done.returncode == 0, done.stderr
 
 
+def half_precision(folder: pathlib.Path, frame: np.ndarray) -> tuple[str, np.ndarray]:
+    segment = Segmenter(folder, "openvino", "bf16", threads=1)
+    hint = segment._engine._request.get_compiled_model().get_property("INFERENCE_PRECISION_HINT")
+    return hint.get_type_name(), segment(frame)
+
+
 def test_the_precision_is_set_and_never_inherited(exports):
     offered = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     frame = picture(96, 160)
@@ -153,10 +160,10 @@ def test_the_precision_is_set_and_never_inherited(exports):
     assert properties.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
     assert properties.get_property("INFERENCE_NUM_THREADS") == 1
     if "BF16" in offered:
-        half = Segmenter(exports["fixed"], "openvino", "bf16", threads=1)
-        hint = half._engine._request.get_compiled_model().get_property("INFERENCE_PRECISION_HINT")
-        assert hint == openvino.Type.bf16
-        assert (half(frame) == segment(frame)).mean() > 0.9
+        # In a process of its own: where bf16 was computed, a later signal can end the process with a fault.
+        with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            hint, labels = pool.submit(half_precision, exports["fixed"], frame).result()
+        assert hint == "bf16" and (labels == segment(frame)).mean() > 0.9
     else:
         with pytest.raises(UserError, match="does not compute in bf16"):
             Segmenter(exports["fixed"], "openvino", "bf16")
