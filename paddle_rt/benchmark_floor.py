@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from paddle_rt.inference.backends import OnnxRuntime, PaddleInference
+from paddle_rt.inference.backends import OnnxRuntime, PaddleInference, openvino_core
 
 _LENGTH = 2048
 
@@ -54,7 +54,7 @@ def _openvino(matrix: np.ndarray, precision: str, threads: int) -> Callable[[np.
     hint = {"bf16": "bf16", "fp16": "f16"}.get(precision, "f32")
     settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": str(threads), "NUM_STREAMS": "1"}
     model = openvino.Model([ops.matmul(left, right, False, False)], [x])
-    request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+    request = openvino_core().compile_model(model, "CPU", settings).create_infer_request()
     return lambda values: request.infer([values], share_inputs=True)
 
 

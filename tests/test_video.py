@@ -9,7 +9,6 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 import onnx
-import openvino
 import paddle
 import pytest
 import yaml
@@ -20,6 +19,7 @@ from paddle_rt.data.images import read_label
 from paddle_rt.errors import UserError
 from paddle_rt.export import export
 from paddle_rt.inference import BACKENDS, Segmenter, VideoSegmenter, labels_from_logits
+from paddle_rt.inference.backends import openvino_core
 from paddle_rt.inference.stream import Frame, label_frames, open_outputs, open_source
 from paddle_rt.inference.transforms import Preprocess
 from paddle_rt.models import resnet
@@ -139,7 +139,7 @@ def test_every_backend_labels_a_video_as_the_model_does(network, exports, backen
 
 
 def test_bf16_streams_too(exports):
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" not in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU does not compute in bf16")
     single, half = (VideoSegmenter(exports["video"], "openvino", p, threads=1) for p in ("fp32", "bf16"))
     agreement = [float((single(frame) == half(frame)).mean()) for frame in video(9)]

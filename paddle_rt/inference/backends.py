@@ -4,6 +4,7 @@ An engine is loaded by `load_engine`. Precisions are set and never inherited: Op
 where the CPU has it. A package, a device or a precision that is not there ends in one line that says what to do.
 """
 
+import functools
 import os
 import pathlib
 from collections.abc import Callable
@@ -103,6 +104,19 @@ class OnnxRuntime:
         return logits, state
 
 
+@functools.cache
+def openvino_core():
+    """OpenVINO's Core, one for the whole process.
+
+    Each Core gives its thread a stack for signals and, when it goes, puts the one before it back. Where the older of
+    two goes first, the younger puts back memory that is freed, and the next signal ends the process: Ctrl-C, or the
+    end of a child process.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 class OpenVino:
     """OpenVINO on an .onnx file.
 
@@ -121,10 +135,9 @@ class OpenVino:
         self, graph: pathlib.Path, device: str = "cpu", threads: int | None = None, precision: str = "fp32"
     ) -> None:
         try:
-            import openvino
+            core = openvino_core()
         except ImportError as error:
             raise UserError(f"backend openvino needs its package ({error}): pip install openvino") from error
-        core = openvino.Core()
         name = device.upper()
         if not any(found.split(".")[0] == name for found in core.available_devices):
             raise UserError(f"OpenVINO finds no {name} here, only {', '.join(core.available_devices)}; use device cpu")
