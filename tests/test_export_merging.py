@@ -43,6 +43,16 @@ def test_every_merging_is_exported_to_every_engine(merging, head, tmp_path):
     assert "ScatterND" not in operators, "ONNX Runtime adds from several threads at once and loses some of it"
 
 
+def test_shared_matches_are_exported(tmp_path):
+    deep = {**TINY, "depths": (3, 1, 3, 1)}
+    model = paddle_rt.create_model("segformerpp_b0", token_merging="bsm_hq", matching_every=2, **deep)
+    randomize(model)
+    report = export(model, tmp_path / "e", [NORMALIZE], SHAPE)
+    assert max(row["relative_error"] for row in report["comparisons"]) <= 1e-4, report["comparisons"]
+    searches = [node for node in onnx.load(str(tmp_path / "e" / "model.onnx")).graph.node if node.op_type == "ArgMax"]
+    assert len(searches) == 2 + 1 + 2 + 1, "one for each pair of blocks in each stage"
+
+
 def test_segmenter_merges_in_every_backend(tmp_path):
     export(tiny("bsm_hq", "conv"), tmp_path / "e", [NORMALIZE], SHAPE)
     image = frame(*SHAPE[2:])

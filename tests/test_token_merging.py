@@ -11,6 +11,7 @@ import pytest
 import paddle_rt
 from paddle_rt.convert import load_torch
 from paddle_rt.errors import UserError
+from paddle_rt.models import token_merging
 from paddle_rt.models.segformer import Attention, SegFormerPlusPlus
 from paddle_rt.models.token_merging import (
     PRESETS,
@@ -270,6 +271,35 @@ def test_each_preset_has_an_effect_of_its_own_on_one_checkpoint(tmp_path):
             difference = relative_error(logits(model, images), output)
             assert difference > 1e-3, f"{preset} gives what {other} gives, but for {difference:.1e}"
         outputs[preset] = logits(model, images)
+
+
+@pytest.mark.parametrize("every, matchings", [(1, [4, 4]), (2, [2, 2]), (3, [2, 2]), (9, [1, 1])])
+def test_blocks_share_the_matches_of_the_first(every, matchings, monkeypatch):
+    """Counted for queries and for keys; two blocks with the same weights and tokens would match alike."""
+    side, found = dict(mode="bsm", **BSM), []
+    settings = {f"{name}_{key}": value for name in ("q", "kv") for key, value in side.items()}
+    model = SegFormerPlusPlus(
+        token_merging=[settings, {}, {}, {}], matching_every=every, **{**TINY, "depths": (4, 1, 1, 1)}
+    )
+    randomize(model)
+    model.eval()
+    places = token_merging._places
+
+    def counted(tokens: paddle.Tensor, *rest: object) -> tuple:
+        found.append(tokens.shape[1])
+        return places(tokens, *rest)
+
+    monkeypatch.setattr(token_merging, "_places", counted)
+    images = noise(1, 3, 128, 128)
+    output = logits(model, images)
+    assert [found.count(32 * 32), found.count(4 * 4)] == matchings and len(found) == sum(matchings)
+    monkeypatch.setattr(BipartiteMerging, "__call__", unshared(BipartiteMerging.__call__))
+    difference = relative_error(output, logits(model, images))
+    assert (difference > 1e-3) == (every > 1), f"sharing moves the logits by {difference:.1e}"
+
+
+def unshared(merge: Callable) -> Callable:
+    return lambda self, tokens, size, matches: merge(self, tokens, size)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -1,5 +1,7 @@
 """Layers that more than one model uses unchanged."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import paddle
 import paddle.nn as nn
@@ -14,6 +16,16 @@ MENDED_BN_MOMENTUM = 0.9
 def spatial_size(x: paddle.Tensor) -> list[int | paddle.Tensor]:
     """Height and width of [B, C, H, W]: integers where they are known, 0-D tensors in a graph that leaves them open."""
     return [x.shape[axis] if x.shape[axis] > 0 else paddle.shape(x)[axis] for axis in (2, 3)]
+
+
+def to_tokens(x: paddle.Tensor) -> paddle.Tensor:
+    """[B, C, h, w] to [B, h w, C]."""
+    return x.flatten(2).transpose([0, 2, 1])
+
+
+def to_map(tokens: paddle.Tensor, size: Sequence[int | paddle.Tensor]) -> paddle.Tensor:
+    """[B, h w, C] to [B, C, h, w]."""
+    return tokens.transpose([0, 2, 1]).reshape([0, tokens.shape[2], *size])
 
 
 def resize_as(x: paddle.Tensor, reference: paddle.Tensor, align_corners: bool = False) -> paddle.Tensor:

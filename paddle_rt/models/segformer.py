@@ -19,7 +19,7 @@ from paddle.nn.initializer import Normal, TruncatedNormal
 
 from paddle_rt.checkpoint import load_pretrained
 from paddle_rt.errors import UserError, unknown
-from paddle_rt.models.layers import DropPath, resize_as, spatial_size
+from paddle_rt.models.layers import DropPath, resize_as, spatial_size, to_map, to_tokens
 from paddle_rt.models.token_merging import STAGES, Merging, keep_all, stage_mergings
 
 VARIANTS = {
@@ -48,6 +48,8 @@ class SegFormerPlusPlus(nn.Layer):
             blocks a stage.
         token_merging: None, "bsm_hq", "bsm_fast", "n2d_2x2", "downsample", or four dictionaries, one a stage, as
             `token_merging.stage_mergings` describes them. No parameter depends on it.
+        matching_every: Blocks of a stage that share the matches of "bsm", those of the first of them. The original
+            matches in each block; sharing saves time and changes the outputs.
         drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first.
         in_channels: Channels of the image.
         pretrained: File, folder or address of weights to start from: of the encoder, or of a whole network, whose head
@@ -74,6 +76,7 @@ class SegFormerPlusPlus(nn.Layer):
         head: str = "conv",
         head_channels: int | None = None,
         token_merging: str | Sequence[dict[str, Any]] | None = None,
+        matching_every: int = 1,
         drop_path_rate: float = 0.1,
         in_channels: int = 3,
         pretrained: str | None = None,
@@ -84,7 +87,7 @@ class SegFormerPlusPlus(nn.Layer):
         _require_count("num_classes", num_classes)
         level, self._fuse_order, norm_epsilon = _HEADS[head]
         self.backbone = MixVisionTransformer(
-            embed_dim, depths, num_heads, token_merging, drop_path_rate, in_channels, norm_epsilon
+            embed_dim, depths, num_heads, token_merging, matching_every, drop_path_rate, in_channels, norm_epsilon
         )
         self.needs_fixed_size = self.backbone.needs_fixed_size  # of a graph: merging counts tokens before it runs
         if head_channels is None:
@@ -180,12 +183,14 @@ class MixVisionTransformer(nn.Layer):
         depths: Sequence[int] = (2, 2, 2, 2),
         num_heads: Sequence[int] = (1, 2, 5, 8),
         token_merging: str | Sequence[dict[str, Any]] | None = None,
+        matching_every: int = 1,
         drop_path_rate: float = 0.1,
         in_channels: int = 3,
         norm_epsilon: float = 1e-5,
     ) -> None:
         super().__init__()
-        for name, value in dict(embed_dim=embed_dim, in_channels=in_channels).items():
+        counts = dict(embed_dim=embed_dim, in_channels=in_channels, matching_every=matching_every)
+        for name, value in counts.items():
             _require_count(name, value)
         for name, values in dict(depths=depths, num_heads=num_heads).items():
             if not isinstance(values, list | tuple) or len(values) != STAGES:
@@ -193,6 +198,7 @@ class MixVisionTransformer(nn.Layer):
             for value in values:
                 _require_count(name, value)
         self.feat_channels = [embed_dim * heads for heads in num_heads]
+        self._matching_every = matching_every
         self._step = 2 if token_merging == "downsample" else 1
         mergings = stage_mergings(token_merging)
         self.needs_fixed_size = any(merging is not keep_all for pair in mergings for merging in pair)
@@ -215,9 +221,11 @@ class MixVisionTransformer(nn.Layer):
         feature = images if self._step == 1 else _every_second(images)
         for patch_embed, blocks, norm in self._stages:
             tokens, size = getattr(self, patch_embed)(feature)  # [B, h w, C]
-            for block in getattr(self, blocks):
-                tokens = block(tokens, size)
-            feature = _to_map(getattr(self, norm)(tokens), size)  # [B, C, h, w]
+            for number, block in enumerate(getattr(self, blocks)):
+                if number % self._matching_every == 0:
+                    matches = {}
+                tokens = block(tokens, size, matches)
+            feature = to_map(getattr(self, norm)(tokens), size)  # [B, C, h, w]
             features.append(feature)
         return features
 
@@ -232,7 +240,7 @@ class PatchEmbed(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> tuple[paddle.Tensor, list[int | paddle.Tensor]]:
         x = self.proj(x)
-        return self.norm(_to_tokens(x)), spatial_size(x)
+        return self.norm(to_tokens(x)), spatial_size(x)
 
 
 class Block(nn.Layer):
@@ -246,8 +254,8 @@ class Block(nn.Layer):
         self.norm2 = nn.LayerNorm(channels, epsilon=1e-6)
         self.mlp = MixFeedForward(channels, 4 * channels)
 
-    def forward(self, tokens: paddle.Tensor, size: Sequence[int]) -> paddle.Tensor:
-        tokens = tokens + self.drop_path(self.attn(self.norm1(tokens), size))
+    def forward(self, tokens: paddle.Tensor, size: Sequence[int], matches: dict) -> paddle.Tensor:
+        tokens = tokens + self.drop_path(self.attn(self.norm1(tokens), size, matches))
         return tokens + self.drop_path(self.mlp(self.norm2(tokens), size))
 
 
@@ -281,13 +289,13 @@ class Attention(nn.Layer):
             self.sr = nn.Conv2D(channels, channels, reduction, stride=reduction)
             self.norm = nn.LayerNorm(channels, epsilon=norm_epsilon)
 
-    def forward(self, tokens: paddle.Tensor, size: Sequence[int]) -> paddle.Tensor:
+    def forward(self, tokens: paddle.Tensor, size: Sequence[int], matches: dict | None = None) -> paddle.Tensor:
         context, context_size = tokens, size
         if self.reduction > 1:
-            context = self.sr(_to_map(tokens, size))  # [B, C, h/r, w/r]
-            context, context_size = self.norm(_to_tokens(context)), spatial_size(context)
-        context, _ = self._merge_keys(context, context_size)  # [B, K, C]
-        queries, unmerge = self._merge_queries(tokens, size)  # [B, Q, C]
+            context = self.sr(to_map(tokens, size))  # [B, C, h/r, w/r]
+            context, context_size = self.norm(to_tokens(context)), spatial_size(context)
+        context, _ = self._merge_keys(context, context_size, matches)  # [B, K, C]
+        queries, unmerge = self._merge_queries(tokens, size, matches)  # [B, Q, C]
 
         scale = (tokens.shape[2] // self.num_heads) ** -0.5
         queries = self._split(self.q(queries) * scale)  # [B, heads, Q, C / heads]
@@ -318,8 +326,8 @@ class MixFeedForward(nn.Layer):
         self.fc2 = nn.Linear(hidden_channels, channels)
 
     def forward(self, tokens: paddle.Tensor, size: Sequence[int]) -> paddle.Tensor:
-        hidden = self.dwconv(_to_map(self.fc1(tokens), size))  # [B, 4 C, h, w]
-        return self.fc2(_to_tokens(F.gelu(hidden)))
+        hidden = self.dwconv(to_map(self.fc1(tokens), size))  # [B, 4 C, h, w]
+        return self.fc2(to_tokens(F.gelu(hidden)))
 
 
 class LinearLevel(nn.Layer):
@@ -360,16 +368,6 @@ class ConvLevel(_ConvBatchNorm):
 
 # By name: a level, the order of the levels in the fuse convolution's weight, and the encoder's `norm_epsilon`.
 _HEADS = {"conv": (ConvLevel, (1, 2, 3, 4), 1e-6), "mlp": (LinearLevel, (4, 3, 2, 1), 1e-5)}
-
-
-def _to_tokens(x: paddle.Tensor) -> paddle.Tensor:
-    """[B, C, h, w] to [B, h w, C]."""
-    return x.flatten(2).transpose([0, 2, 1])
-
-
-def _to_map(tokens: paddle.Tensor, size: Sequence[int | paddle.Tensor]) -> paddle.Tensor:
-    """[B, h w, C] to [B, C, h, w]."""
-    return tokens.transpose([0, 2, 1]).reshape([0, tokens.shape[2], *size])
 
 
 def _every_second(images: paddle.Tensor) -> paddle.Tensor:

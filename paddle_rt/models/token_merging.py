@@ -29,10 +29,11 @@ PRESETS: dict[str, list[dict[str, Any]]] = {
 }
 STAGES = 4
 
-Merging = Callable[[paddle.Tensor, Sequence[int]], tuple[paddle.Tensor, Callable[[paddle.Tensor], paddle.Tensor]]]
+# Tokens, the size of their grid and the matches of blocks before, to merged tokens and what spreads them back.
+Merging = Callable[..., tuple[paddle.Tensor, Callable[[paddle.Tensor], paddle.Tensor]]]
 
 
-def keep_all(tokens: paddle.Tensor, size: Sequence[int]) -> tuple[paddle.Tensor, Callable]:
+def keep_all(tokens: paddle.Tensor, size: Sequence[int], matches: dict | None = None) -> tuple[paddle.Tensor, Callable]:
     """The merging that merges nothing."""
     return tokens, _identity
 
@@ -51,7 +52,9 @@ class GridMerging:
     def __init__(self, cell: Sequence[int]) -> None:
         self.cell = tuple(cell)
 
-    def __call__(self, tokens: paddle.Tensor, size: Sequence[int]) -> tuple[paddle.Tensor, Callable]:
+    def __call__(
+        self, tokens: paddle.Tensor, size: Sequence[int], matches: dict | None = None
+    ) -> tuple[paddle.Tensor, Callable]:
         rows, columns = _fixed(size)
         channels = tokens.shape[2]
         weights, nearest = _grid(rows, columns, self.cell)
@@ -83,7 +86,9 @@ class SequenceMerging:
     def __init__(self, stride: int) -> None:
         self._row = GridMerging((1, stride))
 
-    def __call__(self, tokens: paddle.Tensor, size: Sequence[int]) -> tuple[paddle.Tensor, Callable]:
+    def __call__(
+        self, tokens: paddle.Tensor, size: Sequence[int], matches: dict | None = None
+    ) -> tuple[paddle.Tensor, Callable]:
         rows, columns = _fixed(size)
         return self._row(tokens, (1, rows * columns))
 
@@ -96,7 +101,8 @@ class BipartiteMerging:
     destination turns into the mean of itself and its sources. What is left are the unmatched sources, most similar
     first, and then the destinations. The choice carries no gradient; the mean and the spreading back do.
 
-    A grid without a whole cell has no destination and stays as it is.
+    A grid without a whole cell has no destination and stays as it is. A call finds its own matches, or takes those
+    that `matches` holds for this object, and leaves them there.
 
     Args:
         ratio: Part of all tokens to merge away, at most all sources.
@@ -109,15 +115,20 @@ class BipartiteMerging:
         self.ratio = ratio
         self.cell = tuple(cell)
 
-    def __call__(self, tokens: paddle.Tensor, size: Sequence[int]) -> tuple[paddle.Tensor, Callable]:
+    def __call__(
+        self, tokens: paddle.Tensor, size: Sequence[int], matches: dict | None = None
+    ) -> tuple[paddle.Tensor, Callable]:
         rows, columns = _fixed(size)
         destinations, sources = _bipartition(rows, columns, self.cell)
         away = min(int(rows * columns * self.ratio), len(sources))
         if away == 0 or len(destinations) == 0:
             return keep_all(tokens, size)
         left = len(sources) - away
-        with paddle.no_grad():
-            place, unmerged = _places(tokens, destinations, sources, left)
+        matches = {} if matches is None else matches
+        if self not in matches:
+            with paddle.no_grad():
+                matches[self] = _places(tokens, destinations, sources, left)
+        place, unmerged = matches[self]
         means = _means if paddle.in_dynamic_mode() else _means_by_product
         merged = means(tokens, _plus(place, -left), len(destinations))
         if left:
