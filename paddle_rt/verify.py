@@ -13,6 +13,9 @@ from paddle_rt.inference.backends import Engine, OnnxRuntime, OpenVino, PaddleIn
 from paddle_rt.inference.transforms import Normalize
 
 TOLERANCE = 1e-4  # of ||graph - model|| / ||model||; measured is about 1e-6
+# For a model with `near_ties`: one of them that rounding decides otherwise moves the logits by 2e-5 to 3e-4, measured
+# with SegFormer++ B0 at 1024x2048 and the bsm presets.
+NEAR_TIE_TOLERANCE = 1e-3
 # Where the model itself multiplies rounding, its own answer to a change of the input's last bit is the yardstick.
 ROUNDING_FACTOR = 100  # one change of the last bits finds up to 44 times less than an engine does, measured
 LARGEST_TOLERANCE = 1e-2
@@ -57,15 +60,16 @@ def make_cases(
             raise UserError("the model's logits are not finite numbers; are the weights those of a run that diverged?")
         nudged = np.nextafter(images, np.where(rng.random(images.shape) < 0.5, -np.inf, np.inf).astype(np.float32))
         rounding = relative_error(run_model(model, nudged, coarse), logits)
-        cases.append(Case(np.ascontiguousarray(graph_input), logits, _tolerance(rounding)))
+        cases.append(Case(np.ascontiguousarray(graph_input), logits, _tolerance(model, rounding)))
     return cases
 
 
-def _tolerance(rounding: float) -> float:
+def _tolerance(model: paddle.nn.Layer, rounding: float) -> float:
     """What an engine may differ from the model, given what rounding of the input changes."""
     if rounding > LARGEST_TOLERANCE:
         raise UserError(f"rounding of the input changes the logits by {rounding:.1e}: no graph can be compared")
-    return min(max(TOLERANCE, ROUNDING_FACTOR * rounding), LARGEST_TOLERANCE)
+    least = NEAR_TIE_TOLERANCE if getattr(model, "near_ties", False) else TOLERANCE
+    return min(max(least, ROUNDING_FACTOR * rounding), LARGEST_TOLERANCE)
 
 
 def run_model(model: paddle.nn.Layer, images: np.ndarray, coarse: bool = False) -> np.ndarray:
@@ -120,7 +124,7 @@ def make_video_cases(
             raise UserError("the model's logits are not finite numbers; are the weights those of a run that diverged?")
         nudged = [np.nextafter(image, np.float32(np.inf)) for image in images]
         rounding = max(relative_error(a, b) for a, b in zip(_stream(model, nudged), logits, strict=True))
-        cases.append(VideoCase(frames, logits, _tolerance(rounding)))
+        cases.append(VideoCase(frames, logits, _tolerance(model, rounding)))
     return cases
 
 

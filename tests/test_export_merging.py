@@ -8,7 +8,9 @@ import paddle_rt
 from paddle_rt.errors import UserError
 from paddle_rt.export import export
 from paddle_rt.inference import Segmenter
+from paddle_rt.inference.transforms import Normalize
 from paddle_rt.models.token_merging import PRESETS
+from paddle_rt.verify import make_cases
 from tests.conftest import randomize
 from tests.test_export import frame
 from tests.test_graph import NORMALIZE, OPERATORS
@@ -41,6 +43,13 @@ def test_every_merging_is_exported_to_every_engine(merging, head, tmp_path):
     assert operators <= OPERATORS, f"not in TensorRT's list: {operators - OPERATORS}"
     assert not {"Shape", "Pad"} & operators, "at a fixed size everything that follows from it is a constant"
     assert "ScatterND" not in operators, "ONNX Runtime adds from several threads at once and loses some of it"
+
+
+@pytest.mark.parametrize(("merging", "least"), [("bsm_hq", 1e-3), ("n2d_2x2", 1e-4)])
+def test_near_ties_widen_the_tolerance_of_matching_alone(merging, least):
+    model = tiny(merging, "conv")
+    model.eval()
+    assert min(case.tolerance for case in make_cases(model, SHAPE, Normalize())) == least
 
 
 def test_shared_matches_are_exported(tmp_path):

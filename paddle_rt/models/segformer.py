@@ -20,7 +20,7 @@ from paddle.nn.initializer import Normal, TruncatedNormal
 from paddle_rt.checkpoint import load_pretrained
 from paddle_rt.errors import UserError, unknown
 from paddle_rt.models.layers import DropPath, resize_as, spatial_size, to_map, to_tokens
-from paddle_rt.models.token_merging import STAGES, Merging, keep_all, stage_mergings
+from paddle_rt.models.token_merging import STAGES, BipartiteMerging, Merging, keep_all, stage_mergings
 
 VARIANTS = {
     "segformerpp_b0": dict(embed_dim=32, depths=(2, 2, 2, 2)),
@@ -90,6 +90,7 @@ class SegFormerPlusPlus(nn.Layer):
             embed_dim, depths, num_heads, token_merging, matching_every, drop_path_rate, in_channels, norm_epsilon
         )
         self.needs_fixed_size = self.backbone.needs_fixed_size  # of a graph: merging counts tokens before it runs
+        self.near_ties = self.backbone.near_ties  # rounding decides what merges where tokens are nearly as similar
         if head_channels is None:
             head_channels = 768 if head == "mlp" and sum(depths) > 2 * STAGES else 256
         _require_count("head_channels", head_channels)
@@ -201,7 +202,9 @@ class MixVisionTransformer(nn.Layer):
         self._matching_every = matching_every
         self._step = 2 if token_merging == "downsample" else 1
         mergings = stage_mergings(token_merging)
-        self.needs_fixed_size = any(merging is not keep_all for pair in mergings for merging in pair)
+        kinds = [merging for pair in mergings for merging in pair]
+        self.needs_fixed_size = any(merging is not keep_all for merging in kinds)
+        self.near_ties = any(isinstance(merging, BipartiteMerging) for merging in kinds)
         rates = iter(np.linspace(0.0, drop_path_rate, sum(depths)).tolist())
         for i in range(STAGES):
             channels = self.feat_channels[i]
