@@ -24,7 +24,7 @@ demo: $(VENV)/installed
 	$(BIN)/python tools/export.py -c $(CONFIG) --model_path $(DEMO)/best_model --input_size 128 256 --save_dir $(DEMO)/export
 	$(BIN)/python tools/data/render_streetscenes.py --output $(DEMO)/frames --number 8 --size 128 256
 	$(BIN)/python deploy/python/infer.py --config $(DEMO)/export/deploy.yaml --image_path $(DEMO)/frames/images --save_dir $(DEMO)/result
-	$(BIN)/python tools/demo.py -c $(CONFIG) --folder $(DEMO)
+	$(BIN)/python tools/demo_picture.py -c $(CONFIG) --folder $(DEMO)
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2

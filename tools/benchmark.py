@@ -6,7 +6,7 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from paddle_rt.arguments import Parser, positive
+from paddle_rt.cli.arguments import Parser, positive
 from paddle_rt.errors import run_tool
 from paddle_rt.files import whole_file
 
@@ -15,9 +15,10 @@ def main() -> None:
     arguments = parse_arguments()
     from tqdm import tqdm
 
-    from paddle_rt import benchmark_floor, benchmark_setup
-    from paddle_rt.benchmark import possible
-    from paddle_rt.benchmark_report import draw, markdown_table, text_table
+    from paddle_rt.benchmark.measure import floor as benchmark_floor
+    from paddle_rt.benchmark.measure import plan as benchmark_setup
+    from paddle_rt.benchmark.measure import possible
+    from paddle_rt.benchmark.report import draw, markdown_table, text_table
 
     pairs, refusals = possible(arguments.backends, arguments.precisions)
     for line in refusals:

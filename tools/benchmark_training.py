@@ -6,7 +6,7 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from paddle_rt.arguments import Parser, positive
+from paddle_rt.cli.arguments import Parser, positive
 from paddle_rt.errors import run_tool
 from paddle_rt.files import whole_file
 
@@ -15,8 +15,8 @@ def main() -> None:
     arguments = parse_arguments()
     from tqdm import tqdm
 
-    from paddle_rt.benchmark_setup import machine, read_models
-    from paddle_rt.benchmark_training import compare_training
+    from paddle_rt.benchmark.plan import machine, read_models
+    from paddle_rt.benchmark.training import compare_training
 
     ((name, ((_, options),)),) = read_models([arguments.model]).items()
     shape = [arguments.batch_size, 3, *arguments.size]

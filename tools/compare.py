@@ -4,7 +4,7 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from paddle_rt.arguments import new_parser, positive
+from paddle_rt.cli.arguments import new_parser, positive
 from paddle_rt.errors import UserError, run_tool
 
 
@@ -30,10 +30,10 @@ def main() -> None:
     import numpy as np
     from paddleseg.transforms import Compose
 
-    from paddle_rt.compare import TOLERANCE, compare, paddleseg_model
-    from paddle_rt.data.images import list_images, read_image
-    from paddle_rt.engine.config import SegBuilder, build, load_config, num_classes
-    from paddle_rt.engine.train import set_up
+    from paddle_rt.config.build import SegBuilder, build, load_config, num_classes
+    from paddle_rt.imaging.images import list_images, read_image
+    from paddle_rt.paddleseg.compare import TOLERANCE, compare, paddleseg_model
+    from paddle_rt.training.train import set_up
 
     config = load_config(arguments.config, arguments.opts)
     config.dic["model"].pop("pretrained", None)

@@ -4,7 +4,7 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from paddle_rt.arguments import Parser, positive
+from paddle_rt.cli.arguments import Parser, positive
 from paddle_rt.errors import run_tool
 
 

@@ -5,7 +5,7 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from paddle_rt.arguments import new_parser, positive
+from paddle_rt.cli.arguments import new_parser, positive
 from paddle_rt.errors import UserError, run_tool
 
 
@@ -25,10 +25,10 @@ def main() -> None:
     parser.set_defaults(device="cpu")
     arguments = parser.parse_args()
 
-    from paddle_rt.engine.config import SegBuilder, build, load_config, trained_model
-    from paddle_rt.engine.train import set_up
-    from paddle_rt.export import export
-    from paddle_rt.verify import TOLERANCE
+    from paddle_rt.config.build import SegBuilder, build, load_config, trained_model
+    from paddle_rt.export.publish import export
+    from paddle_rt.export.verify import TOLERANCE
+    from paddle_rt.training.train import set_up
 
     if bool(arguments.model_path) == arguments.random_weights:
         raise UserError("give trained weights with --model_path, or ask for an untrained model with --random_weights")

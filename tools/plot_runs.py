@@ -4,7 +4,7 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from paddle_rt.arguments import Parser
+from paddle_rt.cli.arguments import Parser
 from paddle_rt.errors import UserError, run_tool
 from paddle_rt.files import whole_file
 

@@ -4,7 +4,7 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from paddle_rt.arguments import add_test_time, merge_test_config, new_parser
+from paddle_rt.cli.arguments import add_test_time, merge_test_config, new_parser
 from paddle_rt.errors import UserError, run_tool
 
 
@@ -20,10 +20,10 @@ def main() -> None:
 
     from paddleseg.transforms import Compose
 
-    from paddle_rt.engine.config import SegBuilder, build, load_config, palette, trained_model
-    from paddle_rt.engine.infer import test_time
-    from paddle_rt.engine.predict import predict
-    from paddle_rt.engine.train import set_up
+    from paddle_rt.config.build import SegBuilder, build, load_config, palette, trained_model
+    from paddle_rt.tasks.segmentation.predict import predict
+    from paddle_rt.tasks.segmentation.tta import test_time
+    from paddle_rt.training.train import set_up
 
     config = load_config(arguments.config, arguments.opts)
     test_config = {**config.test_config, "aug_eval": False}  # a config's own counts for evaluation, as in PaddleSeg

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from paddle_rt.arguments import new_parser, positive
+from paddle_rt.cli.arguments import new_parser, positive
 from paddle_rt.errors import run_tool
 
 _UNCHANGED = ["train_dataset.transforms=[]", "val_dataset.transforms=[]"]  # frames as they are read
@@ -25,8 +25,8 @@ def main() -> None:
 
     from tqdm import tqdm
 
-    from paddle_rt.engine.config import SegBuilder, load_config
-    from paddle_rt.quantize import quantize, take_frames
+    from paddle_rt.config.build import SegBuilder, load_config
+    from paddle_rt.export.quantize import quantize, take_frames
 
     def progress(items: Sequence, what: str) -> Any:
         return tqdm(items, desc=what, leave=False, disable=None)

@@ -5,7 +5,7 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from paddle_rt.arguments import new_parser, not_negative, positive, seed
+from paddle_rt.cli.arguments import new_parser, not_negative, positive, seed
 from paddle_rt.errors import run_tool
 
 
@@ -35,8 +35,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = vars(parse_arguments())
-    from paddle_rt.engine.config import load_config
-    from paddle_rt.engine.train import train
+    from paddle_rt.config.build import load_config
+    from paddle_rt.training.train import train
 
     arguments.pop("data_format")
     overrides = {key: arguments.pop(key) for key in ("opts", "learning_rate", "batch_size", "iters")}

@@ -4,7 +4,7 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from paddle_rt.arguments import add_test_time, merge_test_config, new_parser, not_negative, positive
+from paddle_rt.cli.arguments import add_test_time, merge_test_config, new_parser, not_negative, positive
 from paddle_rt.errors import UserError, run_tool
 
 
@@ -24,10 +24,10 @@ def main() -> None:
 
     import paddle
 
-    from paddle_rt.engine.config import SegBuilder, build, class_names, load_config, trained_model
-    from paddle_rt.engine.evaluate import evaluate, report, write_metrics
-    from paddle_rt.engine.infer import test_time
-    from paddle_rt.engine.train import set_up
+    from paddle_rt.config.build import SegBuilder, build, class_names, load_config, trained_model
+    from paddle_rt.tasks.segmentation.evaluate import evaluate, report, write_metrics
+    from paddle_rt.tasks.segmentation.tta import test_time
+    from paddle_rt.training.train import set_up
 
     if arguments.output and pathlib.Path(arguments.output).is_dir():
         raise UserError(f"--output {arguments.output} is a folder; give a file such as metrics.json")

@@ -7,7 +7,7 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from paddle_rt.arguments import DEVICES, Parser, positive
+from paddle_rt.cli.arguments import DEVICES, Parser, positive
 from paddle_rt.errors import UserError, run_tool
 from paddle_rt.files import whole_file
 
@@ -33,9 +33,9 @@ def main() -> None:
     if arguments.output and pathlib.Path(arguments.output).is_dir():
         raise UserError(f"--output {arguments.output} is a folder; give a file such as metrics.json")
 
-    from paddle_rt.engine.config import SegBuilder, build, load_config, trained_model
-    from paddle_rt.engine.train import set_up
-    from paddle_rt.engine.video import require_one_task, score_videos, summarize
+    from paddle_rt.config.build import SegBuilder, build, load_config, trained_model
+    from paddle_rt.tasks.segmentation.video_scores import require_one_task, score_videos, summarize
+    from paddle_rt.training.train import set_up
 
     configs = [load_config(config, arguments.opts) for config, _ in pairs]
     require_one_task(configs)

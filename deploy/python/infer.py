@@ -14,13 +14,21 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 import cv2
 from tqdm import tqdm
 
-from paddle_rt.arguments import Parser, positive
-from paddle_rt.data.classes import palette
+from paddle_rt.cli.arguments import Parser, positive
 from paddle_rt.errors import UserError, run_tool
+from paddle_rt.imaging.palettes import palette
 from paddle_rt.inference import BACKENDS, Segmenter, VideoSegmenter, load_deployment
-from paddle_rt.inference.backends import DEVICES, PRECISIONS
-from paddle_rt.inference.stream import SAVE, Report, describe, interrupt_once, label_frames, open_outputs, open_source
-from paddle_rt.inference.video import SCENE_CUT
+from paddle_rt.inference.engines import DEVICES, PRECISIONS
+from paddle_rt.inference.media.pipeline import (
+    SAVE,
+    Report,
+    describe,
+    interrupt_once,
+    label_frames,
+    open_outputs,
+    open_source,
+)
+from paddle_rt.inference.video_segmenter import SCENE_CUT
 
 
 def main() -> None:

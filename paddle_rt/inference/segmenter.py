@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 
 from paddle_rt.errors import UserError
-from paddle_rt.inference.backends import ONNX_ENGINES, Engine, PaddleInference, check_choice
 from paddle_rt.inference.deployment import Deployment, check_graph, load_deployment
-from paddle_rt.inference.transforms import Preprocess, restore
+from paddle_rt.inference.engines import ONNX_ENGINES, Engine, PaddleInference, check_choice
+from paddle_rt.inference.preprocess import Preprocess, restore
 from paddle_rt.inference.upsample import confidence_from_logits, labels_from_logits, warmup
 
 # A network's first feature maps take hundreds of bytes a pixel: 64 million pixels are as much as a machine can hold.

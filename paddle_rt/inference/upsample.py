@@ -20,7 +20,7 @@ from types import ModuleType
 import numpy as np
 
 from paddle_rt.errors import UserError, unknown
-from paddle_rt.inference.backends import cores
+from paddle_rt.inference.engines import cores
 
 # What was done to a frame's size, in order: ("resize" or "padding", height before, width before).
 Trail = Sequence[tuple[str, int, int]]

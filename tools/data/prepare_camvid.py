@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from paddle_rt.arguments import Parser
-from paddle_rt.data.camvid_prepare import SPLIT_SIZES, prepare
+from paddle_rt.cli.arguments import Parser
+from paddle_rt.tasks.segmentation.camvid_prepare import SPLIT_SIZES, prepare
 from paddle_rt.errors import run_tool
 
 

@@ -6,11 +6,11 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 from tqdm import tqdm
 
-from paddle_rt.data.classes import palette
-from paddle_rt.data.images import write_image, write_png
-from paddle_rt.data.street_dataset import SERIES
-from paddle_rt.data.streetscenes import make_scene, render
-from paddle_rt.arguments import Parser, positive
+from paddle_rt.imaging.palettes import palette
+from paddle_rt.imaging.images import write_image, write_png
+from paddle_rt.tasks.segmentation.street_dataset import SERIES
+from paddle_rt.streetscenes.scenes import make_scene, render
+from paddle_rt.cli.arguments import Parser, positive
 from paddle_rt.errors import run_tool
 
 

@@ -1,0 +1,90 @@
+"""What the machine can do: the rate of one large matrix product, in each precision, through the backends' libraries."""
+
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from paddle_rt.inference.engines import OnnxRuntime, PaddleInference, openvino_core
+
+_LENGTH = 2048
+
+
+def matrix_rate(backend: str, precision: str, threads: int, length: int = _LENGTH) -> float | None:
+    """Operations a second (two for each product and sum) of a product of two square matrices.
+
+    Args:
+        backend, precision: As for `Segmenter`.
+        threads: CPU threads.
+        length: Rows and columns.
+
+    Returns:
+        The median of nine products, or None where the library has no such product.
+    """
+    matrix = np.random.default_rng(0).standard_normal((length, length)).astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        if backend == "openvino":
+            run = _openvino(matrix, precision, threads)
+        elif precision != "fp32":
+            return None
+        elif backend == "onnxruntime":
+            run = _onnxruntime(matrix, threads, pathlib.Path(folder))
+        else:
+            run = _paddle(matrix, threads, pathlib.Path(folder))
+        times = []
+        for _ in range(12):
+            start = time.perf_counter()
+            run(matrix)
+            times.append(time.perf_counter() - start)
+    return 2 * length**3 / statistics.median(times[3:])
+
+
+def _openvino(matrix: np.ndarray, precision: str, threads: int) -> Callable[[np.ndarray], object]:
+    import openvino
+    from openvino import opset13 as ops
+
+    x = ops.parameter(list(matrix.shape), openvino.Type.f32)
+    left, right = x, ops.constant(matrix)
+    if precision == "int8":
+        edges = [ops.constant(np.array(value, np.float32)) for value in (-4.0, 4.0)]
+        left, right = (ops.fake_quantize(m, *edges, *edges, 256 - (m is right)) for m in (left, right))
+    hint = {"bf16": "bf16", "fp16": "f16"}.get(precision, "f32")
+    settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": str(threads), "NUM_STREAMS": "1"}
+    model = openvino.Model([ops.matmul(left, right, False, False)], [x])
+    request = openvino_core().compile_model(model, "CPU", settings).create_infer_request()
+    return lambda values: request.infer([values], share_inputs=True)
+
+
+def _onnxruntime(matrix: np.ndarray, threads: int, folder: pathlib.Path) -> Callable[[np.ndarray], object]:
+    import onnx
+    from onnx import TensorProto, helper
+
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, matrix.shape) for name in "xy"]
+    constant = onnx.numpy_helper.from_array(matrix, "w")
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "product", values[:1], values[1:],
+                              [constant])  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(folder / "product.onnx"))
+    return OnnxRuntime(folder / "product.onnx", threads=threads).run
+
+
+def _paddle(matrix: np.ndarray, threads: int, folder: pathlib.Path) -> Callable[[np.ndarray], object]:
+    import paddle
+
+    class Product(paddle.nn.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = self.create_parameter(list(matrix.shape))
+            self.weight.set_value(matrix)
+
+        def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+            return paddle.matmul(x, self.weight)
+
+    product = Product()
+    product.eval()
+    spec = paddle.static.InputSpec(list(matrix.shape), "float32", "x")
+    paddle.jit.save(paddle.jit.to_static(product, input_spec=[spec], full_graph=True), str(folder / "product"))
+    return PaddleInference(folder / "product.json", folder / "product.pdiparams", threads=threads).run

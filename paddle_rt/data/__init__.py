@@ -1,1 +1,0 @@
-"""Data sets, class names and colours, pictures on disk. Importing it imports no Paddle: the deploy side uses it too."""

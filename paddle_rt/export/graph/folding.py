@@ -1,0 +1,366 @@
+"""Rewrite ONNX graphs for inference: fewer nodes, the same numbers up to the rounding of float32.
+
+Every step is algebra that holds for all inputs and knows no model. What is folded is computed in float64 and stored in
+float32. Softmax, GELU and attention keep the nodes that engines recognise and fuse.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
+
+from paddle_rt.export.graph.index import Graph, Node
+
+# A computed constant may be as large as what it was computed from; else a fill or a tile would swell the file.
+_LARGEST_RESULT = 1 << 20
+# Folding DequantizeLinear would undo a quantisation.
+_KEPT = ("DequantizeLinear", "RandomNormal", "RandomUniform", "Bernoulli", "Multinomial")
+_IDENTITY_RESIZES = (b"half_pixel", b"pytorch_half_pixel", b"align_corners", b"asymmetric")
+
+
+def optimise(model: onnx.ModelProto) -> None:
+    """Fold, merge and remove nodes until nothing changes, and name the open dimensions of inputs and outputs.
+
+    Folded: BatchNormalization and per-channel arithmetic into the Conv or BatchNormalization before it;
+    BatchNormalization into the unpadded Convs behind it; scalar factors through MatMul and changes of layout into a
+    constant; nodes whose inputs are constants or static shapes. Removed: nodes without effect, duplicates, whatever
+    no output needs. A border padded with zeros keeps the BatchNormalization before it: those zeros are not normalised.
+
+    Args:
+        model: Changed in place. Control flow (nodes that hold graphs) is not supported; no exported network has any.
+    """
+    changed = True
+    while changed:  # what was folded lets shape inference see further
+        graph = Graph(model)
+        changed = _simplify(graph)
+        graph.write(model)
+    _name_dimensions(model)
+
+
+def _simplify(graph: Graph) -> bool:
+    """Apply every step to every node until none changes anything; whether there was a change."""
+    changed = False
+    progress = True
+    while progress:
+        progress = False
+        for step in _STEPS:
+            for node in list(graph.nodes):
+                if graph.producers.get(node.outputs[0]) is node:
+                    progress |= step(graph, node)
+        for node in reversed(list(graph.nodes)):
+            if not any(graph.readers[name] or name in graph.outputs for name in node.outputs):
+                graph.remove(node)
+                changed = True
+        changed |= progress
+    return changed
+
+
+def _fold_constants(graph: Graph, node: Node) -> bool:
+    """Compute nodes that read constants only, and what is taken from a shape where that part is static."""
+    if node.op == "Shape" and node.inputs[0] not in graph.constants:
+        dims = graph.shapes.get(node.inputs[0], [""])[node.get("start", 0) : node.get("end")]
+        return all(isinstance(dim, int) for dim in dims) and graph.freeze(node, np.array(dims, np.int64))
+    maker = graph.producers.get(node.inputs[0]) if node.inputs else None
+    if node.op in ("Slice", "Gather") and maker and maker.op == "Shape" and not maker.proto.attribute:
+        open_dim = -(1 << 40)  # no size, no index
+        dims = [dim if isinstance(dim, int) else open_dim for dim in graph.shapes.get(maker.inputs[0], [])]
+        if not dims or not all(name in graph.constants for name in node.inputs[1:]):
+            return False
+        (part,) = _evaluate(graph, node, {node.inputs[0]: np.array(dims, np.int64)})
+        return not (part == open_dim).any() and graph.freeze(node, part)
+    known = all(name in graph.constants for name in filter(None, node.inputs))
+    if not known or node.op.startswith(_KEPT) or node.proto.domain or not all(node.outputs):
+        return False
+    try:
+        results = _evaluate(graph, node, {})
+    except NotImplementedError:  # the reference evaluator lacks the operator
+        return False
+    limit = max(_LARGEST_RESULT, sum(graph.value(name).nbytes for name in filter(None, node.inputs)))
+    return sum(result.nbytes for result in results) <= limit and graph.freeze(node, *results)
+
+
+def _evaluate(graph: Graph, node: Node, given: dict[str, np.ndarray]) -> list[np.ndarray]:
+    feeds = {name: given[name] if name in given else graph.value(name) for name in filter(None, node.inputs)}
+    inputs, outputs = ([helper.make_empty_tensor_value_info(name) for name in names] for names in (feeds, node.outputs))
+    proto = onnx.NodeProto.FromString(node.proto.SerializeToString())
+    proto.input[:], proto.output[:] = node.inputs, node.outputs
+    model = helper.make_model(helper.make_graph([proto], "fold", inputs, outputs), opset_imports=graph.opsets)
+    return [np.asarray(item) for item in ReferenceEvaluator(model).run(None, feeds)]
+
+
+def _fix_reshape(graph: Graph, node: Node) -> bool:
+    """Give a Reshape a constant where its sizes are static, those of its input, or what remains.
+
+    Converters compute them with Shape, Slice and Concat, even for a flatten.
+    """
+    target = graph.shapes.get(node.outputs[0])
+    if node.op != "Reshape" or node.inputs[1] in graph.constants or not target or node.get("allowzero", 0):
+        return False
+    given = graph.shapes.get(node.inputs[0], [])
+    sizes = [d if isinstance(d, int) else 0 if i < len(given) and given[i] == d else -1 for i, d in enumerate(target)]
+    if sizes.count(-1) > 1:
+        return False
+    graph.set_input(node, 1, graph.add(np.array(sizes, np.int64), node.outputs[0]))
+    return True
+
+
+def _drop_no_op(graph: Graph, node: Node) -> bool:
+    """Remove what gives back its input: Identity, Dropout, sums with 0, a Resize or Reshape to the same size, ..."""
+    if not node.inputs or any(graph.readers[name] or name in graph.outputs for name in node.outputs[1:]):
+        return False
+    source, operand = node.inputs[0], node.inputs[1] if len(node.inputs) > 1 else ""
+    dims = graph.shapes.get(source)
+    same = dims is not None and dims == graph.shapes.get(node.outputs[0])
+    static = same and all(isinstance(dim, int) for dim in dims)
+    maker = graph.producers.get(source)
+    neutral = {"Add": 0.0, "Sub": 0.0, "Mul": 1.0, "Div": 1.0}.get(node.op)
+    if neutral is not None:
+        if node.op in ("Add", "Mul") and source in graph.constants:
+            source, operand = operand, source
+        factor = graph.real(operand)
+        none = factor is not None and bool((factor == neutral).all()) and _fits_into(graph, source, factor.shape)
+    elif node.op == "Dropout":
+        training = node.inputs[2] if len(node.inputs) > 2 else ""
+        none = not training or (training in graph.constants and not graph.value(training).any())
+    else:
+        none = {
+            "Identity": True,
+            "Cast": node.get("to") == graph.types.get(source),
+            "Reshape": static,
+            "Expand": static,
+            "Concat": len(node.inputs) == 1,
+            "Relu": maker is not None and maker.op == "Relu",
+            "Resize": static and node.get("coordinate_transformation_mode", b"half_pixel") in _IDENTITY_RESIZES,
+            "Slice": static and _goes_forward(graph, node),
+            "Transpose": node.get("perm") is not None and node.get("perm") == sorted(node.get("perm")),
+        }.get(node.op, False)
+    return none and graph.bypass(node, source)
+
+
+def _fits_into(graph: Graph, name: str, shape: Sequence[int]) -> bool:
+    """Whether broadcasting the value with a constant of this shape leaves the value's own."""
+    dims = graph.shapes.get(name, [])
+    return len(shape) <= len(dims) and all(size in (1, dim) for size, dim in zip(shape[::-1], dims[::-1], strict=False))
+
+
+def _goes_forward(graph: Graph, node: Node) -> bool:
+    """Whether all steps of a Slice are known and none is negative."""
+    return all(name in graph.constants and (graph.value(name) > 0).all() for name in node.inputs[4:])
+
+
+def _keeps_shape(graph: Graph, name: str, factor: np.ndarray) -> bool:
+    """Whether the constant is one number that does not add dimensions to the value."""
+    return factor.size == 1 and (factor.ndim == 0 or factor.ndim <= len(graph.shapes.get(name, [])))
+
+
+def _shorten_top_k(graph: Graph, node: Node) -> bool:
+    """TopK looks for no more than is read: paddle2onnx writes a sort and a Slice, and TensorRT takes 3840 at most."""
+    readers = [reader for name in node.outputs for reader in graph.readers[name]]
+    if node.op != "TopK" or not node.get("sorted", 1) or not readers or graph.outputs.intersection(node.outputs):
+        return False
+    rank = len(graph.shapes.get(node.inputs[0], []))
+    read = [_first_entries(graph, reader, node.get("axis", -1), rank) for reader in readers]
+    if None in read or node.inputs[1] not in graph.constants or not max(read) < graph.value(node.inputs[1]).item():
+        return False
+    graph.set_input(node, 1, graph.add(np.array([max(read)], np.int64), node.inputs[1]))
+    return True
+
+
+def _first_entries(graph: Graph, node: Node, axis: int, rank: int) -> int | None:
+    """How many entries a Slice takes from the front of one axis; None where it, or another node, does otherwise."""
+    if node.op != "Slice" or len(node.inputs) < 4 or not all(name in graph.constants for name in node.inputs[1:]):
+        return None
+    starts, ends, axes, *steps = (graph.value(name).tolist() for name in node.inputs[1:])
+    plain = len(axes) == 1 and starts == [0] and steps in ([], [[1]]) and ends[0] > 0
+    return ends[0] if plain and rank and axes[0] % rank == axis % rank else None
+
+
+def _merge_pair(graph: Graph, node: Node) -> bool:
+    """Two Transposes or two Reshapes in a row are one."""
+    maker = graph.producers.get(node.inputs[0]) if node.inputs else None
+    if maker is None or maker.op != node.op:
+        return False
+    if node.op == "Transpose":
+        first, second = maker.get("perm"), node.get("perm")
+        if not first or not second:
+            return False
+        del node.proto.attribute[:]
+        node.proto.attribute.append(helper.make_attribute("perm", [first[axis] for axis in second]))
+    elif node.op != "Reshape" or node.inputs[1] not in graph.constants or (graph.value(node.inputs[1]) == 0).any():
+        return False  # a 0 copies a size of the Reshape before
+    graph.set_input(node, 0, maker.inputs[0])
+    return True
+
+
+def _flatten_resize(graph: Graph, node: Node) -> bool:
+    """Unsqueeze, Resize to sizes that are constant, Squeeze of that same one axis: a Resize without the axis."""
+    resize = graph.producers.get(node.inputs[0]) if node.op == "Squeeze" and len(node.inputs) == 2 else None
+    unsqueeze = graph.producers.get(resize.inputs[0]) if resize and resize.op == "Resize" else None
+    if unsqueeze is None or unsqueeze.op != "Unsqueeze" or not graph.only_reader(resize.outputs[0], node):
+        return False
+    sizes = resize.inputs[3] if len(resize.inputs) == 4 else ""
+    if sizes not in graph.constants or unsqueeze.inputs[1] != node.inputs[1] or node.inputs[1] not in graph.constants:
+        return False
+    axes = graph.value(node.inputs[1])
+    if axes.size != 1:
+        return False
+    graph.set_input(resize, 3, graph.add(np.delete(graph.value(sizes), axes), sizes))
+    graph.set_input(resize, 0, unsqueeze.inputs[0])
+    graph.shapes[resize.outputs[0]] = graph.shapes[node.outputs[0]]
+    return graph.bypass(node, resize.outputs[0])
+
+
+def _merge_equal(graph: Graph, node: Node) -> bool:
+    """Remove the later ones of equal nodes; one whose value is the graph's output stays, and so do those before it."""
+    if not node.inputs or len(node.outputs) > 1 or node.outputs[0] in graph.outputs or node.op.startswith(_KEPT):
+        return False
+    twins = [n for n in graph.readers[node.inputs[0]] if n is not node and n.same_as(node)]
+    twins = [twin for twin in dict.fromkeys(twins) if twin.outputs[0] not in graph.outputs]
+    for twin in twins:
+        graph.bypass(twin, node.outputs[0])
+    return bool(twins)
+
+
+def _batch_norm(graph: Graph, node: Node) -> tuple[np.ndarray, np.ndarray] | None:
+    """Scale and shift of a BatchNormalization with constant statistics."""
+    if node.op != "BatchNormalization" or node.get("training_mode", 0):
+        return None
+    parameters = [graph.real(name) for name in node.inputs[1:]]
+    if any(values is None for values in parameters):
+        return None
+    weight, bias, mean, variance = parameters
+    scale = weight / np.sqrt(variance + node.get("epsilon", 1e-5))
+    return scale, bias - mean * scale
+
+
+def _affine(graph: Graph, node: Node) -> tuple[str, np.ndarray, np.ndarray] | None:
+    """What the node scales and shifts by numbers of its own a channel (axis 1), those numbers; None for other nodes."""
+    if (normalisation := _batch_norm(graph, node)) is not None:
+        return node.inputs[0], *normalisation
+    if node.op not in ("Add", "Sub", "Mul", "Div"):
+        return None
+    source, operand = node.inputs
+    if node.op in ("Add", "Mul") and source in graph.constants:
+        source, operand = operand, source
+    constant, dims = graph.real(operand), graph.shapes.get(source)
+    if constant is None or dims is None or constant.ndim > len(dims):
+        return None
+    shape = (1,) * (len(dims) - constant.ndim) + constant.shape
+    if constant.size > 1 and (len(shape) < 2 or constant.size != shape[1]):
+        return None
+    vector = constant.ravel()
+    if node.op == "Div" and not vector.all():
+        return None
+    if node.op in ("Mul", "Div"):
+        return source, vector if node.op == "Mul" else 1 / vector, np.zeros(1)
+    return source, np.ones(1), vector if node.op == "Add" else -vector
+
+
+def _fold_behind(graph: Graph, node: Node) -> bool:
+    """Conv or BatchNormalization, then a scale and shift: into its weight and bias."""
+    affine = _affine(graph, node)
+    maker = graph.producers.get(affine[0]) if affine else None
+    if maker is None or maker.op not in ("Conv", "BatchNormalization") or not graph.only_reader(affine[0], node):
+        return False
+    _, scale, shift = affine
+    weight = graph.real(maker.inputs[1])
+    absent = len(maker.inputs) < 3 or not maker.inputs[2]
+    bias = np.zeros(1) if absent else graph.real(maker.inputs[2])
+    if weight is None or bias is None or not {scale.size, shift.size} <= {1, len(weight)}:
+        return False
+    columns = scale.reshape(-1, *(1,) * (weight.ndim - 1))
+    graph.set_input(maker, 1, graph.add(weight * columns, maker.inputs[1]))
+    bias = np.broadcast_to(bias * scale + shift, len(weight))
+    if not absent or bias.any():
+        graph.set_input(maker, 2, graph.add(bias, f"{maker.inputs[1]}.bias" if absent else maker.inputs[2]))
+    return graph.bypass(node, affine[0])
+
+
+def _fold_ahead(graph: Graph, node: Node) -> bool:
+    """BatchNormalization that only unpadded Convs read: into the weights and biases of all of them."""
+    normalisation, output = _batch_norm(graph, node), node.outputs[0]
+    if normalisation is None or output in graph.outputs or not graph.readers[output]:
+        return False
+    if not all(_is_unpadded(graph, reader, output) for reader in graph.readers[output]):
+        return False
+    for conv in list(graph.readers[output]):
+        weight, groups = graph.real(conv.inputs[1]), conv.get("group", 1)
+        grouped = weight.reshape(groups, len(weight) // groups, weight.shape[1], -1)
+        scale, shift = (values.reshape(groups, 1, -1, 1) for values in normalisation)
+        bias = (grouped * shift).sum(axis=(2, 3)).ravel()
+        absent = len(conv.inputs) < 3 or not conv.inputs[2]
+        bias = bias if absent else bias + graph.real(conv.inputs[2])
+        graph.set_input(conv, 2, graph.add(bias, f"{conv.inputs[1]}.bias" if absent else conv.inputs[2]))
+        graph.set_input(conv, 1, graph.add((grouped * scale).reshape(weight.shape), conv.inputs[1]))
+        graph.set_input(conv, 0, node.inputs[0])
+    graph.remove(node)
+    return True
+
+
+def _is_unpadded(graph: Graph, node: Node, source: str) -> bool:
+    """Whether the node is a Conv with constant weights of the value and reads nothing beyond its border."""
+    plain = node.op == "Conv" and node.inputs[0] == source and not any(node.get("pads", []))
+    constant = all(graph.real(name) is not None for name in filter(None, node.inputs[1:]))
+    return plain and constant and node.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID")
+
+
+def _fold_factor(graph: Graph, node: Node) -> bool:
+    """A scalar factor, such as the scale of attention scores: into constants above MatMul and changes of layout."""
+    if node.op not in ("Mul", "Div"):
+        return False
+    source, operand = node.inputs
+    if node.op == "Mul" and source in graph.constants:
+        source, operand = operand, source
+    factor = graph.real(operand)
+    if factor is None or not _keeps_shape(graph, source, factor) or (node.op == "Div" and not factor.all()):
+        return False
+    places = _factor_places(graph, source, node)
+    if places is None:
+        return False
+    scalar = 1 / factor.item() if node.op == "Div" else factor.item()
+    for place, position in places:
+        graph.set_input(place, position, graph.add(graph.real(place.inputs[position]) * scalar, place.inputs[position]))
+    return graph.bypass(node, source)
+
+
+def _factor_places(graph: Graph, name: str, reader: Node) -> list[tuple[Node, int]] | None:
+    """Which constants to multiply, as (node, input), to multiply the value `name`; None where there are none."""
+    maker = graph.producers.get(name)
+    if maker is None or not graph.only_reader(name, reader):
+        return None
+    constant = [graph.real(item) is not None for item in maker.inputs]
+    if maker.op in ("Conv", "BatchNormalization"):
+        own = range(1, min(len(maker.inputs), 3))
+        return [(maker, i) for i in own if maker.inputs[i]] if all(constant[i] for i in own) else None
+    if maker.op in ("MatMul", "Add") and any(constant):
+        place = (maker, constant.index(True))
+        if maker.op == "MatMul":
+            return [place]
+        rest = _factor_places(graph, maker.inputs[1 - place[1]], maker)
+        return None if rest is None else [place, *rest]
+    if maker.op == "MatMul":
+        return _factor_places(graph, maker.inputs[0], maker) or _factor_places(graph, maker.inputs[1], maker)
+    layouts = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice")
+    return _factor_places(graph, maker.inputs[0], maker) if maker.op in layouts else None
+
+
+_STEPS: tuple[Callable[[Graph, Node], bool], ...] = (
+    _drop_no_op, _fold_constants, _fix_reshape, _shorten_top_k, _merge_pair, _flatten_resize, _merge_equal,
+    _fold_behind, _fold_ahead, _fold_factor,
+)  # fmt: skip
+
+
+def _name_dimensions(model: onnx.ModelProto) -> None:
+    """Name the open dimensions of images; coarse logits have sizes of their own, so outputs' names are others."""
+    for value, prefix in [*((i, "") for i in model.graph.input), *((o, "output_") for o in model.graph.output)]:
+        tensor = value.type.tensor_type
+        names = ["batch", *("channels",) * (len(tensor.shape.dim) - 3), f"{prefix}height", f"{prefix}width"]
+        if tensor.elem_type == TensorProto.UINT8:  # a frame: channels last
+            names = ["batch", "height", "width", "channels"]
+        if len(names) != len(tensor.shape.dim):
+            continue
+        for dim, name in zip(tensor.shape.dim, names, strict=True):
+            if dim.dim_param:
+                dim.dim_param = name

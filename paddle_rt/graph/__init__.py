@@ -1,6 +1,0 @@
-"""Rewrite the ONNX graphs of exports: exact, and faster to run."""
-
-from paddle_rt.graph.folding import optimise
-from paddle_rt.graph.stem import rewrite_stem
-
-__all__ = ["optimise", "rewrite_stem"]

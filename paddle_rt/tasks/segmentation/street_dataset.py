@@ -1,0 +1,151 @@
+"""StreetScenes as a PaddleSeg dataset."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import paddle
+from paddleseg.cvlibs import manager
+from paddleseg.transforms import Compose
+from paddleseg.transforms import functional as F
+
+from paddle_rt.errors import UserError, unknown
+from paddle_rt.streetscenes.scenes import make_scene, render
+from paddle_rt.tasks.segmentation.clips import transform_clip
+
+# Modes draw from series of scenes that cannot meet: (first index, default number).
+SERIES = {"train": (0, 2000), "val": (10_000_000, 200), "test": (20_000_000, 200)}
+MOST = 10_000_000
+SMALLEST = 16  # pixels a side
+LONGEST = 10  # seconds of a scene that look like a street
+
+
+@manager.DATASETS.add_component
+class StreetScenes(paddle.io.Dataset):
+    """Rendered street scenes with exact labels in Cityscapes' 19 classes; needs no files.
+
+    Items are what PaddleSeg's own datasets yield; with `frames` above 1 they are clips of a camera that drives through
+    the scene, among others who drive and walk, with the label of the last frame. Frames are drawn when they are asked
+    for and kept in memory as bytes until `cache_mb` is full, in every worker process on its own.
+
+    Args:
+        transforms: PaddleSeg's transforms.
+        mode: "train", "val" or "test"; their scenes are disjoint.
+        num_samples: Number of scenes; None: 2000 to train, 200 otherwise.
+        height: Rows of a frame.
+        width: Columns of a frame.
+        seed: Which series of scenes.
+        edge: Whether training items hold the labels' edges as well.
+        cache_mb: Megabytes of drawn frames to keep; 0 keeps none.
+        frames: Frames of a clip; 1 gives images.
+        fps: Frames a second of a clip.
+        end: Time of the last frame in seconds, so that clips of any length end with one frame, and one label; None
+            lets them begin at the scene's time 0.
+
+    Raises:
+        UserError: An argument that none of the above describes.
+    """
+
+    NUM_CLASSES = 19
+    IMG_CHANNELS = 3
+    IGNORE_INDEX = 255
+
+    def __init__(
+        self,
+        transforms: list,
+        mode: str = "train",
+        num_samples: int | None = None,
+        height: int = 256,
+        width: int = 512,
+        seed: int = 0,
+        edge: bool = False,
+        cache_mb: int = 256,
+        frames: int = 1,
+        fps: float = 10.0,
+        end: float | None = None,
+    ) -> None:
+        if mode.lower() not in SERIES:
+            raise unknown("mode of StreetScenes", mode, SERIES)
+        first, default = SERIES[mode.lower()]
+        num_samples = default if num_samples is None else num_samples
+        for name, value, low, high in (("num_samples", num_samples, 1, MOST), ("height", height, SMALLEST, 1 << 14),
+                                       ("width", width, SMALLEST, 1 << 14), ("seed", seed, 0, 1 << 62),
+                                       ("cache_mb", cache_mb, 0, 1 << 20), ("frames", frames, 1, 1000)):
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+                raise UserError(f"StreetScenes: {name} is {value!r}; give a whole number from {low} to {high}")
+        if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0.1 <= fps <= 1000:
+            raise UserError(f"StreetScenes: fps is {fps!r}; give a number from 0.1 to 1000")
+        long = _duration(frames, fps)
+        end = long if end is None else end
+        if isinstance(end, bool) or not isinstance(end, int | float) or not long <= end <= LONGEST:
+            raise UserError(f"StreetScenes: end is {end!r}; {frames} frames at {fps} a second end at {long:g} s or "
+                            f"later, and after {LONGEST} s the street ends")
+        if not isinstance(transforms, list):
+            raise UserError(f"StreetScenes: transforms is {transforms!r}; give a list, empty for none")
+        super().__init__()
+        self.transforms = Compose(transforms, img_channels=self.IMG_CHANNELS)
+        self.mode = mode.lower()
+        self.num_classes, self.img_channels, self.ignore_index = self.NUM_CLASSES, self.IMG_CHANNELS, self.IGNORE_INDEX
+        self.height, self.width, self.seed, self.edge = height, width, seed, edge
+        # PaddleSeg's trainer repeats this list to make epochs longer.
+        self.file_list = list(range(first, first + num_samples))
+        # Counted from the end, so that clips of different lengths share their frames to the bit.
+        self.frames, self.fps, self.times = frames, fps, [max(0.0, end - k / fps) for k in reversed(range(frames))]
+        self._room = cache_mb * 2**20 // (frames * height * width * 4)
+        self._clips: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def __len__(self) -> int:
+        return len(self.file_list)
+
+    def __getitem__(self, idx: int) -> dict:
+        """One transformed frame or clip.
+
+        Shape:
+            "img" [3, H, W] float32 RGB, of a clip [3 frames, H, W], the oldest first; "label" uint8 [H, W] of the last
+            frame, in "val" and "test" [1, H, W]; "edge" [1, H, W].
+        """
+        images, labels = self.clip(idx)
+        label = labels[-1].copy()
+        # Scores are counted on the label at its own size, so only the image is transformed outside of training.
+        # PaddleSeg's datasets transform it in mode "test" as well, which its evaluation cannot score.
+        data = {"trans_info": [], "label": label, "gt_fields": ["label"] if self.mode == "train" else []}
+        data = transform_clip(self.transforms, images.astype(np.float32), data)
+        if self.mode != "train":
+            data["label"] = data["label"][np.newaxis]
+        elif self.edge:
+            data["edge"] = F.mask_to_binary_edge(data["label"], radius=2, num_classes=self.num_classes)
+        return data
+
+    def clip(self, idx: int) -> tuple[np.ndarray, np.ndarray]:
+        """Frames and labels as they were drawn, for what looks at more than the last one.
+
+        Shape: uint8 BGR [frames, H, W, 3] and uint8 [frames, H, W].
+        """
+        index = self.file_list[idx]
+        clip = self._clips.get(index)
+        if clip is None:
+            scene = make_scene(index, self.seed)
+            drawn = [render(scene, self.height, self.width, time) for time in self.times]
+            clip = tuple(np.stack(part) for part in zip(*drawn, strict=True))
+            if len(self._clips) < self._room:
+                self._clips[index] = clip
+        return clip
+
+    def video(self, idx: int, frames: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Frames and labels from a scene's time 0 on, drawn one by one as they are asked for and not kept.
+
+        Shape: pairs of uint8 BGR [H, W, 3] and uint8 [H, W].
+
+        Raises:
+            UserError: So many frames leave the street.
+        """
+        _duration(frames, self.fps)
+        scene = make_scene(self.file_list[idx], self.seed)
+        return (render(scene, self.height, self.width, k / self.fps) for k in range(frames))
+
+
+def _duration(frames: int, fps: float) -> float:
+    """Seconds from the first frame to the last."""
+    if (frames - 1) / fps > LONGEST:
+        raise UserError(f"StreetScenes: {frames} frames at {fps} a second leave the street, which ends after "
+                        f"{LONGEST} s; give fewer frames or a higher fps")
+    return (frames - 1) / fps

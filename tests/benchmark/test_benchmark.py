@@ -1,0 +1,307 @@
+"""The benchmark: what it reports is what happened, in the order that it says."""
+
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+import paddle_rt
+from paddle_rt.benchmark import plan as benchmark_setup
+from paddle_rt.benchmark.measure import Choice, Record, count_operations, measure, possible, tabulate, true_labels
+from paddle_rt.benchmark.measure import measure as benchmark
+from paddle_rt.benchmark.report import draw, markdown_table, text_table
+from paddle_rt.benchmark.training import compare_training
+from paddle_rt.config.build import register_components
+from paddle_rt.errors import UserError
+from paddle_rt.export.publish import export
+from paddle_rt.inference import load_deployment
+from paddle_rt.paddleseg.compare import paddleseg_model
+from paddle_rt.registry import model_config
+from tests.conftest import ROOT, TINY, randomize
+
+KEYS = {
+    "model", "size", "backend", "precision", "threads", "pipeline", "end_to_end_ms", "p90_ms", "network_ms",
+    "preprocess_ms", "labels_ms", "fps", "label_agreement", "speedup", "peak_rss_mb", "gflop", "floor_gflop_per_s",
+    "share_of_floor", "runs",
+}  # fmt: skip
+
+
+class Fake:
+    """A pipeline that notes its turns and needs a known time."""
+
+    def __init__(self, name: str, turns: list[str], seconds: float = 0.0) -> None:
+        self.name, self.turns, self.seconds = name, turns, seconds
+        self.timings = {stage: seconds / 3 for stage in benchmark.STAGES}
+
+    def warmup(self) -> float:
+        self.turns.append(f"{self.name} warm")
+        return 0.0
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        self.turns.append(self.name)
+        time.sleep(self.seconds)
+        return np.full((2, 2), frame[0, 0, 0])
+
+
+def choice(name: str, pipeline: str = "paddle_rt") -> Choice:
+    return Choice("net", pipeline, "openvino", name, 1, "")
+
+
+@pytest.fixture
+def turns(monkeypatch) -> list[str]:
+    seen: list[str] = []
+    delays = {"a": 0.004, "b": 0.002, "c": 0.0}
+    monkeypatch.setattr(benchmark, "_PAUSE", 0.0)
+    monkeypatch.setattr(Choice, "load", lambda self: Fake(self.precision, seen, delays[self.precision]))
+    return seen
+
+
+def frames(number: int) -> list[np.ndarray]:
+    return [np.full((2, 2, 3), index, np.uint8) for index in range(number)]
+
+
+def test_pipelines_take_turns_in_changing_order(turns):
+    records = measure([choice("a"), choice("b"), choice("c")], frames(2), runs=8)
+    assert turns[:3] == ["a warm", "b warm", "c warm"]
+    rounds = [tuple(turns[at : at + 6]) for at in range(3, len(turns), 6)]
+    assert len(rounds) == 8
+    for turn in rounds:
+        assert turn[::2] == turn[1::2], f"the frame before the timed one must be the pipeline's own: {turn}"
+        assert sorted(turn[::2]) == ["a", "b", "c"]
+    assert len(set(rounds)) > 2, "nobody may always follow the same neighbour"
+    assert [len(r.seconds) for r in records] == [8, 8, 8]
+    assert all(len(r.labels) == 2 and r.labels[1].max() == 1 for r in records)
+
+
+def test_every_frame_is_labelled_though_runs_are_fewer(turns):
+    (record,) = measure([choice("a")], frames(5), runs=2)
+    assert len(record.seconds) == 2 and [int(x[0, 0]) for x in record.labels] == [0, 1, 2, 3, 4]
+
+
+def test_rows_hold_what_was_measured(monkeypatch):
+    monkeypatch.setattr(benchmark, "peak_memory", lambda *_: 7.0)
+    first, second = Record(choice("fp32")), Record(choice("bf16"))
+    first.seconds, second.seconds = [0.2, 0.4, 0.6], [0.1, 0.1, 0.2]  # ratios 2, 4, 3
+    for record in (first, second):
+        record.stages = {"preprocess": [0.0], "network": [0.05], "labels": [0.01]}
+    labels = np.arange(16).reshape(4, 4)
+    first.labels, second.labels = [labels], [np.where(labels == 5, 0, labels)]
+    floors = {("openvino", "fp32"): 4e10}
+    rows = tabulate([first, second], {"net": true_labels([first, second], [])}, (4, 4), {"net": 1e9}, floors)
+    assert all(set(row) == KEYS for row in rows)
+    assert rows[1]["speedup"] == pytest.approx(3) and rows[0]["speedup"] == 1
+    assert rows[1]["label_agreement"] == 15 / 16
+    assert rows[0]["end_to_end_ms"] == pytest.approx(400) and rows[0]["fps"] == pytest.approx(2.5)
+    assert rows[0]["share_of_floor"] == pytest.approx(1e9 / 0.05 / 4e10) and rows[1]["share_of_floor"] is None
+    assert text_table(rows).splitlines()[2].split()[-2:] == ["-", "7"]
+    assert len(markdown_table(rows).splitlines()) == 4
+
+
+def test_the_chart_is_a_picture(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "peak_memory", lambda *_: 7.0)
+    record = Record(choice("fp32"), [0.1], {stage: [0.03] for stage in benchmark.STAGES}, [np.zeros((2, 2))])
+    draw(tabulate([record], {"net": record.labels}, (2, 2), {"net": 1.0}, {}), tmp_path / "chart.png")
+    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+
+
+def product_graph(path: pathlib.Path, size: int | str) -> pathlib.Path:
+    """A 3x3 convolution of 4 to 8 channels in 2 groups, then a product with a matrix of 6 columns."""
+    weights = [
+        onnx.numpy_helper.from_array(np.zeros(shape, np.float32), name)
+        for name, shape in (("k", (8, 2, 3, 3)), ("m", (10, 6)))
+    ]
+    nodes = [
+        helper.make_node("Conv", ["x", "k"], ["y"], pads=[1, 1, 1, 1], group=2),
+        helper.make_node("MatMul", ["y", "m"], ["z"]),
+    ]
+    value = lambda name, shape: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)  # noqa: E731
+    graph = helper.make_graph(nodes, "g", [value("x", [1, 4, size, 10])], [value("z", [1, 8, size, 6])], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_operations_of_a_known_graph(tmp_path):
+    convolution, product = 2 * (2 * 9) * 8 * 5 * 10, 2 * (8 * 5 * 10) * 6
+    assert count_operations(product_graph(tmp_path / "g.onnx", 5)) == convolution + product
+    with pytest.raises(UserError, match="leaves sizes open"):
+        count_operations(product_graph(tmp_path / "open.onnx", "h"))
+
+
+def test_pairs_that_do_not_exist_are_named():
+    pairs, refusals = possible(["openvino", "paddle"], ["fp32", "bf16"])
+    assert pairs == [("openvino", "fp32"), ("openvino", "bf16"), ("paddle", "fp32")]
+    assert len(refusals) == 1 and "paddle has no precision bf16" in refusals[0]
+    with pytest.raises(UserError, match="nothing to measure"):
+        possible(["paddle"], ["bf16"])
+    with pytest.raises(UserError, match="openvino"):
+        possible(["openvin"], ["fp32"])
+
+
+def test_checkpoints_must_belong_to_measured_models():
+    assert benchmark_setup.checkpoints(["rtformer_slim=a=b"], ["rtformer_slim"]) == {"rtformer_slim": "a=b"}
+    for pairs, message in ((["rtformer_slim"], "MODEL=FILE"), (["rtformer_base=x"], "rtformer_base")):
+        with pytest.raises(UserError, match=message):
+            benchmark_setup.checkpoints(pairs, ["rtformer_slim"])
+
+
+def test_models_are_read_with_their_arguments():
+    groups = benchmark_setup.read_models(["segformerpp_b0:head=mlp,head_channels=8", "rtformer_slim", "segformerpp_b0"])
+    assert list(groups) == ["segformerpp_b0", "rtformer_slim"]
+    assert [arguments for _, arguments in groups["segformerpp_b0"]] == [dict(head="mlp", head_channels=8), {}]
+    for text, message in (("rtformer_slin", "rtformer_slim"), ("rtformer_slim:a", "key=value")):
+        with pytest.raises(UserError, match=message):
+            benchmark_setup.read_models([text])
+
+
+def run_tool(folder: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess:
+    output = str(folder / "bench.json")
+    command = [sys.executable, "tools/benchmark.py", "--threads", "1", "--output", output, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+
+
+def test_tool_end_to_end(tmp_path):
+    page = tmp_path / "page.md"
+    done = run_tool(tmp_path, "--models", "rtformer_slim", "--size", "64", "96", "--runs", "2", "--num_classes", "5",
+                    "--precisions", "fp32", "--backends", "openvino", "paddle", "--markdown", str(page))  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "random weights" in done.stderr
+    rows = json.loads((tmp_path / "bench.json").read_text())
+    assert [(r["pipeline"], r["backend"]) for r in rows] == [
+        ("paddleseg", "paddle"), ("paddle_rt", "openvino"), ("paddle_rt", "paddle")
+    ]  # fmt: skip
+    for row in rows:
+        assert set(row) == KEYS | {"machine", "random_weights"} and row["random_weights"]
+        assert row["size"] == [64, 96] and row["peak_rss_mb"] > 50
+    # Labels of ours against PaddleSeg's own graph without oneDNN; random weights leave many near-ties.
+    assert min(row["label_agreement"] for row in rows[1:]) > 0.999, [row["label_agreement"] for row in rows]
+    assert page.is_file() and page.with_suffix(".png").is_file()
+
+
+def how(*against: str, **more: object) -> dict:
+    return dict(size=(64, 96), threads=1, against=against, pairs=[("openvino", "fp32")], **more)
+
+
+def test_segformer_is_measured_against_paddlesegs(tmp_path):
+    """Its graph in both engines gives the labels of ours."""
+    variants = benchmark_setup.read_models(["segformerpp_b0:head=mlp,embed_dim=8,head_channels=8"])["segformerpp_b0"]
+    frames = [np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)]
+    both = how("paddleseg", "paddleseg-openvino")
+    choices, operations = benchmark_setup.prepare(variants, None, 5, frames, tmp_path, **both)
+    assert [(c.pipeline, c.backend) for c in choices] == [
+        ("paddleseg", "paddle"), ("paddleseg", "openvino"), ("paddle_rt", "openvino")
+    ]  # fmt: skip
+    records = measure(choices, frames, 1)
+    same = [float((record.labels[0] == records[0].labels[0]).mean()) for record in records]
+    assert min(same) > 0.999 and list(operations) == [variants[0][0]], f"{same} of the labels agree"
+
+
+@pytest.mark.parametrize("model", ["fanet18", "segformerpp_b0", "segformerpp_b0:head=mlp,token_merging=n2d_2x2"])
+def test_what_paddleseg_does_not_have_is_measured_alone(tmp_path, model):
+    ((_, variants),) = benchmark_setup.read_models([model]).items()
+    with pytest.raises(UserError, match=f"{model}: nothing to compare with: .*--against none") as refused:
+        benchmark_setup.prepare(variants, None, 5, [], tmp_path, **how("paddleseg"))
+    assert "\n" not in str(refused.value) and not list(tmp_path.iterdir())
+
+
+def test_models_of_paddleseg_alone_are_measured_beside(monkeypatch):
+    """In the same rounds, as the reference of times and of no labels."""
+    monkeypatch.setattr(benchmark, "peak_memory", lambda *_: 7.0)
+    frames = [np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)]
+    groups = benchmark_setup.read_models(["segformerpp_b0:embed_dim=8,head_channels=8"])
+    beside = benchmark_setup.paddleseg_models(["STDCSeg:backbone=STDC1"], 5)
+    rows = benchmark_setup.run(groups, beside, {}, 5, frames, {}, 2, lambda r: r, **how())
+    assert [(row["model"], row["pipeline"], row["label_agreement"]) for row in rows] == [
+        ("STDCSeg:backbone=STDC1", "paddleseg", None),
+        ("segformerpp_b0:embed_dim=8,head_channels=8", "paddle_rt", 1),
+    ]  # fmt: skip
+    assert rows[0]["speedup"] == 1 and rows[1]["speedup"] != 1 and rows[0]["gflop"] is None
+    about = {"machine": benchmark_setup.machine(), "random_weights": True}
+    assert "STDCSeg" in text_table(rows) and "STDCSeg" in benchmark_setup.page(
+        markdown_table(rows), "x.png", [row | about for row in rows], []
+    )
+    for text, message in {
+        "DDRNet_24": "model of PaddleSeg 'DDRNet_24', did you mean 'DDRNet_23'",
+        "STDCSeg": "cannot be built.*backbone", "STDCSeg:backbone=STDC3": "did you mean 'STDC[12]'",
+        "DDRNet_23:a": "key=value",
+    }.items():  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            benchmark_setup.paddleseg_models([text], 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--models", "rtformer"), "rtformer_slim"),
+        (("--precisions", "fp31"), "fp32"),
+        (("--runs", "0"), "--runs"),
+        (("--frames", "nowhere"), "nowhere"),
+    ],
+)
+def test_tool_refuses_in_one_line(tmp_path, arguments, message):
+    done = run_tool(tmp_path, "--size", "64", "64", *arguments)
+    assert done.returncode != 0 and message in done.stderr.strip().splitlines()[-1], done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "bench.json").exists()
+
+
+@pytest.fixture(scope="module")
+def gpu_script():
+    spec = importlib.util.spec_from_file_location("benchmark_gpu", ROOT / "deploy/python/benchmark_gpu.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_gpu_script_runs_every_way(gpu_script, tmp_path):
+    """On the CPU, where its graphs can be checked without a GPU."""
+    net = paddle_rt.create_model("rtformer_slim", 5, **TINY)
+    randomize(net)
+    export(net, tmp_path / "net", [{"type": "Normalize"}], [1, 3, 64, 96], formats=["onnx"])
+    rows = gpu_script.measure(load_deployment(tmp_path / "net"), 2, "cpu")
+    assert [(r["precision"], r["way"]) for r in rows] == [(p, w) for p in ("fp32", "fp16") for w in gpu_script.WAYS]
+    for row in rows:
+        agreement = row["label_agreement"]
+        assert row["ms"] > 0 and (agreement is None) == (row["way"] == "network alone")
+        if agreement is not None:
+            assert agreement == 1 if row["precision"] == "fp32" else agreement > 0.9, (row, agreement)
+    frame = np.random.default_rng(0).integers(0, 256, (1, 64, 96, 3), np.uint8)
+    gpu, cpu = (
+        gpu_script.start(load_deployment(tmp_path / "net"), "fp32", way, frame, "cpu")()
+        for way in ("labels on GPU", "labels on CPU")
+    )
+    same = float((gpu == cpu).mean())
+    assert gpu.shape == cpu.shape == (1, 64, 96) and same > 0.999, f"{same} of the labels agree"
+    assert len(gpu_script.table(rows).splitlines()) == 2 + len(rows)
+
+
+def test_gpu_script_says_what_is_missing(tmp_path):
+    command = [sys.executable, "deploy/python/benchmark_gpu.py", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this machine has what the message is about")
+    assert done.returncode == 1 and "pip install onnxruntime-gpu" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_training_step_is_timed_beside_paddlesegs():
+    rounds = []
+    tiny = dict(embed_dim=8, depths=[1, 1, 1, 1], head_channels=16, head="mlp", drop_path_rate=0.0)
+    theirs, ours = compare_training("segformerpp_b0", tiny, 5, [1, 3, 64, 96], 2, 1, lambda r: rounds.append(r) or r)
+    assert [theirs["pipeline"], ours["pipeline"]] == ["paddleseg", "paddle_rt"] and rounds == [range(3)]
+    assert theirs["speedup"] == 1.0 and ours["runs"] == 2
+    assert 0 < ours["step_mb"] < ours["peak_rss_mb"] and ours["step_ms"] > 0
+    # One set of weights and one image; only what the head's dropout leaves out differs.
+    assert abs(theirs["loss"] - ours["loss"]) < 0.05 * theirs["loss"], f"losses {theirs['loss']}, {ours['loss']}"
+
+
+@pytest.mark.parametrize("arguments", [dict(head="conv"), dict(head="mlp", token_merging="n2d_2x2")])
+def test_paddleseg_has_one_head_and_merges_nothing(arguments):
+    register_components()
+    with pytest.raises(UserError, match="nothing to compare with: PaddleSeg's SegFormer has head 'mlp'"):
+        paddleseg_model({**model_config("segformerpp_b0"), **arguments}, 5)

@@ -1,0 +1,98 @@
+"""int8: made whole or not at all, judged by labels, and run by the backends that take it."""
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import onnx
+import paddle
+import pytest
+
+from paddle_rt.errors import UserError
+from paddle_rt.export.publish import export
+from paddle_rt.export.quantize import quantize, take_frames
+from paddle_rt.inference import Segmenter
+from paddle_rt.models.rtformer import RTFormer
+from paddle_rt.tasks.segmentation.street_dataset import StreetScenes
+from tests.conftest import TINY, randomize
+
+SIZE = (64, 128)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    paddle.seed(0)
+    net = RTFormer(num_classes=19, **TINY)
+    randomize(net)
+    folder = tmp_path_factory.mktemp("int8") / "export"
+    normalize = {"type": "Normalize", "mean": [0.5], "std": [0.5]}
+    export(net, folder, [normalize], [1, 3, *SIZE], "coarse", ["onnx"], "StreetScenes")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def samples() -> list[tuple[np.ndarray, np.ndarray]]:
+    return take_frames(StreetScenes([], "val", 6, *SIZE), 4, lambda items, _: items)
+
+
+def files(folder: pathlib.Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_frames_are_the_data_set_s(samples):
+    assert len(samples) == 4
+    for frame, label in samples:
+        assert frame.shape == (*SIZE, 3) and frame.dtype == np.uint8 and label.shape == SIZE
+    item = StreetScenes([], "val", 6, *SIZE)[0]
+    np.testing.assert_array_equal(samples[0][0][..., ::-1].transpose(2, 0, 1), item["img"])
+
+
+def test_int8_graph_runs_and_is_described(exported, samples, tmp_path):
+    shutil.copytree(exported, tmp_path / "e")
+    report = quantize(tmp_path / "e", [frame for frame, _ in samples], samples, agreement=0.5)
+    assert set(files(tmp_path / "e")) == {"model.onnx", "model_int8.onnx", "deploy.yaml", "verification.json"}
+    assert json.loads((tmp_path / "e/verification.json").read_text())["int8"] == report
+    assert 0.5 <= report["label_agreement"] <= 1 and 0 <= report["mIoU_int8"] <= 1
+    nodes = [node.op_type for node in onnx.load(str(tmp_path / "e/model_int8.onnx")).graph.node]
+    assert nodes.count("QuantizeLinear") > 20
+    plain = Segmenter(tmp_path / "e", threads=1)
+    quantised = Segmenter(tmp_path / "e", "openvino", "int8", threads=1)
+    agreement = float(np.mean([(plain(frame) == quantised(frame)).mean() for frame, _ in samples]))
+    assert agreement == pytest.approx(report["label_agreement"], abs=1e-3)
+    there = Segmenter(tmp_path / "e", "onnxruntime", "int8", threads=1)
+    share = float(np.mean([(there(frame) == quantised(frame)).mean() for frame, _ in samples]))
+    assert share > 0.9, f"ONNX Runtime and OpenVINO agree on {share:.3f} of the labels"
+
+
+def test_attention_and_the_ends_stay_in_higher_precision(exported, samples, tmp_path):
+    shutil.copytree(exported, tmp_path / "e")
+    report = quantize(tmp_path / "e", [frame for frame, _ in samples], samples, agreement=0.0)
+    graph = onnx.load(str(tmp_path / "e/model_int8.onnx")).graph
+    makers = {name: node for node in graph.node for name in node.output}
+    products = [node for node in graph.node if node.op_type in ("Conv", "MatMul")]
+    real = [n for n in products if getattr(makers.get(n.input[0]), "op_type", None) != "DequantizeLinear"]
+    assert {node.op_type for node in products if node not in real} == {"Conv"}
+    assert sum(node.op_type == "MatMul" for node in real) == 4, "two for each cross attention"
+    assert products[0] in real and products[-1] in real
+    assert len(real) == len(report["higher_precision"])
+
+
+def test_below_the_threshold_layers_are_put_back_and_then_nothing_is_written(exported, samples, tmp_path, monkeypatch):
+    monkeypatch.setattr("paddle_rt.export.quantize._GROUPS", 2)
+    shutil.copytree(exported, tmp_path / "e")
+    before = files(tmp_path / "e")
+    with pytest.raises(UserError, match="int8 changes too many labels: 0.* 1.0 were asked for .* nothing was written"):
+        quantize(tmp_path / "e", [samples[0][0]], samples[:1], agreement=1.0)
+    assert files(tmp_path / "e") == before
+
+
+def test_what_cannot_be_quantised(exported, samples, tmp_path):
+    with pytest.raises(UserError, match="the data set is empty"):
+        quantize(exported, [], samples)
+    with pytest.raises(UserError, match="share from 0 to 1"):
+        quantize(exported, [samples[0][0]], samples, agreement=97)
+    net = RTFormer(num_classes=19, **TINY)
+    export(net, tmp_path / "e", [{"type": "Normalize"}], [1, 3, *SIZE], "argmax", ["onnx"])
+    with pytest.raises(UserError, match="--output_op coarse"):
+        quantize(tmp_path / "e", [samples[0][0]], samples)

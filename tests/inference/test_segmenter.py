@@ -1,0 +1,320 @@
+"""Frames in, labels out: every backend against the model itself, and everything that a frame or an export can be."""
+
+import concurrent.futures
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import openvino
+import paddle
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from paddle_rt.errors import UserError
+from paddle_rt.export.publish import export
+from paddle_rt.export.verify import run_model
+from paddle_rt.inference import BACKENDS, Segmenter, confidence_from_logits, labels_from_logits
+from paddle_rt.inference import engines as backends
+from paddle_rt.inference.engines import openvino_core
+from paddle_rt.inference.preprocess import Preprocess
+from paddle_rt.models.rtformer import RTFormer
+from tests.conftest import ROOT, randomize
+
+CLASSES = 5
+NORMALIZE = {"type": "Normalize", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+SHAPES = {"fixed": [1, 3, 96, 160], "open": [None, 3, None, None], "pair": [2, 3, 96, 160], "odd": [1, 3, 97, 131]}
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    noise = np.random.default_rng(seed).integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), dtype=np.uint8)
+    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.fixture(scope="module")
+def model() -> RTFormer:
+    net = RTFormer(num_classes=CLASSES, base_channels=8, head_channels=8, spp_channels=8, cross_size=3)
+    randomize(net)
+    net.eval()
+    return net
+
+
+@pytest.fixture(scope="module")
+def exports(model: RTFormer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
+    folder = tmp_path_factory.mktemp("exports")
+    for name, shape in SHAPES.items():
+        export(model, folder / name, [NORMALIZE], shape, "coarse", dataset_type="CamVid")
+    return {name: folder / name for name in SHAPES}
+
+
+def expected_logits(model: RTFormer, image: np.ndarray) -> np.ndarray:
+    """Coarse logits of a uint8 BGR image that has the network's size: PaddleSeg's normalisation, the model itself."""
+    return run_model(model, Preprocess([NORMALIZE])(image)[0][np.newaxis], coarse=True)[0]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_labels_and_confidence_are_the_model_s(model, exports, backend, shape):
+    height, width = SHAPES[shape][2] or 101, SHAPES[shape][3] or 75
+    frame = picture(height, width)
+    labels, confidence = Segmenter(exports[shape], backend, threads=1)(frame, confidence=True)
+    logits = expected_logits(model, frame)
+    wanted = labels_from_logits(logits, (height, width))
+    assert len(np.unique(wanted)) > 1
+    assert labels.dtype == np.uint8 and confidence.dtype == np.float32
+    different = int((labels != wanted).sum())
+    assert different <= labels.size // 10000, f"{different} of {labels.size} labels differ"
+    error = np.abs(confidence - confidence_from_logits(logits, (height, width))).max()
+    assert error < 1e-4, f"confidence is off by {error:.1e}"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_frames_of_other_sizes_are_resized_as_bytes(model, exports, backend):
+    frame = picture(75, 133)
+    resized = cv2.resize(frame, (160, 96), interpolation=cv2.INTER_LINEAR)
+    wanted = labels_from_logits(expected_logits(model, resized), (96, 160), trail=[("resize", 75, 133)])
+    labels = Segmenter(exports["fixed"], backend, threads=1)(frame)
+    different = int((labels != wanted).sum())
+    assert different <= 2, f"{different} of {labels.size} labels differ"
+
+
+def test_steps_that_change_the_size_stay_outside_the_graph(model, tmp_path):
+    steps = [{"type": "ResizeByLong", "long_size": 96}, {"type": "Padding", "target_size": [96, 64]}, NORMALIZE]
+    export(model, tmp_path / "e", steps, [1, 3, 64, 96], "coarse", ["onnx"])
+    frame = picture(60, 120)
+    resized = cv2.resize(frame, (96, 48), interpolation=cv2.INTER_LINEAR)
+    padded = cv2.copyMakeBorder(resized, 0, 16, 0, 0, cv2.BORDER_CONSTANT, value=(128, 128, 128))
+    trail = [("resize", 60, 120), ("padding", 48, 96)]
+    wanted = labels_from_logits(expected_logits(model, padded), (64, 96), trail=trail)
+    different = int((Segmenter(tmp_path / "e", threads=1)(frame) != wanted).sum())
+    assert different <= 2, f"{different} of {wanted.size} labels differ"
+    with pytest.raises(UserError, match="normalises last and once, the transforms are Normalize, Resize"):
+        export(model, tmp_path / "f", [NORMALIZE, {"type": "Resize"}], [1, 3, 64, 96], "coarse")
+
+
+@pytest.mark.parametrize("shape", ["fixed", "open", "pair"])
+def test_a_batch_is_its_frames(exports, shape):
+    segment = Segmenter(exports[shape], "onnxruntime", threads=1)
+    frames = [picture(96, 160, 1), picture(96, 160, 2), picture(50, 70, 3), picture(96, 160, 4)]
+    for labels, frame in zip(segment.batch(frames), frames, strict=True):
+        different = int((labels != segment(frame)).sum())
+        assert different <= 1, f"{different} labels differ"
+    assert segment.batch([]) == []
+    labels, confidence = segment.batch(frames, confidence=True)[2]
+    assert labels.shape == confidence.shape == (50, 70)
+
+
+def test_timings_name_the_stages(exports):
+    segment = Segmenter(exports["fixed"], threads=1)
+    assert segment.timings == {} and segment.warmup() > 0
+    segment(picture(96, 160))
+    assert list(segment.timings) == ["preprocess", "network", "labels"] and min(segment.timings.values()) > 0
+
+
+def test_float_exports_have_no_confidence(model, tmp_path):
+    export(model, tmp_path / "e", [NORMALIZE], [1, 3, 64, 96], "argmax", ["onnx"])
+    with pytest.raises(UserError, match="--output_op coarse"):
+        Segmenter(tmp_path / "e", threads=1)(picture(64, 96), confidence=True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_threads_that_share_a_segmenter_get_their_own_labels(exports, backend):
+    segment = Segmenter(exports["open"], backend, threads=1)
+    frames = [picture(64 + 8 * (i % 3), 96, i) for i in range(12)]
+    alone = [segment(frame) for frame in frames]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(segment, frames))
+    for a, b in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_neither_paddle_nor_paddleseg_is_needed(exports, backend):
+    program = f"""
+import sys
+sys.modules["paddle"] = sys.modules["paddleseg"] = None  # importing either now fails
+import numpy as np
+from paddle_rt.inference import Segmenter
+segment = Segmenter({str(exports["fixed"])!r}, {backend!r}, threads=1)
+labels, confidence = segment(np.zeros((20, 30, 3), np.uint8), confidence=True)
+assert labels.shape == confidence.shape == (20, 30)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_precision_is_set_and_never_inherited(exports):
+    offered = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    frame = picture(96, 160)
+    segment = Segmenter(exports["fixed"], "openvino", "fp32", threads=1)
+    properties = segment._engine._request.get_compiled_model()
+    assert properties.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
+    assert properties.get_property("INFERENCE_NUM_THREADS") == 1
+    if "BF16" in offered:
+        half = Segmenter(exports["fixed"], "openvino", "bf16", threads=1)
+        hint = half._engine._request.get_compiled_model().get_property("INFERENCE_PRECISION_HINT")
+        assert hint == openvino.Type.bf16 and (half(frame) == segment(frame)).mean() > 0.9
+    else:
+        with pytest.raises(UserError, match="does not compute in bf16"):
+            Segmenter(exports["fixed"], "openvino", "bf16")
+
+
+def test_signals_are_heard_when_segmenters_are_gone(exports):
+    """OpenVINO's Cores that go in the order of their coming leave a process that dies of its next signal."""
+    program = f"""
+import faulthandler, os, signal
+from paddle_rt.inference import Segmenter
+faulthandler.enable()
+first, second = (Segmenter({str(exports["fixed"])!r}, "openvino", threads=1) for _ in range(2))
+del first
+del second
+signal.signal(signal.SIGUSR1, lambda *_: print("heard"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        (dict(backend="openvimo"), "did you mean 'openvino'"),
+        (dict(precision="fp23"), "did you mean 'fp32'"),
+        (dict(device="cuda"), "unknown device 'cuda'"),
+        (dict(backend="onnxruntime", precision="bf16"), "only fp32, int8; bf16 on cpu is for backend openvino"),
+        (dict(backend="openvino", device="tensorrt"), "no device tensorrt; it has cpu, gpu"),
+        (dict(backend="paddle", precision="int8"), "no precision int8 on cpu, only fp32"),
+        (dict(precision="int8"), "no int8 graph for openvino; make one with tools.quantize.py"),
+        (dict(threads=0), "threads must be from 1 to 1024"),
+        (dict(threads=2.5), "threads must be from 1 to 1024"),
+    ],
+)
+def test_wrong_choices(exports, choice, message):
+    with pytest.raises(UserError, match=message):
+        Segmenter(exports["fixed"], **choice)
+
+
+@pytest.mark.parametrize(
+    ("choice", "available", "message"),
+    [
+        (dict(backend="onnxruntime", device="gpu"), "CUDAExecutionProvider", "pip install onnxruntime-gpu"),
+        (dict(backend="onnxruntime", device="tensorrt"), "TensorrtExecutionProvider", "install TensorRT"),
+        (dict(backend="paddle", device="gpu"), "cuda", "install paddlepaddle-gpu"),
+        (dict(backend="paddle", device="tensorrt"), "cuda", "install paddlepaddle-gpu"),
+        (dict(backend="openvino", device="gpu"), "GPU", "OpenVINO finds no GPU here"),
+    ],
+)
+def test_devices_that_are_not_there(exports, choice, available, message):
+    import onnxruntime
+
+    here = [*onnxruntime.get_available_providers(), *openvino_core().available_devices]
+    if available in here or (available == "cuda" and paddle.is_compiled_with_cuda()):
+        pytest.skip(f"{available} is there")
+    with pytest.raises(UserError, match=message):
+        Segmenter(exports["fixed"], **choice)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_backend_that_is_not_installed_says_how_to_install_it(exports, monkeypatch, backend):
+    monkeypatch.setitem(sys.modules, backend, None)  # the packages have the backends' names
+    monkeypatch.setattr(backends, "openvino_core", openvino_core.__wrapped__)  # the cached one is there already
+    with pytest.raises(UserError, match="pip install"):
+        Segmenter(exports["fixed"], backend)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        None, "frame.png", [[1, 2], [3, 4]], np.zeros((8, 8), np.uint8), np.zeros((8, 8, 1), np.uint8),
+        np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3), np.float32), np.zeros((8, 8, 3), np.int64),
+        np.zeros((0, 8, 3), np.uint8), np.zeros((8, 0, 3), np.uint8), np.zeros((1, 8, 8, 3), np.uint8),
+    ],
+    ids=lambda f: f"{f.dtype}{f.shape}" if isinstance(f, np.ndarray) else type(f).__name__,
+)  # fmt: skip
+def test_what_is_no_frame(exports, frame):
+    with pytest.raises(UserError, match="a frame "):
+        Segmenter(exports["open"], "onnxruntime", threads=1)(frame)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("shape", ["open", "fixed"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 200), (7, 3)])
+def test_tiny_frames(exports, backend, shape, size):
+    assert Segmenter(exports[shape], backend, threads=1)(picture(*size)).shape == size
+
+
+def test_views_and_read_only_frames(exports):
+    segment = Segmenter(exports["open"], threads=1)
+    frame = picture(80, 120)
+    for view in (frame[::2, ::2], frame[:, ::-1], frame[..., ::-1], frame.transpose(1, 0, 2), np.asfortranarray(frame)):
+        view.flags.writeable = False
+        np.testing.assert_array_equal(segment(view), segment(np.array(view, order="C")))
+
+
+def test_a_frame_that_no_network_can_hold(exports):
+    huge = np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (20000, 20000, 3))  # takes no memory
+    with pytest.raises(UserError, match="too large for a network"):
+        Segmenter(exports["open"], threads=1)(huge)
+
+
+def test_a_graph_of_another_export_or_without_its_verification(exports, tmp_path):
+    shutil.copytree(exports["fixed"], tmp_path / "a")
+    shutil.copy(exports["odd"] / "model.onnx", tmp_path / "a")
+    with pytest.raises(UserError, match="damaged, or of another export"):
+        Segmenter(tmp_path / "a")
+    shutil.copytree(exports["fixed"], tmp_path / "b")
+    (tmp_path / "b/verification.json").unlink()
+    with pytest.raises(UserError, match="no file verification.json"):
+        Segmenter(tmp_path / "b")
+    (tmp_path / "b/verification.json").write_text('{"files": {}')
+    with pytest.raises(UserError, match="does not tell the files"):
+        Segmenter(tmp_path / "b")
+
+
+def _mutations() -> st.SearchStrategy:
+    values = st.one_of(
+        st.none(), st.booleans(), st.integers(-3, 300), st.floats(), st.text(max_size=5), st.just([]), st.just({}),
+        st.lists(st.one_of(st.none(), st.integers(-2, 200)), max_size=5),
+    )  # fmt: skip
+    keys = st.sampled_from(
+        ["model", "params", "onnx", "int8", "transforms", "input_shape", "input_dtype", "output_op", "output_dtype",
+         "align_corners", "num_classes", "dataset_type", "class_names", "state_shape", "surprise"]
+    )  # fmt: skip
+    return st.lists(st.tuples(keys, values), min_size=1, max_size=3)
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=_mutations(), size=st.tuples(st.integers(0, 40), st.integers(0, 40)))
+def test_a_mutated_deploy_yaml_gives_labels_or_one_clear_line(exports, tmp_path, changes, size):
+    folder = tmp_path / "fuzz"
+    if not folder.exists():
+        shutil.copytree(exports["open"], folder)
+    described = yaml.safe_load((exports["open"] / "deploy.yaml").read_text())
+    described["Deploy"].update(changes)
+    (folder / "deploy.yaml").write_text(yaml.safe_dump(described))
+    try:
+        labels = Segmenter(folder, "onnxruntime", threads=1)(picture(40, 40)[: size[0], : size[1]])
+    except UserError as error:
+        assert str(error) and "\n" not in str(error).strip()
+    else:
+        assert labels.shape == size and labels.dtype == np.uint8
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cut=st.integers(0, 700), junk=st.binary(max_size=6))
+def test_a_cut_or_overwritten_deploy_yaml(exports, tmp_path, cut, junk):
+    folder = tmp_path / "cut"
+    if not folder.exists():
+        shutil.copytree(exports["open"], folder)
+    text = (exports["open"] / "deploy.yaml").read_bytes()
+    (folder / "deploy.yaml").write_bytes(text[:cut] + junk + (text[cut + len(junk) :] if cut % 2 else b""))
+    try:
+        labels = Segmenter(folder, "onnxruntime", threads=1)(picture(20, 30))
+    except UserError as error:
+        assert str(error)
+    else:
+        assert labels.shape == (20, 30)

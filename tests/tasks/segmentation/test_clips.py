@@ -1,0 +1,287 @@
+"""Clips from the data set through training and scoring: windows, equal draws, CamVid's frames, steadiness of labels."""
+
+import json
+import random
+import runpy
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import paddle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paddle_rt.config.build import SegBuilder, build, load_config, trained_model
+from paddle_rt.errors import UserError
+from paddle_rt.models import fanet
+from paddle_rt.tasks.segmentation import metrics
+from paddle_rt.tasks.segmentation.evaluate import evaluate
+from paddle_rt.tasks.segmentation.video_scores import require_one_task, score_videos, summarize
+from tests.conftest import ROOT
+from tests.training.test_training import tiny_config
+
+NORMALIZE = {"type": "Normalize", "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+SIZE = {"height": 64, "width": 96}
+
+
+def video_config(folder: Path, window: int, **changes: object) -> str:
+    """FANet-18 on tiny street scenes, whose clips of any length end at one time."""
+    scenes = {"type": "StreetScenes", "num_samples": 2, **SIZE, "frames": window, "end": 0.3}
+    train = [{"type": "RandomHorizontalFlip"}, {"type": "RandomDistort"}, NORMALIZE]
+    (folder / str(window)).mkdir(exist_ok=True)
+    content = {
+        "batch_size": 2,
+        "iters": 1,
+        "train_dataset": {**scenes, "mode": "train", "transforms": train},
+        "val_dataset": {**scenes, "mode": "val", "transforms": [NORMALIZE]},
+        "optimizer": {"type": "SGD", "momentum": 0.9},
+        "lr_scheduler": {"type": "PolynomialDecay", "learning_rate": 1e-3, "end_lr": 1e-3, "power": 1.0},
+        "loss": {"types": [{"type": "CrossEntropyLoss"}], "coef": [1, 0.5, 0.5]},
+        "model": {"type": "FANet", "temporal_window": window},
+        **changes,
+    }
+    return tiny_config(folder / str(window), **content)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """One iteration with a window of two, then a second that goes on from it, through the command line."""
+    folder = tmp_path_factory.mktemp("clips")
+    config, seen = video_config(folder, 2), []
+    video_config(folder, 1)
+    original = fanet._last_frames
+
+    def record(images: paddle.Tensor, channels: int, window: int) -> tuple[paddle.Tensor, int]:
+        frames, length = original(images, channels, window)
+        seen.append((images.shape, frames.shape, length))
+        return frames, length
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fanet, "_last_frames", record)
+        flags = ["-c", config, "--save_dir", folder / "run", "--seed", 0, "--device", "cpu"]
+        call(patch, "train", *flags)
+        call(patch, "train", *flags, "--iters", 2, "--resume_model", folder / "run/iter_1")
+    assert seen[0] == ([2, 6, 64, 96], [4, 3, 64, 96], 2), "two clips of two frames, laid into the channels"
+    return folder
+
+
+def call(patch: pytest.MonkeyPatch, tool: str, *arguments: object) -> None:
+    patch.setattr(sys, "argv", [tool, *map(str, arguments)])
+    runpy.run_path(str(ROOT / "tools" / f"{tool}.py"), run_name="__main__")
+
+
+def test_clips_train_and_resume_from_the_command_line(trained):
+    before, after = (paddle.load(str(trained / "run" / name / "model.pdparams")) for name in ("iter_1", "iter_2"))
+    moved = [name for name in after if not np.array_equal(before[name].numpy(), after[name].numpy())]
+    assert {"ffm_8.qkv.conv.weight", "resnet.layer1.0.conv1.weight"} <= set(moved)
+
+
+def test_the_loss_of_the_last_label_reaches_earlier_frames(tmp_path):
+    builder = SegBuilder(load_config(video_config(tmp_path, 2)))
+    data, model, losses = (build(builder, part) for part in ("train_dataset", "model", "loss"))
+    images = paddle.to_tensor(np.stack([data[0]["img"], data[1]["img"]]), stop_gradient=False)
+    labels = paddle.to_tensor(np.stack([data[0]["label"], data[1]["label"]]).astype("int64"))
+    model.train()
+    sum(losses["types"][0](logits, labels) for logits in model(images)).backward()
+    reached = images.grad.reshape([2, 2, -1]).abs().max(axis=2).numpy()  # [B, frames]
+    assert np.isfinite(reached).all() and (reached > 0).all(), f"largest gradients {reached}"
+
+
+def test_windows_of_all_lengths_see_one_last_frame_and_one_draw(tmp_path):
+    """So that networks that differ in their window alone are trained alike."""
+    items = {}
+    for window in (1, 2, 4):
+        data = build(SegBuilder(load_config(video_config(tmp_path, window))), "train_dataset")
+        random.seed(0), np.random.seed(0)
+        items[window] = [data[0], data[1]]
+    for short, long in ((1, 2), (1, 4), (2, 4)):
+        for a, b in zip(items[short], items[long], strict=True):
+            assert b["img"].shape == (3 * long, 64, 96) and np.array_equal(a["label"], b["label"])
+            difference = np.abs(a["img"] - b["img"][-3 * short :]).max()
+            assert difference == 0, f"the last frames of {short} and {long} differ by {difference}"
+
+
+@pytest.mark.parametrize("window", [2, 4])
+def test_shipped_configs_differ_in_nothing_but_the_window(window):
+    name = "configs/quick_start/fanet18_streetscenes_256x128"
+    image, video = (load_config(str(ROOT / f"{name}{end}.yml")).dic for end in ("", f"_t{window}"))
+    assert video["model"].pop("temporal_window") == window
+    assert all(video[part].pop("frames") == window for part in ("train_dataset", "val_dataset"))
+    assert video == image
+
+
+def test_val_scores_the_last_frame_of_clips(trained, tmp_path, monkeypatch):
+    config, weights = str(trained / "2/config.yml"), str(trained / "run/iter_2")
+    call(monkeypatch, "val", "-c", config, "--model_path", weights, "--device", "cpu", "--output", tmp_path / "m.json")
+    content = json.loads((tmp_path / "m.json").read_text())
+    parsed = load_config(config)
+    model, data = trained_model(parsed, weights), build(SegBuilder(parsed), "val_dataset")
+    confusion = evaluate(model, data, batch_size=2)
+    assert content["images"] == 2 and np.array_equal(content["confusion_matrix"], confusion)
+    alone = np.zeros_like(confusion)
+    for i in range(2):
+        images, labels = data.clip(i)
+        clip = paddle.to_tensor(((images[..., ::-1].transpose(0, 3, 1, 2) / 255 - 0.5) / 0.25).astype("float32"))
+        with paddle.no_grad():
+            alone += metrics.confusion_matrix(model(clip.unsqueeze(0))[0].argmax(1)[0].numpy(), labels[-1], 19)
+    moved = np.abs(alone - confusion).sum() / 2
+    assert moved <= 2, f"{moved} pixels differ from clips [B, T, 3, H, W] that were made by hand"
+
+
+def test_video_metrics_against_whole_clips(trained, tmp_path, monkeypatch):
+    """Streams of two windows against the clip that ends with each frame, at once, and plain loops."""
+    configs, weights = [str(trained / f"{window}/config.yml") for window in (1, 2)], str(trained / "run/iter_2")
+    flags = ["--videos", 1, "--frames", 4, "--device", "cpu", "--output", tmp_path / "m.json"]
+    call(monkeypatch, "video_metrics", "-c", *configs, "--model_path", weights, weights, *flags)
+    content = json.loads((tmp_path / "m.json").read_text())
+    data = build(SegBuilder(load_config(configs[0])), "val_dataset")
+    images, labels = map(np.stack, zip(*data.video(0, 4), strict=True))
+    frames = paddle.to_tensor(((images[..., ::-1].transpose(0, 3, 1, 2) / 255 - 0.5) / 0.25).astype("float32"))
+    assert [run["config"] for run in content["runs"]] == configs and content["videos"] == 1
+    assert content["runs"][0]["relative_fps"] == 1 and content["runs"][1]["relative_fps"] > 0
+    for window, run in zip((1, 2), content["runs"], strict=True):
+        model = trained_model(load_config(configs[window - 1]), weights)
+        model.eval()
+        with paddle.no_grad():
+            guesses = [model(frames[: t + 1].unsqueeze(0))[0].argmax(1)[0].numpy() for t in range(4)]
+        confusion = metrics.confusion_matrix(np.stack(guesses), labels, 19)
+        error = abs(run["mIoU"] - metrics.scores(confusion)["mIoU"])
+        assert error < 1e-3, f"window {window}: mIoU differs by {error:.1e}"
+        error = abs(run["flicker"] - share_by_loop(guesses, labels))
+        assert error < 1e-3, f"window {window}: flicker differs by {error:.1e}"
+        assert len(run["mIoU_by_frame"]) == 4 and run["flicker_by_video"] == [run["flicker"]]
+
+
+def share_by_loop(predictions: list[np.ndarray], labels: np.ndarray, ignore_index: int = 255) -> float:
+    changed = steady = 0
+    for t in range(1, len(labels)):
+        for y, x in np.ndindex(labels[t].shape):
+            if labels[t][y, x] == labels[t - 1][y, x] != ignore_index:
+                steady += 1
+                changed += predictions[t][y, x] != predictions[t - 1][y, x]
+    return changed / steady
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 5))
+def test_flicker_is_a_loop_over_pixels(seed, frames):
+    rng = np.random.default_rng(seed)
+    predictions, labels = rng.integers(0, 3, [frames, 4, 5]), rng.choice([0, 1, 255], [frames, 4, 5])
+    pairs = [metrics.flicker(predictions[t - 1 : t + 1], labels[t - 1 : t + 1]) for t in range(1, frames)]
+    changed, steady = np.sum(pairs, axis=0)
+    if steady:
+        error = abs(changed / steady - share_by_loop(predictions, labels))
+        assert error < 1e-12, f"differs by {error}"
+
+
+def test_flicker_by_hand():
+    """Of six pixels, one changes in truth, one is ignored; of the four that are left one changes in prediction."""
+    labels = np.array([[0, 1, 2, 2], [255, 1, 1, 255]]), np.array([[0, 1, 2, 1], [255, 1, 1, 0]])
+    predictions = np.array([[0, 2, 2, 2], [0, 1, 1, 0]]), np.array([[0, 2, 1, 1], [1, 1, 1, 1]])
+    assert metrics.flicker(predictions, labels) == (1, 5)
+    with pytest.raises(UserError, match="must have one size"):
+        metrics.flicker(predictions, (labels[0], labels[1][:1]))
+
+
+class Flat(paddle.nn.Layer):
+    """Says one class everywhere: always steady."""
+
+    coarse_align_corners = False
+
+    def coarse_logits(self, images: paddle.Tensor) -> paddle.Tensor:
+        return paddle.nn.functional.one_hot(paddle.zeros([1, 4, 4], "int64"), 19).transpose([0, 3, 1, 2])
+
+
+def test_a_network_without_a_state_labels_single_frames(tmp_path):
+    data = build(SegBuilder(load_config(video_config(tmp_path, 1))), "val_dataset")
+    (row,) = summarize(score_videos([Flat()], data, 1, 3))
+    assert row["flicker"] == 0 and 0 < row["mIoU"] < 0.1
+
+
+@pytest.mark.parametrize("videos, frames", [(3, 2), (1, 1), (0, 2)])
+def test_videos_that_are_not_there(tmp_path, videos, frames):
+    data = build(SegBuilder(load_config(video_config(tmp_path, 1))), "val_dataset")
+    with pytest.raises(UserError, match=f"{videos} videos of {frames} frames: give at most 2 videos"):
+        score_videos([Flat()], data, videos, frames)
+
+
+def test_what_has_no_videos_and_what_does_not_compare(tmp_path):
+    with pytest.raises(UserError, match="ConcatDataset has no videos with a label for every frame; StreetScenes has"):
+        score_videos([Flat()], paddle.io.ConcatDataset([[0]]), 1, 2)
+    configs = [load_config(video_config(tmp_path, 1)), load_config(video_config(tmp_path, 2))]
+    require_one_task(configs)
+    configs[1].dic["val_dataset"]["height"] = 32
+    with pytest.raises(UserError, match="differ in val_dataset.height: 64 and 32"):
+        require_one_task(configs)
+    data = build(SegBuilder(configs[0]), "val_dataset")
+    with pytest.raises(UserError, match="102 frames at 10.0 a second leave the street"):
+        data.video(0, 102)
+
+
+@pytest.mark.parametrize("opts, message", [
+    (["model.type=RTFormer"], "train_dataset.frames is 2, but RTFormer takes single images"),
+    (["train_dataset.frames=1"], "temporal_window is 2, but train_dataset gives 1 frame at a time; set train_dataset."),
+    (["model.temporal_window=3"], "temporal_window is 3, but train_dataset gives 2 frames at a time"),
+    (["train_dataset.end=0.05"], "end is 0.05; 2 frames at 10.0 a second end at 0.1 s or later"),
+    (["train_dataset.end=11"], "end is 11; .* after 10 s the street ends"),
+    (["train_dataset.end=True"], "end is True"),
+])  # fmt: skip
+def test_clips_that_do_not_fit_are_refused(tmp_path, opts, message):
+    path = video_config(tmp_path, 2)
+    if opts == ["model.type=RTFormer"]:
+        path = video_config(tmp_path, 2, model={"type": "RTFormer"})
+        opts = None
+    with pytest.raises(UserError, match=message):
+        build(SegBuilder(load_config(path, opts)), "train_dataset")
+
+
+@pytest.fixture
+def camvid(tmp_path) -> Path:
+    """Two labelled pictures of one video, the first at its beginning, and the frames before the second."""
+    for folder in ("images", "labels", "video"):
+        (tmp_path / folder).mkdir()
+    lines = []
+    for number in (10, 13):
+        name = f"0016E5_{number:05d}.png"
+        cv2.imwrite(str(tmp_path / "images" / name), np.full((4, 6, 3), number, np.uint8))
+        cv2.imwrite(str(tmp_path / "labels" / name), np.full((4, 6), 3, np.uint8))
+        lines.append(f"images/{name} labels/{name}\n")
+    for mode in ("train", "val"):
+        (tmp_path / f"{mode}.txt").write_text("".join(lines))
+    for number in (11, 12):
+        cv2.imwrite(str(tmp_path / "video" / f"0016E5_{number:05d}.png"), np.full((4, 6, 3), number, np.uint8))
+    return tmp_path
+
+
+@pytest.mark.parametrize("mode", ["train", "val"])
+def test_camvid_gives_the_frames_before_the_labelled_one(camvid, mode):
+    from paddle_rt.tasks.segmentation.camvid import CamVid
+
+    data = CamVid([], str(camvid), mode, frames=3, video_root=str(camvid / "video"))
+    first, second = data[0], data[1]
+    assert [int(frame[0, 0]) for frame in second["img"][::3]] == [11, 12, 13]
+    assert [int(frame[0, 0]) for frame in first["img"][::3]] == [10, 10, 10], "the beginning stands in for its past"
+    assert second["img"].shape == (9, 4, 6)
+    assert second["label"].shape == ((4, 6) if mode == "train" else (1, 4, 6)) and (second["label"] == 3).all()
+
+
+def test_camvid_frames_that_are_missing_or_do_not_fit(camvid):
+    from paddle_rt.tasks.segmentation.camvid import CamVid
+
+    video = str(camvid / "video")
+
+    def refused(match: str, **arguments: object) -> None:
+        with pytest.raises(UserError, match=match):
+            CamVid([], str(camvid), **arguments)
+
+    refused("frames is 0", frames=0, video_root=video)
+    refused("both frames, above 1, and video_root; got 3 and None", frames=3)
+    refused("both frames, above 1, and video_root; got 1 and", video_root=video)
+    refused("no folder .*nowhere; video_root holds the frames", frames=2, video_root=str(camvid / "nowhere"))
+    refused("lacks 0016E5_00010.png, a frame before .*0016E5_00013.png; clips of 4", frames=4, video_root=video)
+    cv2.imwrite(str(camvid / "video/0016E5_00012.png"), np.zeros((5, 6, 3), np.uint8))
+    data = CamVid([], str(camvid), frames=2, video_root=video)
+    with pytest.raises(UserError, match="is 6x4, but the picture .*0016E5_00012.png is 6x5"):
+        data[1]

@@ -1,0 +1,214 @@
+"""Scores: equal to PaddleSeg's own evaluation, and the confusion matrix to a loop over pixels."""
+
+import json
+import warnings
+
+import numpy as np
+import paddle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from paddleseg.core import evaluate as paddleseg_evaluate
+
+from paddle_rt.config.build import SegBuilder, build, load_config
+from paddle_rt.errors import UserError
+from paddle_rt.tasks.segmentation import metrics
+from paddle_rt.tasks.segmentation.evaluate import evaluate, report, write_metrics
+from paddle_rt.tasks.segmentation.tta import TestTime, predict_logits, restore, test_time
+from tests.conftest import TINY, randomize, relative_error
+from tests.training.test_training import tiny_config
+
+NORMALIZE = {"type": "Normalize", "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+
+
+@pytest.fixture(scope="module")
+def model():
+    from paddle_rt.models.rtformer import RTFormer
+
+    network = RTFormer(19, **TINY)
+    randomize(network)
+    return network
+
+
+def scenes(folder, *transforms, **changes):
+    """Tiny street scenes; `transforms` come before the normalisation."""
+    val = {"type": "StreetScenes", "mode": "val", "num_samples": 3, "height": 36, "width": 64, **changes}
+    config = load_config(tiny_config(folder, val_dataset={**val, "transforms": [*transforms, NORMALIZE]}))
+    return build(SegBuilder(config), "val_dataset")
+
+
+CASES = {
+    "plain": ({}, []),
+    "flips": (dict(aug_eval=True, flip_horizontal=True, flip_vertical=True), []),
+    "scales": (dict(aug_eval=True, scales=[0.75, 1.0, 1.5], flip_horizontal=True), []),
+    "one_scale": (dict(aug_eval=True, scales=1.25), []),
+    "flips_without_aug": (dict(scales=[0.5], flip_horizontal=True), []),
+    "slide": (dict(is_slide=True, crop_size=[40, 24], stride=[17, 13]), []),
+    "slide_larger_than_image": (dict(is_slide=True, crop_size=[80, 24], stride=[80, 24]), []),
+    "slide_and_scales": (
+        dict(is_slide=True, crop_size=[32, 32], stride=[20, 20], aug_eval=True, scales=[1.0, 1.5]),
+        [],
+    ),
+    "resize": ({}, [{"type": "Resize", "target_size": [48, 40]}]),
+    "resize_and_flip": (dict(aug_eval=True, flip_horizontal=True), [{"type": "ResizeByLong", "long_size": 50}]),
+    "padding": ({}, [{"type": "Padding", "target_size": [80, 48]}]),
+    "resize_and_padding": ({}, [{"type": "LimitLong", "max_long": 50}, {"type": "Padding", "target_size": [60, 60]}]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_scores_are_paddlesegs(case, model, tmp_path):
+    test_config, transforms = CASES[case]
+    dataset = scenes(tmp_path, *transforms)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = paddleseg_evaluate(model, dataset, num_workers=0, print_detail=False, **test_config)
+    ours = metrics.scores(evaluate(model, dataset, test_time(**test_config)))
+    for name, expected in zip(("mIoU", "Acc", "class_iou", "class_precision", "Kappa"), theirs, strict=True):
+        error = float(np.nanmax(np.abs(ours[name] - np.asarray(expected))))
+        assert error < 1e-7, f"{case}: {name} differs by {error:.1e}"
+    np.testing.assert_array_equal(np.isnan(ours["class_iou"]), np.isnan(theirs[2]))
+
+
+def test_batch_and_workers_change_nothing(model, tmp_path):
+    dataset = scenes(tmp_path)
+    one = evaluate(model, dataset)
+    assert one.sum() == (3 * 36 * 64) and (evaluate(model, dataset, batch_size=2, num_workers=1) == one).all()
+
+
+def test_images_of_unequal_sizes_in_a_batch(model, tmp_path):
+    small, large = scenes(tmp_path, num_samples=1), scenes(tmp_path, num_samples=1, height=64)
+
+    class Both(paddle.io.Dataset):
+        num_classes, ignore_index = 19, 255
+
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, index: int) -> dict:
+            return (small, large)[index][0]
+
+    expected = evaluate(model, small) + evaluate(model, large)
+    np.testing.assert_array_equal(evaluate(model, Both(), batch_size=2), expected)
+
+
+class OneImage(paddle.io.Dataset):
+    """An image of 32x64 with a given label."""
+
+    num_classes, ignore_index = 19, 255
+
+    def __init__(self, label: np.ndarray, trans_info: list | None = None) -> None:
+        self.item = {"img": np.zeros([3, 32, 64], "float32"), "label": label, "trans_info": trans_info or []}
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> dict:
+        return self.item
+
+
+def test_label_out_of_range(model):
+    with pytest.raises(UserError, match=r"label holds \[19, 200\], expected classes 0 to 18 or 255"):
+        evaluate(model, OneImage(np.array([[19, 200] * 32] * 32)[None]))
+
+
+def test_label_of_another_size(model):
+    with pytest.raises(UserError, match="differ in size"):
+        evaluate(model, OneImage(np.zeros([1, 32, 63], "int64")))
+
+
+def test_transform_that_cannot_be_undone(model):
+    with pytest.raises(UserError, match="cannot undo the transform 'rotate'"):
+        evaluate(model, OneImage(np.zeros([1, 32, 64], "int64"), [("rotate", (32, 64))]))
+
+
+def test_no_labelled_pixel(model):
+    confusion = evaluate(model, OneImage(np.full([1, 32, 64], 255)))
+    with pytest.raises(UserError, match="no pixel to score"):
+        metrics.scores(confusion)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 6), st.integers(0, 2**32 - 1), st.integers(1, 60))
+def test_confusion_matrix_is_a_loop_over_pixels(num_classes, seed, pixels):
+    rng = np.random.default_rng(seed)
+    prediction = rng.integers(0, num_classes, pixels)
+    label = rng.choice([*range(num_classes), 255], pixels)
+    expected = np.zeros([num_classes, num_classes], np.int64)
+    for true, guess in zip(label, prediction, strict=True):
+        if true != 255:
+            expected[true, guess] += 1
+    np.testing.assert_array_equal(metrics.confusion_matrix(prediction, label, num_classes), expected)
+
+
+@pytest.mark.parametrize("prediction, label, message", [
+    ([0, 1], [0], "differ in size"),
+    ([0, 1], [0, 2], r"label holds \[2\], expected classes 0 to 1 or 255"),
+    ([0, 1], [0, -1], r"label holds \[-1\]"),
+    ([0, 2], [0, 1], r"prediction holds \[2\]"),
+])  # fmt: skip
+def test_confusion_matrix_refuses(prediction, label, message):
+    with pytest.raises(UserError, match=message):
+        metrics.confusion_matrix(np.array(prediction), np.array(label), 2)
+
+
+# Class 2 occurs nowhere; classes 0 and 1: IoU 3/4 and 2/3.
+COUNTS = np.array([[3, 0, 0], [1, 2, 0], [0, 0, 0]])
+
+
+@pytest.mark.parametrize("rule, mean", [("exclude", 17 / 24), ("zero", 17 / 36), ("one", 29 / 36)])
+def test_rules_for_an_absent_class(rule, mean):
+    result = metrics.scores(COUNTS, rule)
+    assert result["mIoU"] == pytest.approx(mean, abs=1e-12)
+    assert result["Acc"] == pytest.approx(5 / 6) and result["Kappa"] == pytest.approx(2 / 3)
+    np.testing.assert_allclose(result["class_precision"], [3 / 4, 1, 0])
+    np.testing.assert_allclose(result["class_recall"], [1, 2 / 3, 0])
+    assert ("  -" in metrics.table(result, ["road", "car", "bus"]).splitlines()[-1]) == (rule == "exclude")
+
+
+def test_unknown_rule_is_named():
+    with pytest.raises(UserError, match="unknown rule for absent classes 'excluded', did you mean 'exclude'"):
+        metrics.scores(COUNTS, "excluded")
+
+
+def test_metrics_file(tmp_path):
+    result = report(COUNTS, 1, ["road", "car", "bus"])
+    write_metrics(tmp_path / "new" / "m.json", result, COUNTS, ["road", "car", "bus"], images=1)
+    content = json.loads((tmp_path / "new" / "m.json").read_text())
+    assert content["images"] == 1 and content["confusion_matrix"] == COUNTS.tolist()
+    assert content["mIoU"] == pytest.approx(17 / 24)
+    assert content["classes"][2] == {"name": "bus", "iou": None, "precision": 0, "recall": 0}
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["m.json"]
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (dict(aug_eval=True, scales=[]), "scales must be positive"),
+    (dict(aug_eval=True, scales=[1, 0]), "scales must be positive"),
+    (dict(aug_eval=True, scales=float("nan")), "scales must be positive"),
+    (dict(aug_eval=True, scales="big"), "scales must be positive"),
+    (dict(is_slide=True), "needs both crop_size and stride"),
+    (dict(is_slide=True, crop_size=[4, 4], stride=[5, 4]), "leaves gaps"),
+    (dict(is_slide=True, crop_size=[4], stride=[4]), "two positive numbers"),
+    (dict(is_slide=True, crop_size=4, stride=4), "two positive numbers"),
+    (dict(is_slide=True, crop_size=[4, 0], stride=[4, 4]), "two positive numbers"),
+    (dict(is_slide=True, crop_size=[4, 4.5], stride=[4, 4]), "two positive numbers"),
+])  # fmt: skip
+def test_test_time_refuses(arguments, message):
+    with pytest.raises(UserError, match=message):
+        test_time(**arguments)
+
+
+def test_flips_and_windows_of_a_model_that_does_not_care(rng):
+    """A model that works pixel by pixel gives the same logits however it is run."""
+    images = paddle.to_tensor(rng.standard_normal([2, 3, 20, 28]).astype("float32"))
+    how = TestTime(flip_horizontal=True, flip_vertical=True, crop_size=(13, 9), stride=(5, 4))
+    error = relative_error(predict_logits(lambda x: [2 * x], images, how).numpy(), 2 * images.numpy())
+    assert error < 1e-6, f"relative error {error:.1e}"
+
+
+def test_restore_goes_back_step_by_step():
+    logits = paddle.arange(16, dtype="float32").reshape([1, 1, 4, 4])
+    back = restore(logits, [("resize", (6, 4)), ("padding", (3, 2))])
+    assert back.shape == [1, 1, 6, 4]
+    expected = paddle.nn.functional.interpolate(logits[:, :, :3, :2], [6, 4], mode="bilinear")
+    assert (back == expected).all()
