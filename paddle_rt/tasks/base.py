@@ -1,0 +1,114 @@
+"""The contract of a task: everything that training, export and inference may ask about what a network learns.
+
+The training loop knows batches, a list of losses and a score. What they mean is a task's business: segmentation,
+classification, pose, or one that a user registers.
+"""
+
+import abc
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import paddle
+
+from paddle_rt.errors import unknown
+
+DEFAULT = "segmentation"  # what PaddleSeg's configs, which name no task, are for
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What an evaluation found.
+
+    Args:
+        values: Scores by name, in the order in which they are shown.
+        key: The name of the score that picks the best model; higher is better.
+        summary: One line for the log.
+        details: Further lines for the log, such as a table of classes.
+        report: Everything that `val.py --output` writes, ready for JSON.
+    """
+
+    values: dict[str, float]
+    key: str
+    summary: str = ""
+    details: list[str] = field(default_factory=list)
+    report: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def best(self) -> float:
+        """The score that picks the best model."""
+        return self.values[self.key]
+
+
+class Task(abc.ABC):
+    """What a network learns, described by the sections of a config that belong to the task.
+
+    Attributes:
+        name: Value of the config's key `task`.
+        config_keys: Top-level keys of the config that this task reads beside those that all tasks share.
+
+    Args:
+        config: The merged config, checked by `check`.
+    """
+
+    name: ClassVar[str]
+    config_keys: ClassVar[tuple[str, ...]]
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = config
+
+    @classmethod
+    @abc.abstractmethod
+    def check(cls, config: Mapping[str, Any]) -> None:
+        """Check the task's sections of a merged config.
+
+        Raises:
+            UserError: A key, a type or a value in them is missing or wrong.
+        """
+
+    @abc.abstractmethod
+    def build_data(self, split: str) -> paddle.io.Dataset:
+        """Build the data set of a split, "train" or "val".
+
+        Its items are dictionaries that collate into a batch; `img` of a batch is what the network takes.
+
+        Raises:
+            UserError: The config has no such split, or its files are missing.
+        """
+
+    @abc.abstractmethod
+    def losses(self, outputs: list[paddle.Tensor], batch: Mapping[str, Any]) -> list[paddle.Tensor]:
+        """Compute the weighted losses of a training batch; training minimises their sum.
+
+        Raises:
+            UserError: The config's losses do not fit the outputs.
+        """
+
+    @abc.abstractmethod
+    def evaluate(self, network: paddle.nn.Layer, dataset: paddle.io.Dataset, num_workers: int = 0) -> Scores:
+        """Score a network on a data set that `build_data("val")` built; every process of a launch has to call it.
+
+        The network is left in evaluation mode.
+        """
+
+
+_TASKS: dict[str, type[Task]] = {}
+
+
+def register_task(task: type[Task]) -> type[Task]:
+    """Make a task known by its name; also works as a decorator of its class."""
+    _TASKS[task.name] = task
+    return task
+
+
+def find_task(name: str) -> type[Task]:
+    """Return the task of a name.
+
+    Raises:
+        UserError: There is no such task.
+    """
+    import paddle_rt.tasks.segmentation.task  # noqa: F401  registers the built-in task
+
+    if name not in _TASKS:
+        raise unknown("task", name, _TASKS)
+    return _TASKS[name]
