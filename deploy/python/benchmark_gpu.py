@@ -139,9 +139,12 @@ def start(
     if way == "labels on GPU":
         return lambda: session.run([target], {source: frame})[0]
     size, corners = frame.shape[1:3], deployment.align_corners
-    return lambda: np.stack([
-        labels_from_logits(logits, size, align_corners=corners) for logits in session.run([target], {source: frame})[0]
-    ])
+    return lambda: np.stack(
+        [
+            labels_from_logits(logits, size, align_corners=corners)
+            for logits in session.run([target], {source: frame})[0]
+        ]
+    )
 
 
 def graph(deployment: Deployment, precision: str, with_labels: bool) -> Any:

@@ -240,8 +240,10 @@ def _check_clips(config: Config, part: str) -> None:
     if frames > 1 and not takes_clips:
         raise UserError(f"{part}.frames is {frames}, but {model['type']} takes single images; leave frames out")
     if frames < window:
-        raise UserError(f"model.temporal_window is {window}, but {part} gives {frames} frame{'s'[:frames > 1]} at a "
-                        f"time; set {part}.frames to {window} (StreetScenes and CamVid can give clips)")
+        raise UserError(
+            f"model.temporal_window is {window}, but {part} gives {frames} frame{'s'[: frames > 1]} at a "
+            f"time; set {part}.frames to {window} (StreetScenes and CamVid can give clips)"
+        )
 
 
 def _check_scheduler(scheduler: dict) -> None:

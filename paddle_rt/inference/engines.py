@@ -29,8 +29,7 @@ class Engine(Protocol):
     """A loaded graph."""
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """Shape: float32 [B, C, H, W] or uint8 [B, H, W, C], as the graph demands, to [B, classes, h, w] or [B, H, W].
-        """
+        """Shape: float32 [B, C, H, W] or uint8 [B, H, W, C], as the graph demands, to [B, classes, h, w] or [B, H, W]."""
 
     def step(self, frame: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Run a video's graph: uint8 [1, H, W, 3] and the state before it to [1, classes, h, w] and the next state."""

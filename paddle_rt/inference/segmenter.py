@@ -236,9 +236,7 @@ def _best_class(planes: np.ndarray, trail: list[tuple[str, int, int]], size: tup
     return labels
 
 
-def _load_engine(
-    deployment: Deployment, backend: str, precision: str, threads: int | None, device: str
-) -> Engine:
+def _load_engine(deployment: Deployment, backend: str, precision: str, threads: int | None, device: str) -> Engine:
     if backend == "paddle":
         names, missing = (deployment.model, deployment.params), "export it with --formats paddle"
         engine = PaddleInference

@@ -119,9 +119,7 @@ class FANet(nn.Layer):
         """Logits of the main head before the final resize, [B, num_classes, H/8, W/8]."""
         return self.clslayer_8(self._fuse(*self._read_clips(images))[0])
 
-    def stream_step(
-        self, frame: paddle.Tensor, state: StreamState | None = None
-    ) -> tuple[paddle.Tensor, StreamState]:
+    def stream_step(self, frame: paddle.Tensor, state: StreamState | None = None) -> tuple[paddle.Tensor, StreamState]:
         """Segment the next frame of a video at the cost of a single image.
 
         Args:

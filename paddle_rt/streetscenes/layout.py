@@ -79,8 +79,18 @@ class Plan:
         return [(a, b) for a, b in zip(cuts[::2], cuts[1::2], strict=True) if b - a > 2]
 
 
-def ribbon(mesh: Mesh, x0: float, x1: float, z0: float, z1: float, colour: np.ndarray, label: int, material: int,
-            y: float = 0.0, detail: bool = False) -> None:
+def ribbon(
+    mesh: Mesh,
+    x0: float,
+    x1: float,
+    z0: float,
+    z1: float,
+    colour: np.ndarray,
+    label: int,
+    material: int,
+    y: float = 0.0,
+    detail: bool = False,
+) -> None:
     """A strip of ground along the road, in pieces short enough to bend."""
     edges = np.linspace(z0, z1, max(2, int((z1 - z0) / 12) + 2))
     x = (min(x0, x1), max(x0, x1))
@@ -115,14 +125,19 @@ def lay_ground(plan: Plan) -> None:
     plan.put("ground", mesh, 0, 0, layer=GROUND)
 
 
-def _pavement(mesh: Mesh, side: Side, z0: float, z1: float, paving: np.ndarray, grass: np.ndarray,
-              rng: np.random.Generator) -> None:
+def _pavement(
+    mesh: Mesh, side: Side, z0: float, z1: float, paving: np.ndarray, grass: np.ndarray, rng: np.random.Generator
+) -> None:
     s, road, top = side.sign, side.road, 0.12
     edges = np.linspace(z0, z1, max(2, int((z1 - z0) / 12) + 2))
     kerb = np.stack([rect_x(s * road, (0.0, top), (a, b)) for a, b in zip(edges[:-1], edges[1:], strict=True)])
     mesh.add(kerb, paving * 0.8, SIDEWALK, out=(-s, 0, 0))
-    mesh.add(np.array([(s * road, 0, z0), (s * road, top, z0), (s * side.edge, top, z0), (s * side.edge, 0, z0)]),
-             paving * 0.8, SIDEWALK, out=(0, 0, -1))
+    mesh.add(
+        np.array([(s * road, 0, z0), (s * road, top, z0), (s * side.edge, top, z0), (s * side.edge, 0, z0)]),
+        paving * 0.8,
+        SIDEWALK,
+        out=(0, 0, -1),
+    )
     ribbon(mesh, s * road, s * side.edge, z0, z1, paving, SIDEWALK, PAVING, top)
     ribbon(mesh, s * road, s * (road + 0.15), z0, z1, paving * 1.12, SIDEWALK, PLASTER, top, detail=True)
     if side.verge:
@@ -147,8 +162,17 @@ def _wear(plan: Plan, mesh: Mesh, asphalt: np.ndarray) -> None:
         mesh.add(disc, asphalt * 0.6, ROAD, out=(0, 1, 0), detail=True)
     for track in plan.lane * (np.arange(2 * plan.lanes) / 2 + 0.25) - plan.lanes * plan.lane / 2:
         if rng.random() < 0.5:
-            ribbon(mesh, track - 0.25, track + 0.25, START, END, asphalt * rng.uniform(0.86, 1.04), ROAD, ASPHALT,
-                    detail=True)
+            ribbon(
+                mesh,
+                track - 0.25,
+                track + 0.25,
+                START,
+                END,
+                asphalt * rng.uniform(0.86, 1.04),
+                ROAD,
+                ASPHALT,
+                detail=True,
+            )
 
 
 def _marks(plan: Plan, mesh: Mesh) -> None:
@@ -242,8 +266,15 @@ def _behind(plan: Plan, side: Side, z0: float, z1: float) -> None:
             _put_building(plan, side, "flats", side.edge + 12, z, bias=8.0)
 
 
-def _border(plan: Plan, side: Side, z0: float, z1: float, names: tuple[str, ...], p: tuple[float, ...],
-            height: tuple[float, float]) -> None:
+def _border(
+    plan: Plan,
+    side: Side,
+    z0: float,
+    z1: float,
+    names: tuple[str, ...],
+    p: tuple[float, ...],
+    height: tuple[float, float],
+) -> None:
     """A hedge, wall or fence at the pavement's edge, in pieces of 6 m, with gaps for gates."""
     rng, s = plan.rng, side.sign
     name, high = str(rng.choice(names, p=p)), rng.uniform(*height)

@@ -131,8 +131,9 @@ class Mesh:
         level: int = 0,
     ) -> None:
         """Append a box without its bottom: back, left, right, top, front."""
-        faces = np.stack([rect_z(x, y, z[1]), rect_x(x[0], y, z), rect_x(x[1], y, z), rect_y(x, y[1], z),
-                          rect_z(x, y, z[0])])
+        faces = np.stack(
+            [rect_z(x, y, z[1]), rect_x(x[0], y, z), rect_x(x[1], y, z), rect_y(x, y[1], z), rect_z(x, y, z[0])]
+        )
         self.add(faces, colour, label, out=_BOX_OUT, material=material, detail=detail, level=level)
 
     def turned(self, angle: float) -> "Mesh":
@@ -144,8 +145,16 @@ class Mesh:
             for p in self.patches:
                 anchor = (p.points.reshape(-1, 3).mean(0) if p.anchor is None else np.array(p.anchor)) @ turn
                 out = None if p.out is None else np.asarray(p.out) @ turn
-                mesh.add(p.points @ turn, p.colours, p.label, out=out, material=p.material, detail=p.detail,
-                         level=p.level, anchor=anchor)
+                mesh.add(
+                    p.points @ turn,
+                    p.colours,
+                    p.label,
+                    out=out,
+                    material=p.material,
+                    detail=p.detail,
+                    level=p.level,
+                    anchor=anchor,
+                )
             mesh.patches.sort(key=lambda p: (p.level, -p.anchor[2]))
             self._turned[angle] = mesh
         return self._turned[angle]
@@ -231,9 +240,17 @@ def _flatten(patches: list[Patch]) -> Polygons:
         return np.repeat(np.array(values, dtype=kind), number)
 
     return Polygons(
-        vertices, start, count, colours, each([p.label for p in patches], np.uint8),
-        each([p.material for p in patches], np.int64), each([p.detail for p in patches], bool), normal,
-        np.sign((normal * out).sum(1)), corners, _texture_coordinates(vertices, corners, normal),
+        vertices,
+        start,
+        count,
+        colours,
+        each([p.label for p in patches], np.uint8),
+        each([p.material for p in patches], np.int64),
+        each([p.detail for p in patches], bool),
+        normal,
+        np.sign((normal * out).sum(1)),
+        corners,
+        _texture_coordinates(vertices, corners, normal),
     )
 
 
@@ -289,17 +306,17 @@ def rect_y(x: tuple[float, float], y: float, z: tuple[float, float]) -> np.ndarr
 def disc_z(x: float, y: float, radius: tuple[float, float], corners: int = 10, z: float = 0.0) -> np.ndarray:
     """Ellipse that faces the camera, [corners, 3]."""
     angle = np.arange(corners) * (2 * np.pi / corners) + np.pi / corners
-    return np.stack(
-        [x + radius[0] * np.sin(angle), y + radius[1] * np.cos(angle), np.full(corners, z)], axis=1
-    ).astype(np.float32)
+    return np.stack([x + radius[0] * np.sin(angle), y + radius[1] * np.cos(angle), np.full(corners, z)], axis=1).astype(
+        np.float32
+    )
 
 
 def disc_x(x: float, y: float, z: float, radius: float, corners: int = 12) -> np.ndarray:
     """Wheel: a disc in the plane along the road, [corners, 3]."""
     angle = np.arange(corners) * (2 * np.pi / corners)
-    return np.stack(
-        [np.full(corners, x), y + radius * np.cos(angle), z + radius * np.sin(angle)], axis=1
-    ).astype(np.float32)
+    return np.stack([np.full(corners, x), y + radius * np.cos(angle), z + radius * np.sin(angle)], axis=1).astype(
+        np.float32
+    )
 
 
 def limb(a: tuple[float, float], b: tuple[float, float], width: float, z: float = 0.0, end: float = 1.0) -> np.ndarray:
@@ -308,5 +325,11 @@ def limb(a: tuple[float, float], b: tuple[float, float], width: float, z: float 
     scale = width / 2 / max(np.hypot(dx, dy), 1e-6)
     nx, ny = -dy * scale, dx * scale
     return np.array(
-        [(a[0] + nx, a[1] + ny, z), (b[0] + nx * end, b[1] + ny * end, z), (b[0] - nx * end, b[1] - ny * end, z),
-         (a[0] - nx, a[1] - ny, z)], dtype=np.float32)
+        [
+            (a[0] + nx, a[1] + ny, z),
+            (b[0] + nx * end, b[1] + ny * end, z),
+            (b[0] - nx * end, b[1] - ny * end, z),
+            (a[0] - nx, a[1] - ny, z),
+        ],
+        dtype=np.float32,
+    )

@@ -135,8 +135,10 @@ def render(scene: Scene, height: int, width: int, time: float = 0.0) -> tuple[np
 
 def _offsets(scene: Scene, view: _View, time: float) -> np.ndarray:
     """Where each thing stands at a time, in road coordinates, [T, 3]."""
-    rows = [(t.x + t.vx * time, t.y, t.z + t.vz * time) if t.layer != BACKDROP else tuple(view.position * (1, 0, 1))
-            for t in scene.things]
+    rows = [
+        (t.x + t.vx * time, t.y, t.z + t.vz * time) if t.layer != BACKDROP else tuple(view.position * (1, 0, 1))
+        for t in scene.things
+    ]
     return np.array(rows, dtype=np.float64)
 
 
@@ -272,7 +274,7 @@ def _texture() -> np.ndarray:
             small = np.pad(rng.standard_normal((n, n)).astype(np.float32), 4, mode="wrap")
             step = TILE // n
             big = cv2.resize(small, None, fx=step, fy=step, interpolation=cv2.INTER_LINEAR)
-            total += big[4 * step:-4 * step, 4 * step:-4 * step]
+            total += big[4 * step : -4 * step, 4 * step : -4 * step]
         layers.append(np.clip(128 + total / total.std() * 45, 0, 255))
     rows, columns = np.mgrid[:TILE, :TILE]
     course = rows // 4
@@ -289,8 +291,9 @@ def _rays(view: _View) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
-def _shade(scene: Scene, view: _View, canvas: np.ndarray, maps: np.ndarray, order: np.ndarray, shadow: np.ndarray
-           ) -> np.ndarray:
+def _shade(
+    scene: Scene, view: _View, canvas: np.ndarray, maps: np.ndarray, order: np.ndarray, shadow: np.ndarray
+) -> np.ndarray:
     """Colour with texture, shadows, haze and sky, float32 [H, W, 3]."""
     table, weather = _table(scene, maps, order), scene.weather
     x, y = _rays(view)

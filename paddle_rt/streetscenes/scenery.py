@@ -30,8 +30,23 @@ from paddle_rt.streetscenes.mesh import (
     stocked,
 )
 
-FACADE = palette(0xC9BBA0, 0xD8D2C4, 0xA9A49B, 0x8C8880, 0xB58A63, 0x9A5B45, 0x7E4A3A, 0xC2A878, 0x9FA8A0, 0xB7A7A0,
-                 0x6F7478, 0x8A7F5C, 0xD9C9A3, 0x7C8B72, 0x8B6B4E)
+FACADE = palette(
+    0xC9BBA0,
+    0xD8D2C4,
+    0xA9A49B,
+    0x8C8880,
+    0xB58A63,
+    0x9A5B45,
+    0x7E4A3A,
+    0xC2A878,
+    0x9FA8A0,
+    0xB7A7A0,
+    0x6F7478,
+    0x8A7F5C,
+    0xD9C9A3,
+    0x7C8B72,
+    0x8B6B4E,
+)
 ROOF = palette(0x7A3B2A, 0x5A3A30, 0x4A4C50, 0x6B6A68, 0x3F4247)
 SHOP = palette(0xB02A22, 0x1F4F8F, 0x2D6B43, 0xD9B23A, 0x2A2A2E, 0xE3E0D8, 0x7A3F78)
 LEAF = palette(0x3F5B2A, 0x4E6B2F, 0x2F4A2A, 0x5F7238, 0x6F7A3E, 0x44583A, 0x7D6A33, 0x8A5A2C)
@@ -58,8 +73,16 @@ def _grid(columns: np.ndarray, rows: np.ndarray, width: float, height: float, pl
     return np.stack([fixed, y, a] if plane == "x" else [a, y, fixed], axis=-1).astype(np.float32)
 
 
-def _pierce(mesh: Mesh, rng: np.random.Generator, span: tuple[float, float], levels: tuple[float, float], plane: str,
-            at: float, out: np.ndarray, style: dict) -> None:
+def _pierce(
+    mesh: Mesh,
+    rng: np.random.Generator,
+    span: tuple[float, float],
+    levels: tuple[float, float],
+    plane: str,
+    at: float,
+    out: np.ndarray,
+    style: dict,
+) -> None:
     """Rows of windows on one wall."""
     columns = int((span[1] - span[0] - 0.6) / style["spacing"])
     rows = int((levels[1] - levels[0]) / style["storey"])
@@ -74,8 +97,9 @@ def _pierce(mesh: Mesh, rng: np.random.Generator, span: tuple[float, float], lev
     mesh.add(panes, _windows(rng, len(panes)), BUILDING, out=out, detail=True, level=1)
     lit = rng.random(len(panes)) < style["lit"]
     if lit.any():
-        mesh.add(panes[lit], bgr(0xE8C98A) * rng.uniform(0.7, 1.0), BUILDING, out=out, detail=True, level=1,
-                 material=GLOW)
+        mesh.add(
+            panes[lit], bgr(0xE8C98A) * rng.uniform(0.7, 1.0), BUILDING, out=out, detail=True, level=1, material=GLOW
+        )
     if style["bars"]:
         mesh.add(_grid(c, r, 0.07, h, plane, push), style["frame"], BUILDING, out=out, detail=True, level=1)
 
@@ -97,8 +121,12 @@ def building(rng: np.random.Generator, side: int, kind: str, lit: float) -> tupl
     material = BRICK if rng.random() < 0.4 else PLASTER
     storey = rng.uniform(2.8, 3.6)
     style = {
-        "spacing": rng.uniform(1.9, 3.4), "storey": storey, "width": rng.uniform(0.9, 1.5),
-        "height": storey * rng.uniform(0.42, 0.66), "lit": lit, "bars": rng.random() < 0.5,
+        "spacing": rng.uniform(1.9, 3.4),
+        "storey": storey,
+        "width": rng.uniform(0.9, 1.5),
+        "height": storey * rng.uniform(0.42, 0.66),
+        "lit": lit,
+        "bars": rng.random() < 0.5,
         "frame": colour * rng.uniform(0.55, 0.8) if rng.random() < 0.5 else pick(rng, palette(0xE2DED2, 0xC4BFB2)),
     }
     far = side * depth
@@ -120,10 +148,22 @@ def building(rng: np.random.Generator, side: int, kind: str, lit: float) -> tupl
 
 def _door(mesh: Mesh, rng: np.random.Generator, side: int, length: float) -> None:
     z = rng.uniform(0.2, 0.8) * length
-    mesh.add(rect_x(-side * 0.03, (0, 2.3), (z - 0.6, z + 0.6)), pick(rng, TIMBER), BUILDING, out=(-side, 0, 0),
-             detail=True, level=2)
-    mesh.add(rect_x(-side * 0.03, (2.3, 2.6), (z - 0.75, z + 0.75)), pick(rng, STONE), BUILDING, out=(-side, 0, 0),
-             detail=True, level=2)
+    mesh.add(
+        rect_x(-side * 0.03, (0, 2.3), (z - 0.6, z + 0.6)),
+        pick(rng, TIMBER),
+        BUILDING,
+        out=(-side, 0, 0),
+        detail=True,
+        level=2,
+    )
+    mesh.add(
+        rect_x(-side * 0.03, (2.3, 2.6), (z - 0.75, z + 0.75)),
+        pick(rng, STONE),
+        BUILDING,
+        out=(-side, 0, 0),
+        detail=True,
+        level=2,
+    )
 
 
 def _shop_front(mesh: Mesh, rng: np.random.Generator, side: int, length: float, top: float) -> None:
@@ -132,18 +172,34 @@ def _shop_front(mesh: Mesh, rng: np.random.Generator, side: int, length: float, 
     edges = np.linspace(0.3, length - 0.3, number + 1)
     for a, b in zip(edges[:-1], edges[1:], strict=True):
         mesh.add(rect_x(x, (0.0, top), (a, b)), pick(rng, STONE) * 0.8, BUILDING, out=out, detail=True, level=2)
-        mesh.add(rect_x(x * 1.2, (0.45, top - 0.8), (a + 0.25, b - 0.25)), _windows(rng, 1)[0], BUILDING, out=out,
-                 detail=True, level=2, material=GLOW if rng.random() < 0.15 else 0)
+        mesh.add(
+            rect_x(x * 1.2, (0.45, top - 0.8), (a + 0.25, b - 0.25)),
+            _windows(rng, 1)[0],
+            BUILDING,
+            out=out,
+            detail=True,
+            level=2,
+            material=GLOW if rng.random() < 0.15 else 0,
+        )
         band = pick(rng, SHOP)
         mesh.add(rect_x(x * 1.3, (top - 0.7, top - 0.1), (a, b)), band, BUILDING, out=out, detail=True, level=2)
         if rng.random() < 0.35:
-            slope = np.array([(x, top - 0.7, a), (-side * 1.2, top - 1.15, a), (-side * 1.2, top - 1.15, b),
-                              (x, top - 0.7, b)])
+            slope = np.array(
+                [(x, top - 0.7, a), (-side * 1.2, top - 1.15, a), (-side * 1.2, top - 1.15, b), (x, top - 0.7, b)]
+            )
             mesh.add(slope, band * 1.1, BUILDING, level=3)
 
 
-def _roof(mesh: Mesh, rng: np.random.Generator, side: int, length: float, depth: float, height: float,
-          colour: np.ndarray, gable: bool) -> None:
+def _roof(
+    mesh: Mesh,
+    rng: np.random.Generator,
+    side: int,
+    length: float,
+    depth: float,
+    height: float,
+    colour: np.ndarray,
+    gable: bool,
+) -> None:
     tiles, out = pick(rng, ROOF), (-side, 0, 0)
     if not gable:
         eave = -side * 0.25
@@ -152,14 +208,33 @@ def _roof(mesh: Mesh, rng: np.random.Generator, side: int, length: float, depth:
         mesh.add(rect_z(ends, (height - 0.35, height + 0.25), -0.05), colour * 0.75, BUILDING, out=(0, 0, -1), level=3)
         return
     ridge, rise = side * depth / 2, min(depth * rng.uniform(0.3, 0.5), 5.0)
-    slope = np.array([(-side * 0.4, height - 0.2, -0.3), (ridge, height + rise, -0.3), (ridge, height + rise, length),
-                      (-side * 0.4, height - 0.2, length)])
+    slope = np.array(
+        [
+            (-side * 0.4, height - 0.2, -0.3),
+            (ridge, height + rise, -0.3),
+            (ridge, height + rise, length),
+            (-side * 0.4, height - 0.2, length),
+        ]
+    )
     for z in rng.uniform(0.15, 0.85, rng.integers(0, 3)) * length:
-        mesh.box(tuple(sorted((ridge - 0.4, ridge + 0.4))), (height + rise * 0.6, height + rise + 0.9), (z, z + 0.7),
-                 colour * 0.7, BUILDING, material=BRICK, level=2)
+        mesh.box(
+            tuple(sorted((ridge - 0.4, ridge + 0.4))),
+            (height + rise * 0.6, height + rise + 0.9),
+            (z, z + 0.7),
+            colour * 0.7,
+            BUILDING,
+            material=BRICK,
+            level=2,
+        )
     mesh.add(slope, tiles, BUILDING, out=(-side, 1, 0), material=BRICK, level=3)
-    mesh.add(np.array([(0, height, 0), (ridge, height + rise, 0), (side * depth, height, 0)]), colour * 0.95, BUILDING,
-             out=(0, 0, -1), material=PLASTER, level=3)
+    mesh.add(
+        np.array([(0, height, 0), (ridge, height + rise, 0), (side * depth, height, 0)]),
+        colour * 0.95,
+        BUILDING,
+        out=(0, 0, -1),
+        material=PLASTER,
+        level=3,
+    )
 
 
 def _blob(rng: np.random.Generator, centres: np.ndarray, radii: np.ndarray, corners: int = 9) -> np.ndarray:
@@ -180,13 +255,20 @@ def tree(rng: np.random.Generator, sun_side: int, simple: bool) -> tuple[Mesh, f
         tiers = np.linspace(0.12, 0.8, 5)
         for t in tiers:
             w, y = height * 0.24 * (1.05 - t), t * height
-            skirt = [(-w, y, 0), (-w * 0.5, y + 0.13 * height, 0), (0, y + 0.3 * height, 0),
-                     (w * 0.5, y + 0.13 * height, 0), (w, y, 0), (0, y - 0.03 * height, 0)]
+            skirt = [
+                (-w, y, 0),
+                (-w * 0.5, y + 0.13 * height, 0),
+                (0, y + 0.3 * height, 0),
+                (w * 0.5, y + 0.13 * height, 0),
+                (w, y, 0),
+                (0, y - 0.03 * height, 0),
+            ]
             mesh.add(np.array(skirt)[[0, 1, 2, 3, 4]], leaf * (0.6 + 0.4 * t), VEGETATION, material=LEAVES)
         return mesh, height
     bottom = height * rng.uniform(0.22, 0.42)
-    mesh.add(limb((0, 0), (rng.uniform(-0.2, 0.2), bottom + 0.3 * (height - bottom)), trunk * 2, end=0.6), bark,
-             VEGETATION)
+    mesh.add(
+        limb((0, 0), (rng.uniform(-0.2, 0.2), bottom + 0.3 * (height - bottom)), trunk * 2, end=0.6), bark, VEGETATION
+    )
     ry, rx = (height - bottom) / 2, height * rng.uniform(0.2, 0.36)
     middle = np.array((0.0, bottom + ry, 0.0))
     for side in (-1, 1):
@@ -214,8 +296,12 @@ def bush(rng: np.random.Generator) -> Mesh:
     centres = np.stack([rng.uniform(-0.35, 0.35, n) * width, rng.uniform(0.3, 0.65, n) * height, np.zeros(n)], axis=1)
     mesh.add(disc_z(0, height * 0.42, (width * 0.45, height * 0.45), 10), leaf * 0.6, VEGETATION, material=LEAVES)
     order = np.argsort(centres[:, 1])
-    mesh.add(_blob(rng, centres[order], np.full(n, height * 0.33)), leaf * np.linspace(0.7, 1.1, n)[:, None],
-             VEGETATION, material=LEAVES)
+    mesh.add(
+        _blob(rng, centres[order], np.full(n, height * 0.33)),
+        leaf * np.linspace(0.7, 1.1, n)[:, None],
+        VEGETATION,
+        material=LEAVES,
+    )
     return mesh
 
 
@@ -226,8 +312,13 @@ def hedge(rng: np.random.Generator, side: int, length: float, height: float, col
     mesh.box(x, (0, height), (0, length), colour, VEGETATION, material=LEAVES)
     n = max(2, int(length / 0.8))
     centres = np.stack([np.full(n, depth / 2), np.full(n, height), np.linspace(length, 0, n)], axis=1)
-    mesh.add(_blob(rng, centres, rng.uniform(0.3, 0.5, n)), colour * rng.uniform(0.8, 1.1, (n, 1)), VEGETATION,
-             material=LEAVES, level=1)
+    mesh.add(
+        _blob(rng, centres, rng.uniform(0.3, 0.5, n)),
+        colour * rng.uniform(0.8, 1.1, (n, 1)),
+        VEGETATION,
+        material=LEAVES,
+        level=1,
+    )
     return mesh
 
 
@@ -260,8 +351,14 @@ def fence(rng: np.random.Generator, side: int, length: float, height: float, col
     bars = np.stack([rect_x(-side * 0.02, (0.02, t), (a, a + wide)) for a, t in zip(z, tops, strict=True)])
     mesh.add(bars, colour * rng.uniform(0.85, 1.1, (len(z), 1)), FENCE, material=PLASTER, level=1)
     for y in (0.25, 0.75):
-        mesh.add(rect_x(-side * 0.03, (y * height - 0.05, y * height + 0.05), (0, length)), colour * 0.75, FENCE,
-                 out=out, detail=True, level=2)
+        mesh.add(
+            rect_x(-side * 0.03, (y * height - 0.05, y * height + 0.05), (0, length)),
+            colour * 0.75,
+            FENCE,
+            out=out,
+            detail=True,
+            level=2,
+        )
     return mesh
 
 
@@ -297,8 +394,12 @@ def _plate(mesh: Mesh, rng: np.random.Generator, y: float, size: float) -> None:
         mesh.add(rect_z((-w - 0.05, w + 0.05), (y - h - 0.05, y + h + 0.05), z), white, SIGN)
         mesh.add(rect_z((-w, w), (y - h, y + h), z), field, SIGN, detail=True)
         for row in (-0.45, 0.1, 0.5):
-            mesh.add(rect_z((-w * 0.75, w * rng.uniform(0.1, 0.75)), (y + row * h, y + (row + 0.2) * h), z),
-                     white if field.sum() < 450 else DARK, SIGN, detail=True)
+            mesh.add(
+                rect_z((-w * 0.75, w * rng.uniform(0.1, 0.75)), (y + row * h, y + (row + 0.2) * h), z),
+                white if field.sum() < 450 else DARK,
+                SIGN,
+                detail=True,
+            )
         return
     corners = {"warn": 3, "yield": 3, "stop": 8}.get(kind, 14)
     r = size * (1.15 if corners == 3 else 1.0)
@@ -336,8 +437,13 @@ def _lights(mesh: Mesh, x: float, y: float, state: int) -> None:
     lamps = palette(0x2BD67B, 0xF2B02C, 0xE8312A)
     for i in range(3):
         on = i == state
-        mesh.add(disc_z(x, y + 0.2 + 0.35 * i, (0.145, 0.145), 9, -0.1), lamps[i] * (1.0 if on else 0.22), LIGHT,
-                 detail=True, material=GLOW if on else 0)
+        mesh.add(
+            disc_z(x, y + 0.2 + 0.35 * i, (0.145, 0.145), 9, -0.1),
+            lamps[i] * (1.0 if on else 0.22),
+            LIGHT,
+            detail=True,
+            material=GLOW if on else 0,
+        )
 
 
 @stocked(60)

@@ -71,10 +71,19 @@ def _make_weather(rng: np.random.Generator) -> tuple[Weather, float]:
     sky_low = pick(rng, palette(low), 0.08)
     white = rng.normal(0, 0.015, 3) + np.array((-0.5, 0, 0.5)) * rng.normal(0, 0.08)
     weather = Weather(
-        sun=sun, sun_strength=strength, ambient=ambient, shadow=0.55 * strength / (strength + 0.35 * ambient),
-        sky_top=pick(rng, palette(top), 0.15), sky_low=sky_low, clouds=rng.uniform(*clouds), haze=sky_low * 0.96,
-        haze_distance=rng.uniform(*haze), gains=(1 + white) * rng.uniform(*gain), contrast=rng.uniform(0.8, 1.15),
-        blur=max(0.0, rng.normal(0.1, 0.25)), noise=rng.uniform(*noise),
+        sun=sun,
+        sun_strength=strength,
+        ambient=ambient,
+        shadow=0.55 * strength / (strength + 0.35 * ambient),
+        sky_top=pick(rng, palette(top), 0.15),
+        sky_low=sky_low,
+        clouds=rng.uniform(*clouds),
+        haze=sky_low * 0.96,
+        haze_distance=rng.uniform(*haze),
+        gains=(1 + white) * rng.uniform(*gain),
+        contrast=rng.uniform(0.8, 1.15),
+        blur=max(0.0, rng.normal(0.1, 0.25)),
+        noise=rng.uniform(*noise),
     )
     return weather, {"dusk": 0.4, "overcast": 0.12}.get(str(name), 0.04)
 
@@ -120,6 +129,13 @@ def _make_camera(plan: Plan) -> Camera:
     if rng.random() < 0.16:
         x = rng.uniform(-plan.sides[0].road + 0.5, plan.sides[1].road + 1.0)
     pitch = rng.normal(0.01, 0.05)
-    return Camera(x=float(x), y=float(rng.choice((rng.uniform(1.15, 1.7), rng.uniform(1.7, 2.6)))), z=0.0,
-                  yaw=float(rng.normal(0, 0.06)), pitch=float(pitch), roll=float(rng.normal(0, 0.012)),
-                  focal=float(rng.uniform(0.95, 1.35)), speed=float(rng.uniform(3, 12)))
+    return Camera(
+        x=float(x),
+        y=float(rng.choice((rng.uniform(1.15, 1.7), rng.uniform(1.7, 2.6)))),
+        z=0.0,
+        yaw=float(rng.normal(0, 0.06)),
+        pitch=float(pitch),
+        roll=float(rng.normal(0, 0.012)),
+        focal=float(rng.uniform(0.95, 1.35)),
+        speed=float(rng.uniform(3, 12)),
+    )

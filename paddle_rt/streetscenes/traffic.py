@@ -43,8 +43,9 @@ def put_furniture(plan: Plan, side: Side) -> None:
             plan.put("light", mesh, x, z, y=top, shadow=around(0.1, 0.1, 0.0, 3.4))
 
 
-def _vehicle(plan: Plan, kind: str, x: float, z: float, angle: float, vz: float = 0.0, vx: float = 0.0, y: float = 0.0
-             ) -> float:
+def _vehicle(
+    plan: Plan, kind: str, x: float, z: float, angle: float, vz: float = 0.0, vx: float = 0.0, y: float = 0.0
+) -> float:
     """Put a vehicle on the road, with a rider if it is a two-wheeler that moves, and return its length."""
     rng, angle = plan.rng, round(angle / ANGLE) * ANGLE
     across = abs(np.sin(angle)) > 0.7
@@ -92,8 +93,15 @@ def put_pedestrians(plan: Plan, side: Side) -> None:
         speed = 0.0 if rng.random() < 0.25 else rng.choice((-1, 1)) * rng.uniform(0.8, 1.7)
         for i in range(rng.integers(1, 4) if rng.random() < 0.3 else 1):
             mesh, height = objects.person(rng, bool(sideways), bool(rng.random() < 0.12))
-            plan.put("person", mesh, side.sign * x + 0.6 * i, z + rng.uniform(-0.4, 0.4), y=0.12,
-                     vz=0.0 if sideways else float(speed), shadow=around(0.22, 0.18, 0.0, height))
+            plan.put(
+                "person",
+                mesh,
+                side.sign * x + 0.6 * i,
+                z + rng.uniform(-0.4, 0.4),
+                y=0.12,
+                vz=0.0 if sideways else float(speed),
+                shadow=around(0.22, 0.18, 0.0, height),
+            )
 
 
 def put_crossing_people(plan: Plan) -> None:
@@ -103,8 +111,14 @@ def put_crossing_people(plan: Plan) -> None:
         for _ in range(rng.poisson(1.2)):
             way, (mesh, height) = rng.choice((-1, 1)), objects.person(rng, True, False)
             x = rng.uniform(-plan.sides[0].road, plan.sides[1].road)
-            plan.put("person", mesh, x, z0 - rng.uniform(1.8, 4.2),
-                     vx=float(way * rng.uniform(0.9, 1.6)), shadow=around(0.22, 0.18, 0.0, height))
+            plan.put(
+                "person",
+                mesh,
+                x,
+                z0 - rng.uniform(1.8, 4.2),
+                vx=float(way * rng.uniform(0.9, 1.6)),
+                shadow=around(0.22, 0.18, 0.0, height),
+            )
         if rng.random() < 0.3:
             way = int(rng.choice((-1, 1)))
             kind = str(rng.choice(("car", "bicycle", "motorcycle", "bus", "truck"), p=(0.35, 0.35, 0.1, 0.1, 0.1)))
@@ -122,8 +136,9 @@ def put_traffic(plan: Plan, camera: Camera) -> None:
         speed = camera.speed * rng.uniform(0.9, 1.2) if ahead else -rng.uniform(5, 12)
         while z < 180:
             if rng.random() < busy:
-                kind = str(rng.choice(("car", "truck", "bus", "motorcycle", "bicycle"),
-                                      p=(0.58, 0.12, 0.07, 0.1, 0.13)))
+                kind = str(
+                    rng.choice(("car", "truck", "bus", "motorcycle", "bicycle"), p=(0.58, 0.12, 0.07, 0.1, 0.13))
+                )
                 kerb = plan.drive * plan.lane * (0.3 if ahead else -0.3)
                 shift = kerb if kind == "bicycle" else rng.normal(0, 0.15)
                 z += _vehicle(plan, kind, x + shift, z, 0.0 if ahead else np.pi, vz=float(speed))

@@ -79,7 +79,9 @@ def test_time_moves_camera_and_traffic() -> None:
 
 def _frozen(scene: Scene, things: list[Thing]) -> Scene:
     return dataclasses.replace(
-        scene, things=things, camera=dataclasses.replace(scene.camera, speed=0.0),
+        scene,
+        things=things,
+        camera=dataclasses.replace(scene.camera, speed=0.0),
         weather=dataclasses.replace(scene.weather, noise=0.0),
     )
 
@@ -173,8 +175,15 @@ def test_items_are_those_of_paddleseg(street: type, mode: str, tmp_path: Path) -
         lines.append(f"{i}.png {i}_label.png\n")
     (tmp_path / "list.txt").write_text("".join(lines))
     path = str(tmp_path / "list.txt")
-    theirs = Dataset(mode=mode, dataset_root=str(tmp_path), transforms=steps(), num_classes=19, train_path=path,
-                     val_path=path, edge=True)
+    theirs = Dataset(
+        mode=mode,
+        dataset_root=str(tmp_path),
+        transforms=steps(),
+        num_classes=19,
+        train_path=path,
+        val_path=path,
+        edge=True,
+    )
     assert len(ours) == len(theirs) == 2
     for a, b in zip((ours[0], ours[1]), (theirs[0], theirs[1]), strict=True):
         assert a.keys() == b.keys() and a["trans_info"] == b["trans_info"] and a["gt_fields"] == b["gt_fields"]
@@ -188,8 +197,13 @@ def test_training_crops_and_batches(street: type) -> None:
     import paddle
     from paddleseg import transforms as T
 
-    steps = [T.ResizeStepScaling(0.5, 2.0, 0.25), T.RandomPaddingCrop(crop_size=(96, 64)), T.RandomHorizontalFlip(),
-             T.RandomDistort(), T.Normalize()]
+    steps = [
+        T.ResizeStepScaling(0.5, 2.0, 0.25),
+        T.RandomPaddingCrop(crop_size=(96, 64)),
+        T.RandomHorizontalFlip(),
+        T.RandomDistort(),
+        T.Normalize(),
+    ]
     data = street(steps, num_samples=4, height=64, width=128)
     batch = next(iter(paddle.io.DataLoader(data, batch_size=4)))
     assert batch["img"].shape == [4, 3, 64, 96] and batch["label"].shape == [4, 64, 96]
@@ -233,8 +247,16 @@ def test_frames_of_a_clip_are_transformed_alike() -> None:
     from paddle_rt.tasks.segmentation.clips import transform_clip
 
     crop = T.RandomPaddingCrop(crop_size=(96, 64), category_max_ratio=0.5)
-    steps = T.Compose([T.ResizeStepScaling(0.5, 2.0, 0.25), crop,
-                       T.RandomHorizontalFlip(), T.RandomDistort(), T.RandomRotation(), T.Normalize()])
+    steps = T.Compose(
+        [
+            T.ResizeStepScaling(0.5, 2.0, 0.25),
+            crop,
+            T.RandomHorizontalFlip(),
+            T.RandomDistort(),
+            T.RandomRotation(),
+            T.Normalize(),
+        ]
+    )
     image, label = render(make_scene(0), 64, 128)
     for seed in range(5):
         random.seed(seed), np.random.seed(seed)

@@ -87,15 +87,17 @@ def _read_pairs(root: str, name: str) -> list[list[str]]:
         raise missing("CamVid", root, f"{path} is empty")
     for line in lines:
         if len(line) != 2:
-            raise UserError(f"{path}: expected two words a line, \"image label\", but got {' '.join(line)!r}")
+            raise UserError(f'{path}: expected two words a line, "image label", but got {" ".join(line)!r}')
     return [[os.path.join(root, image), os.path.join(root, label)] for image, label in lines]
 
 
 def _earlier(pictures: list[str], video_root: str, count: int) -> dict[str, list[str]]:
     """The files of the `count` frames before each picture, the oldest first."""
     if not os.path.isdir(video_root):
-        raise UserError(f"CamVid: no folder {video_root}; video_root holds the frames before the labelled ones, named "
-                        "as those are with the frame's number, such as 0016E5_07958.png")
+        raise UserError(
+            f"CamVid: no folder {video_root}; video_root holds the frames before the labelled ones, named "
+            "as those are with the frame's number, such as 0016E5_07958.png"
+        )
     there, begun, earlier = set(os.listdir(video_root)), set(), {}
     for picture in sorted(pictures):
         name, suffix = os.path.splitext(os.path.basename(picture))
@@ -105,8 +107,10 @@ def _earlier(pictures: list[str], video_root: str, count: int) -> dict[str, list
         begins = video not in begun and lacking == before[: len(lacking)]
         begun.add(video)
         if lacking and not begins:
-            raise UserError(f"CamVid: {video_root} lacks {lacking[-1]}, a frame before {picture}; clips of "
-                            f"{count + 1} frames need the {count} before each labelled picture, numbered as it is")
+            raise UserError(
+                f"CamVid: {video_root} lacks {lacking[-1]}, a frame before {picture}; clips of "
+                f"{count + 1} frames need the {count} before each labelled picture, numbered as it is"
+            )
         files = [os.path.join(video_root, file) for file in before[len(lacking) :]]
         earlier[picture] = [(files or [picture])[0]] * len(lacking) + files
     return earlier

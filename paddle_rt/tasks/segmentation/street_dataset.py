@@ -67,9 +67,14 @@ class StreetScenes(paddle.io.Dataset):
             raise unknown("mode of StreetScenes", mode, SERIES)
         first, default = SERIES[mode.lower()]
         num_samples = default if num_samples is None else num_samples
-        for name, value, low, high in (("num_samples", num_samples, 1, MOST), ("height", height, SMALLEST, 1 << 14),
-                                       ("width", width, SMALLEST, 1 << 14), ("seed", seed, 0, 1 << 62),
-                                       ("cache_mb", cache_mb, 0, 1 << 20), ("frames", frames, 1, 1000)):
+        for name, value, low, high in (
+            ("num_samples", num_samples, 1, MOST),
+            ("height", height, SMALLEST, 1 << 14),
+            ("width", width, SMALLEST, 1 << 14),
+            ("seed", seed, 0, 1 << 62),
+            ("cache_mb", cache_mb, 0, 1 << 20),
+            ("frames", frames, 1, 1000),
+        ):
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
                 raise UserError(f"StreetScenes: {name} is {value!r}; give a whole number from {low} to {high}")
         if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0.1 <= fps <= 1000:
@@ -77,8 +82,10 @@ class StreetScenes(paddle.io.Dataset):
         long = _duration(frames, fps)
         end = long if end is None else end
         if isinstance(end, bool) or not isinstance(end, int | float) or not long <= end <= LONGEST:
-            raise UserError(f"StreetScenes: end is {end!r}; {frames} frames at {fps} a second end at {long:g} s or "
-                            f"later, and after {LONGEST} s the street ends")
+            raise UserError(
+                f"StreetScenes: end is {end!r}; {frames} frames at {fps} a second end at {long:g} s or "
+                f"later, and after {LONGEST} s the street ends"
+            )
         if not isinstance(transforms, list):
             raise UserError(f"StreetScenes: transforms is {transforms!r}; give a list, empty for none")
         super().__init__()
@@ -146,6 +153,8 @@ class StreetScenes(paddle.io.Dataset):
 def _duration(frames: int, fps: float) -> float:
     """Seconds from the first frame to the last."""
     if (frames - 1) / fps > LONGEST:
-        raise UserError(f"StreetScenes: {frames} frames at {fps} a second leave the street, which ends after "
-                        f"{LONGEST} s; give fewer frames or a higher fps")
+        raise UserError(
+            f"StreetScenes: {frames} frames at {fps} a second leave the street, which ends after "
+            f"{LONGEST} s; give fewer frames or a higher fps"
+        )
     return (frames - 1) / fps

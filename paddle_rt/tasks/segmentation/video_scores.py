@@ -67,8 +67,10 @@ def score_videos(
     if not hasattr(dataset, "video"):
         raise UserError(f"{type(dataset).__name__} has no videos with a label for every frame; StreetScenes has")
     if frames < 2 or not 1 <= videos <= len(dataset):
-        raise UserError(f"{videos} videos of {frames} frames: give at most {len(dataset)} videos (num_samples of the "
-                        "data set), at least 1, of at least 2 frames")
+        raise UserError(
+            f"{videos} videos of {frames} frames: give at most {len(dataset)} videos (num_samples of the "
+            "data set), at least 1, of at least 2 frames"
+        )
     results = [VideoScores(np.zeros([frames, *[dataset.num_classes] * 2], np.int64)) for _ in models]
     for model in models:
         model.eval()
