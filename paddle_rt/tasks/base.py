@@ -5,6 +5,7 @@ classification, pose, or one that a user registers.
 """
 
 import abc
+import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -58,6 +59,17 @@ class Task(abc.ABC):
         self.config = config
 
     @classmethod
+    def add_flags(cls, parser: argparse.ArgumentParser, tool: str) -> None:
+        """Add the flags that a tool ("val" or "predict") takes for this task alone."""
+
+    def configure(self, arguments: argparse.Namespace) -> None:
+        """Take over the values of the flags that `add_flags` added.
+
+        Raises:
+            UserError: They contradict each other or the config.
+        """
+
+    @classmethod
     @abc.abstractmethod
     def check(cls, config: Mapping[str, Any]) -> None:
         """Check the task's sections of a merged config.
@@ -89,6 +101,14 @@ class Task(abc.ABC):
         """Score a network on a data set that `build_data("val")` built; every process of a launch has to call it.
 
         The network is left in evaluation mode.
+        """
+
+    @abc.abstractmethod
+    def predict(self, network: paddle.nn.Layer, image_path: str, save_dir: str) -> None:
+        """Run a network on an image, a folder or a list of images, and write the results below `save_dir`.
+
+        Raises:
+            UserError: No image was found, or some could not be read; the others have been written by then.
         """
 
 
