@@ -30,6 +30,10 @@ class UserError(ValueError):
         self.details = details
 
 
+class InternalError(RuntimeError):
+    """A fault that is not the user's, such as one of an engine; tools print its message on one line."""
+
+
 def nearest(name: object, valid: Iterable[object]) -> str | None:
     """The valid name that looks most like `name`, or None where none comes near."""
     found = difflib.get_close_matches(str(name), [str(v) for v in valid], n=1, cutoff=0.5)
@@ -77,7 +81,7 @@ def run_tool(main: Callable[[], None]) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except (UserError, OSError) as error:
+    except (UserError, InternalError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         if getattr(error, "details", ""):
             print(error.details, file=sys.stderr)

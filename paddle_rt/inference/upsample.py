@@ -149,9 +149,7 @@ def _compile(run: Callable, arguments: tuple) -> None:
         ) from error
 
 
-def _axis(
-    coarse: int, lengths: Sequence[int], kinds: Sequence[str], align_corners: bool
-) -> _Places:
+def _axis(coarse: int, lengths: Sequence[int], kinds: Sequence[str], align_corners: bool) -> _Places:
     """Place the frame's pixels among the coarse values of one axis.
 
     Args:
@@ -207,7 +205,9 @@ def _check(logits: np.ndarray, size: Sequence[int], resize_steps: ResizeSteps) -
         if kind not in ("resize", "padding"):
             raise unknown("resize step", kind, ("resize", "padding"))
         if kind == "padding" and (before[0] > after[0] or before[1] > after[1]):
-            raise UserError(f"padding cannot turn {tuple(before)} into the smaller {after}; check size and resize_steps")
+            raise UserError(
+                f"padding cannot turn {tuple(before)} into the smaller {after}; check size and resize_steps"
+            )
 
 
 def _kernels() -> ModuleType:
