@@ -39,8 +39,8 @@ def export(
 ) -> dict[str, Any]:
     """Write model.json and model.pdiparams, model.onnx, deploy.yaml and verification.json, or nothing at all.
 
-    The spec decides what the graphs take and give, and how they are compared with the network. A network for video, one
-    with a `temporal_window` above 1, becomes a graph that takes a frame and the state that the frame before it left, and
+    The spec decides what the graphs take and give, and how they are compared with the network. A network for video (one
+    with a `temporal_window` above 1) becomes a graph that takes a frame and the state after the frame before it, and
     gives coarse logits and the next state; it is compared over videos.
 
     Args:

@@ -68,8 +68,8 @@ def quantize(
     deployment = load_deployment(export_dir)
     if deployment.output_op != spec.int8_output or not deployment.onnx or deployment.state_shape:
         raise UserError(
-            f"int8 needs an ONNX graph of images, not of video, with the output {spec.int8_output}; export {export_dir} "
-            f"with --output_op {spec.int8_output}"
+            f"int8 needs an ONNX graph of images, not of video, with the output {spec.int8_output}; export it to "
+            f"{export_dir} with --output_op {spec.int8_output}"
         )
     check_graph(deployment, deployment.onnx)
     predictor = load(export_dir)
@@ -98,9 +98,9 @@ def quantize(
         }  # fmt: skip
         if share < agreement:
             raise UserError(
-                f"int8 changes too much: {share:.4f} of the results agree with fp32, {agreement} were asked for ({name} "
-                f"{score_before:.4f} to {score_after:.4f}); nothing was written; calibrate with more images or lower "
-                "the threshold"
+                f"int8 changes too much: {share:.4f} of the results agree with fp32, {agreement} were asked for "
+                f"({name} {score_before:.4f} to {score_after:.4f}); nothing was written; calibrate with more images or "
+                "lower the threshold"
             )
         os.replace(trial.folder / FILE, deployment.folder / FILE)
     _record(dataclasses.replace(deployment, int8=FILE), report)

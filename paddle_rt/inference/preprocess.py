@@ -29,7 +29,7 @@ ResizeSteps = Sequence[tuple[str, int, int]]
 
 @dataclass(frozen=True)
 class Resize:
-    """Resize to target_size, or to the largest size of the same proportions within it; then round up to size_divisor."""
+    """Resize to target_size, or to the largest size of the same proportions within it; round up to size_divisor."""
 
     target_size: Size = (512, 512)
     keep_ratio: bool = False
