@@ -1,11 +1,10 @@
 """The last step of `make demo`: one picture, and what the mIoU is worth."""
 
 import pathlib
-import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from paddle_rt.cli.arguments import new_parser
-from paddle_rt.errors import run_tool
+from paddle_rt.cli.run import run_tool
+from paddle_rt.cpu import import_paddle
 
 
 def main() -> None:
@@ -13,6 +12,7 @@ def main() -> None:
     parser.add_argument("--folder", required=True, help="the demo's folder, with metrics.json, frames and result")
     parser.add_argument("--frames", type=int, nargs="+", default=[1, 4, 6], help="which frames to show")
     arguments = parser.parse_args()
+    import_paddle()
 
     import json
 

@@ -59,7 +59,7 @@ def _compiled(function: Callable) -> Callable:
 
 @_compiled
 def _load(logits: np.ndarray, y: int, row: np.ndarray, first: np.ndarray) -> int:
-    """Copy one coarse row of every class, with its last value repeated, and find the first largest class of each column.
+    """Copy one coarse row of every class, its last value twice, and find the first largest class of each column.
 
     Returns the number of values that are not finite.
 
@@ -96,7 +96,7 @@ def _mark_open(above: np.ndarray, below: np.ndarray, opened: np.ndarray) -> int:
 
 @_compiled
 def _find_bound(above: np.ndarray, below: np.ndarray, opened: np.ndarray, bound: np.ndarray) -> None:
-    """Find the value that a class must reach at a corner to win anywhere in a cell; infinity in cells that are not open.
+    """Find the value that a class must reach at a corner to win in a cell; infinity in cells that are not open.
 
     It is the maximum over the classes of their smallest corner, since the class with that maximum is nowhere below it.
     """

@@ -22,6 +22,7 @@ from paddle_rt.inference import engines as backends
 from paddle_rt.inference.engines import openvino_core
 from paddle_rt.inference.preprocess import Preprocess
 from paddle_rt.models.rtformer import RTFormer
+from paddle_rt.tasks.segmentation.export import SegmentationExport
 from tests.helpers import NORMALIZE, randomize, run_python, smooth_image
 
 CLASSES = 5
@@ -91,7 +92,7 @@ def test_steps_that_change_the_size_stay_outside_the_graph(model, tmp_path):
     wanted = labels_from_logits(expected_logits(model, padded), (64, 96), resize_steps=resize_steps)
     different = int((Segmenter(tmp_path / "e", threads=1)(frame) != wanted).sum())
     assert different <= 2, f"{different} of {wanted.size} labels differ"
-    with pytest.raises(UserError, match="normalises last and once, the transforms are Normalize, Resize"):
+    with pytest.raises(UserError, match="normalises last and once, but the transforms are Normalize, Resize"):
         export(model, tmp_path / "f", SegmentationExport([NORMALIZE, {"type": "Resize"}]), [1, 3, 64, 96], "coarse")
 
 

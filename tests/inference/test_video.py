@@ -24,6 +24,7 @@ from paddle_rt.inference.media.sources import Frame, Source, open_source
 from paddle_rt.inference.preprocess import Preprocess
 from paddle_rt.models import resnet
 from paddle_rt.models.fanet import KEYS, FANet
+from paddle_rt.tasks.segmentation.export import SegmentationExport
 from tests.helpers import NORMALIZE, TENSORRT_OPERATORS, randomize, relative_error, run_python
 
 CLASSES, WINDOW, WIDTHS = 5, 3, (4, 8, 16, 32)

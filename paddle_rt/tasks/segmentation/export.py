@@ -21,9 +21,9 @@ class SegmentationExport(ExportSpec):
     """What the exports of segmentation networks look like.
 
     With "coarse" a graph takes frames and gives the logits before the network's last resize, from which `Segmenter`
-    computes labels faster. With "argmax" (int32 labels [N, H, W]), "softmax" (float32 [N, num_classes, H, W]) and "none"
-    (logits) it takes images, as PaddleSeg's exports do. Labels say little about the logits behind them, so graphs with
-    "argmax" or "softmax" are verified without it first.
+    computes labels faster. With "argmax" (int32 labels [N, H, W]), "softmax" (float32 [N, num_classes, H, W]) or "none"
+    (logits) it takes images, as PaddleSeg's exports do. Labels say little about the logits that they come from, so a
+    graph with "argmax" or "softmax" is verified without it first.
 
     Args:
         transforms: The validation transforms, as a config describes them.

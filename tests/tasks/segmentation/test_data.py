@@ -64,7 +64,8 @@ def test_camvid_groups() -> None:
 
 
 def test_classes_and_images_import_no_paddle() -> None:
-    code = "import sys, paddle_rt.imaging.palettes, paddle_rt.imaging.images\nprint([m for m in sys.modules if 'paddle' in m])"
+    modules = "paddle_rt.imaging.palettes, paddle_rt.imaging.images"
+    code = f"import sys, {modules}; print([m for m in sys.modules if 'paddle' in m])"
     done = run_python("-c", code)
     loaded = {name.split(".")[0] for name in eval(done.stdout)}
     assert loaded == {"paddle_rt"}, loaded
