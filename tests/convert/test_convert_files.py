@@ -19,7 +19,7 @@ from paddle_rt import create_model
 from paddle_rt.checkpoint import atomic_save, read_state_dict
 from paddle_rt.convert import load_torch, read_torch
 from paddle_rt.errors import UserError, run_tool
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 DATA = ROOT / "tests" / "data"
 FORMATS = {

@@ -28,11 +28,10 @@ from paddle_rt.inference.media.pipeline import (
     open_source,
 )
 from paddle_rt.models.rtformer import RTFormer
-from tests.conftest import ROOT, TINY, randomize
+from tests.helpers import NORMALIZE, ROOT, TINY, randomize, run_python, written
 
 CLASSES = 5
 COLOURS = palette(None, CLASSES)
-NORMALIZE = {"type": "Normalize", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 SECONDS = 20  # what may pass before a test takes a wait for a hang
 
 
@@ -69,10 +68,6 @@ def read_video(path: pathlib.Path) -> tuple[list[np.ndarray], float]:
     return images, capture.get(cv2.CAP_PROP_FPS)
 
 
-def written(folder: pathlib.Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
 def frames_of(values: range) -> list[Frame]:
     return [Frame(f"frame {value}", pathlib.Path(f"{value:06d}"), flat(value)) for value in values]
 
@@ -106,7 +101,7 @@ def command(exported: pathlib.Path, path: object, save_dir: pathlib.Path, *more:
 
 
 def infer(*arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300)
+    return run_python(*command(*arguments)[1:])
 
 
 def test_reading_labelling_and_writing_overlap():

@@ -4,7 +4,6 @@ import json
 import pathlib
 import shutil
 import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -23,9 +22,8 @@ from paddle_rt.inference.engines import OnnxRuntime, OpenVino
 from paddle_rt.inference.preprocess import Preprocess
 from paddle_rt.models import layers
 from paddle_rt.models.rtformer import RTFormer
+from tests.helpers import NORMALIZE, ROOT, run_python, smooth_image
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-NORMALIZE = {"type": "Normalize", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 TINY = dict(num_classes=5, base_channels=8, head_channels=8, spp_channels=8, cross_size=3)
 
 
@@ -61,11 +59,6 @@ def dynamic(model: RTFormer, tmp_path_factory: pytest.TempPathFactory) -> pathli
     return folder
 
 
-def frame(height: int, width: int, seed: int = 0) -> np.ndarray:
-    noise = np.random.default_rng(seed).integers(0, 256, (height // 4 + 2, width // 4 + 2, 3), dtype=np.uint8)
-    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
-
-
 def files(folder: pathlib.Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
@@ -90,7 +83,7 @@ def test_deploy_yaml_is_what_paddleseg_reads(dynamic: pathlib.Path) -> None:
 
     config = DeployConfig(str(dynamic / "deploy.yaml"))
     assert pathlib.Path(config.model).is_file() and pathlib.Path(config.params).is_file()
-    image = frame(37, 53)
+    image = smooth_image(37, 53)
     expected = config.transforms({"img": image.astype(np.float32)})["img"]
     np.testing.assert_array_equal(Preprocess(load_deployment(dynamic).transforms)(image)[0], expected)
     described = yaml.safe_load((dynamic / "deploy.yaml").read_text())["Deploy"]
@@ -113,7 +106,7 @@ def test_onnx_graph_is_one_that_tensorrt_parses(dynamic: pathlib.Path) -> None:
 def test_dynamic_export_labels_frames_of_any_size(
     model: RTFormer, dynamic: pathlib.Path, backend: str, size: tuple
 ) -> None:
-    image = frame(*size)
+    image = smooth_image(*size)
     logits = run_model(model, Preprocess([NORMALIZE])(image)[0][np.newaxis])[0]
     labels = Segmenter(dynamic, backend, threads=1)(image)
     assert labels.dtype == np.uint8 and labels.shape == size
@@ -132,13 +125,13 @@ def test_outputs_that_leave_the_labels_to_us(
     report = export(model, tmp_path / "e", [NORMALIZE], shape, output_op)
     worst = max(row["relative_error"] for row in report["comparisons"])
     assert worst < 1e-4, f"{output_op}: worst relative error {worst:.1e}"
-    image = frame(161, 131)
+    image = smooth_image(161, 131)
     expected = run_model(model, Preprocess([NORMALIZE])(image)[0][np.newaxis])[0].argmax(0)
     for backend in ("onnxruntime", "paddle"):
         segment = Segmenter(tmp_path / "e", backend, threads=1)
         different = float((segment(image) != expected).mean())
         assert different < 1e-3, f"{backend}, {output_op}: {different:.2%} of the labels differ"
-        assert segment(frame(40, 300)).shape == (40, 300)
+        assert segment(smooth_image(40, 300)).shape == (40, 300)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +152,7 @@ def test_deploy_yaml_that_contradicts_its_graph(
     assert old in text, text
     (tmp_path / "e/deploy.yaml").write_text(text.replace(old, new, 1))
     with pytest.raises(UserError):
-        Segmenter(tmp_path / "e", threads=1)(frame(40, 60))
+        Segmenter(tmp_path / "e", threads=1)(smooth_image(40, 60))
 
 
 def test_model_is_left_as_it_was(model: RTFormer, tmp_path: pathlib.Path) -> None:
@@ -259,7 +252,7 @@ def test_transforms_are_paddleseg_s(model: RTFormer, transforms: list[dict]) -> 
     steps = [dict(item) for item in transforms]
     theirs = Compose([manager.TRANSFORMS[item.pop("type")](**item) for item in steps])
     for size in ((75, 133), (150, 60)):
-        image = frame(*size)
+        image = smooth_image(*size)
         sample = theirs({"img": image.astype(np.float32)})
         ours, trail = Preprocess(transforms)(image)
         np.testing.assert_array_equal(ours, sample["img"])
@@ -317,11 +310,11 @@ def test_infer_command_line(dynamic: pathlib.Path, tmp_path: pathlib.Path) -> No
     images = {"a.png": (33, 40), "a.jpg": (20, 61), "sub/a.png": (64, 48), "other/a.png": (7, 9)}
     for name, size in images.items():
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(tmp_path / "in" / name), frame(*size))
+        cv2.imwrite(str(tmp_path / "in" / name), smooth_image(*size))
     (tmp_path / "in" / "broken.png").write_bytes(b"no picture")
-    command = [sys.executable, str(ROOT / "deploy/python/infer.py"), "--config", str(dynamic / "deploy.yaml")]
+    command = [str(ROOT / "deploy/python/infer.py"), "--config", str(dynamic / "deploy.yaml")]
     command += ["--image_path", str(tmp_path / "in"), "--save_dir", str(tmp_path / "out"), "--threads", "1"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = run_python(*command, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "broken.png" in done.stderr.strip().splitlines()[-1] and "Traceback" not in done.stderr
     labels = {"a.png": "a.png.png", "a.jpg": "a.png", "sub/a.png": "sub/a.png", "other/a.png": "other/a.png"}
@@ -353,18 +346,18 @@ def write_tiny_config(folder: pathlib.Path) -> pathlib.Path:
 
 def test_tool_exports_a_checkpoint(tmp_path: pathlib.Path) -> None:
     """No data set is there, and none is needed."""
-    command = [sys.executable, str(ROOT / "tools/export.py"), "-c", str(write_tiny_config(tmp_path))]
+    command = [str(ROOT / "tools/export.py"), "-c", str(write_tiny_config(tmp_path))]
     command += ["--save_dir", str(tmp_path / "e"), "--input_size", "64", "96", "--formats", "paddle"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = run_python(*command, cwd=tmp_path)
     assert done.returncode == 1 and "error: give trained weights with --model_path" in done.stderr
     assert files(tmp_path) == {"tiny.yml"}
 
     paddle.save(RTFormer(**{**TINY, "num_classes": 19}).state_dict(), str(tmp_path / "model.pdparams"))
     command += ["--model_path", str(tmp_path / "model.pdparams")]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = run_python(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert files(tmp_path / "e") == {"model.json", "model.pdiparams", "deploy.yaml", "verification.json"}
     deployment = load_deployment(tmp_path / "e")
     assert deployment.input_shape == [1, 3, 64, 96] and deployment.class_names[13] == "car"
-    labels = Segmenter(tmp_path / "e", "paddle", threads=1)(frame(50, 70))
+    labels = Segmenter(tmp_path / "e", "paddle", threads=1)(smooth_image(50, 70))
     assert labels.shape == (50, 70) and labels.max() < 19

@@ -11,9 +11,7 @@ from paddle_rt.export.verify import make_cases
 from paddle_rt.inference import Segmenter
 from paddle_rt.inference.preprocess import Normalize
 from paddle_rt.models.token_merging import PRESETS
-from tests.conftest import randomize
-from tests.export.test_export import frame
-from tests.export.test_graph import NORMALIZE, OPERATORS
+from tests.helpers import NORMALIZE, TENSORRT_OPERATORS, randomize, smooth_image
 
 TINY = dict(num_classes=5, embed_dim=8, depths=(1, 1, 1, 1), head_channels=8)
 SHAPE = (1, 3, 128, 160)  # the stages have 32x40, 16x20, 8x10 and 4x5 tokens: all of them merge, not all evenly
@@ -40,7 +38,7 @@ def test_every_merging_is_exported_to_every_engine(merging, head, tmp_path):
     assert len(errors) == 4 and max(errors.values()) <= 1e-4, f"relative errors {errors}"
     nodes = onnx.load(str(tmp_path / "e" / "model.onnx")).graph.node
     operators = {node.op_type for node in nodes}
-    assert operators <= OPERATORS, f"not in TensorRT's list: {operators - OPERATORS}"
+    assert operators <= TENSORRT_OPERATORS, f"not in TensorRT's list: {operators - TENSORRT_OPERATORS}"
     assert not {"Shape", "Pad"} & operators, "at a fixed size everything that follows from it is a constant"
     assert "ScatterND" not in operators, "ONNX Runtime adds from several threads at once and loses some of it"
 
@@ -64,7 +62,7 @@ def test_shared_matches_are_exported(tmp_path):
 
 def test_segmenter_merges_in_every_backend(tmp_path):
     export(tiny("bsm_hq", "conv"), tmp_path / "e", [NORMALIZE], SHAPE)
-    image = frame(*SHAPE[2:])
+    image = smooth_image(*SHAPE[2:])
     labels = {b: Segmenter(tmp_path / "e", backend=b)(image) for b in ("paddle", "onnxruntime", "openvino")}
     for backend, found in labels.items():
         same = float((found == labels["paddle"]).mean())

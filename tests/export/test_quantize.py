@@ -15,7 +15,7 @@ from paddle_rt.export.quantize import quantize, take_frames
 from paddle_rt.inference import Segmenter
 from paddle_rt.models.rtformer import RTFormer
 from paddle_rt.tasks.segmentation.street_dataset import StreetScenes
-from tests.conftest import TINY, randomize
+from tests.helpers import TINY, randomize
 
 SIZE = (64, 128)
 

@@ -1,7 +1,6 @@
 """Reading, writing and drawing of pictures and labels."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -9,20 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from paddle_rt.errors import UserError
 from paddle_rt.imaging import images
 from paddle_rt.imaging import palettes as classes
+from tests.helpers import message
 
 
 def picture(height: int = 24, width: int = 32, channels: int = 3, kind: type = np.uint8) -> np.ndarray:
     shape = (height, width, channels) if channels > 1 else (height, width)
     return np.random.default_rng(0).integers(0, np.iinfo(kind).max, shape).astype(kind)
-
-
-def message(call: Callable, *args: object, **kwargs: object) -> str:
-    with pytest.raises(UserError) as caught:
-        call(*args, **kwargs)
-    return str(caught.value)
 
 
 # Reading

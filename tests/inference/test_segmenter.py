@@ -1,9 +1,9 @@
 """Frames in, labels out: every backend against the model itself, and everything that a frame or an export can be."""
 
 import concurrent.futures
+import functools
 import pathlib
 import shutil
-import subprocess
 import sys
 
 import cv2
@@ -23,16 +23,12 @@ from paddle_rt.inference import engines as backends
 from paddle_rt.inference.engines import openvino_core
 from paddle_rt.inference.preprocess import Preprocess
 from paddle_rt.models.rtformer import RTFormer
-from tests.conftest import ROOT, randomize
+from tests.helpers import NORMALIZE, randomize, run_python, smooth_image
 
 CLASSES = 5
-NORMALIZE = {"type": "Normalize", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 SHAPES = {"fixed": [1, 3, 96, 160], "open": [None, 3, None, None], "pair": [2, 3, 96, 160], "odd": [1, 3, 97, 131]}
 
-
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    noise = np.random.default_rng(seed).integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), dtype=np.uint8)
-    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+picture = functools.partial(smooth_image, cell=8)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +139,7 @@ segment = Segmenter({str(exports["fixed"])!r}, {backend!r}, threads=1)
 labels, confidence = segment(np.zeros((20, 30, 3), np.uint8), confidence=True)
 assert labels.shape == confidence.shape == (20, 30)
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    done = run_python("-c", program)
     assert done.returncode == 0, done.stderr
 
 
@@ -175,7 +171,7 @@ del second
 signal.signal(signal.SIGUSR1, lambda *_: print("heard"))
 os.kill(os.getpid(), signal.SIGUSR1)
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    done = run_python("-c", program)
     assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr
 
 

@@ -1,7 +1,5 @@
 """Labels from coarse logits: equal to Paddle's interpolation and argmax but for ties within float32 rounding."""
 
-import os
-import subprocess
 import sys
 import threading
 
@@ -16,6 +14,7 @@ from hypothesis import strategies as st
 from paddle_rt.errors import UserError
 from paddle_rt.inference import upsample, upsample_kernels
 from paddle_rt.inference.upsample import confidence_from_logits, labels_from_logits
+from tests.helpers import run_python
 
 # Two sums of four float32 products and two nested interpolations: each is off by a few units of the largest corner.
 ROUNDING = 8 * np.finfo(np.float32).eps
@@ -292,8 +291,7 @@ def test_wrong_arguments(arguments: dict, message: str) -> None:
 
 
 def _python(code: str, **environment: str) -> str:
-    command, environment = [sys.executable, "-c", code], {**os.environ, **environment}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True)
+    run = run_python("-c", code, **environment)
     assert run.returncode == 0, run.stderr
     return run.stdout.strip()
 

@@ -2,8 +2,6 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 from collections.abc import Callable
 
 import cv2
@@ -25,11 +23,9 @@ from paddle_rt.inference.media.pipeline import Frame, label_frames, open_outputs
 from paddle_rt.inference.preprocess import Preprocess
 from paddle_rt.models import resnet
 from paddle_rt.models.fanet import KEYS, FANet
-from tests.conftest import ROOT, randomize, relative_error
-from tests.export.test_graph import OPERATORS
+from tests.helpers import NORMALIZE, TENSORRT_OPERATORS, randomize, relative_error, run_python
 
 CLASSES, WINDOW, WIDTHS = 5, 3, (4, 8, 16, 32)
-NORMALIZE = {"type": "Normalize", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 SIZE = (64, 96)
 
 
@@ -115,7 +111,7 @@ def test_the_graph_takes_frame_and_state(exports, name):
     assert [value.name for value in graph.input] == ["frame", "state"]
     assert shapes[1] == shapes[3] == state == [1, WINDOW - 1 if name == "video" else 1, sum(WIDTHS), KEYS]
     operators = {node.op_type for node in graph.node}
-    assert operators <= OPERATORS, f"not in TensorRT's list: {operators - OPERATORS}"
+    assert operators <= TENSORRT_OPERATORS, f"not in TensorRT's list: {operators - TENSORRT_OPERATORS}"
     constants = {tensor.name for tensor in graph.initializer}
     assert not [n.name for n in graph.node if n.op_type == "Conv" and not set(n.input[1:]) <= constants]
     if name == "video":
@@ -248,7 +244,7 @@ for backend in ("onnxruntime", "openvino"):
     segment = VideoSegmenter({str(exports["video"])!r}, backend, threads=1)
     assert segment(np.zeros((20, 30, 3), np.uint8)).shape == (20, 30)
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    done = run_python("-c", program)
     assert done.returncode == 0, done.stderr
 
 
@@ -307,9 +303,9 @@ def test_a_truncated_video(exports, tmp_path):
 def test_infer_carries_the_state_through_a_video(exports, tmp_path):
     """A video with a cut, from the command line, against frame after frame."""
     frames = write_video(tmp_path / "v.mp4", cut_video())
-    command = [sys.executable, ROOT / "deploy/python/infer.py", "--config", exports["video"], "--image_path"]
+    command = ["deploy/python/infer.py", "--config", exports["video"], "--image_path"]
     command += [tmp_path / "v.mp4", "--save_dir", tmp_path / "out", "--threads", "1", "--save", "labels", "overlay"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
+    done = run_python(*command)
     assert done.returncode == 0 and done.stdout.startswith("8 frames labelled"), done.stderr
     segment = VideoSegmenter(exports["video"], threads=1)
     for i, frame in enumerate(frames):

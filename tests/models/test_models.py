@@ -7,7 +7,7 @@ import pytest
 import paddle_rt
 from paddle_rt.checkpoint import atomic_save
 from paddle_rt.errors import UserError
-from tests.conftest import relative_error
+from tests.helpers import relative_error
 
 CLASSES = 7
 MODELS = paddle_rt.list_models()

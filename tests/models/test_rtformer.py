@@ -12,7 +12,7 @@ from paddle_rt.checkpoint import load
 from paddle_rt.errors import UserError
 from paddle_rt.models.layers import MENDED_BN_MOMENTUM, AdaptiveMaxPool2D, DropPath
 from paddle_rt.models.rtformer import VARIANTS, RTFormer
-from tests.conftest import TINY, randomize, relative_error
+from tests.helpers import TINY, randomize, relative_error
 
 SMALL = dict(num_classes=5, base_channels=16, head_channels=16, spp_channels=16, drop_path_rate=0.0)
 CASES = [  # cross_size, num_heads, in_channels, size, batch

@@ -15,7 +15,7 @@ import paddle_rt
 from paddle_rt.errors import UserError
 from paddle_rt.models import segformer
 from paddle_rt.models.segformer import VARIANTS, SegFormerPlusPlus
-from tests.conftest import randomize, relative_error
+from tests.helpers import randomize, relative_error
 
 CLASSES = 5
 TINY = dict(num_classes=CLASSES, embed_dim=8, depths=(1, 1, 1, 1), head_channels=16, drop_path_rate=0.0)
