@@ -1,11 +1,13 @@
 """Sections of a config that have a `type`: found by name, checked to the last argument, and built."""
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paddle_rt.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from paddle_rt.models.base import Network
 
 Catalogue = Mapping[str, Callable]
 
@@ -105,26 +107,41 @@ def _build_nested(what: str, value: Any, catalogue: Catalogue) -> Any:
     return value
 
 
-_OWN_NETWORKS = {"RTFormer": "rtformer", "SegFormerPlusPlus": "segformer", "FANet": "fanet"}
+def check_network(section: Mapping[str, Any]) -> None:
+    """Check the `model` section of a config: one of our networks, or else one of PaddleSeg's.
 
-
-def network_catalogue(name: object) -> Catalogue:
-    """Return the networks among which the type of a `model` section is looked up.
-
-    Args:
-        name: The type. Only where it is none of ours is PaddleSeg imported.
+    Raises:
+        UserError: The type or an argument is unknown.
     """
-    if name in _OWN_NETWORKS:
-        return {name: getattr(importlib.import_module(f"paddle_rt.models.{_OWN_NETWORKS[name]}"), name)}
+    from paddle_rt import registry
+
+    if registry.entries_of(section.get("type")):
+        registry.network_of(section)
+        return
     from paddle_rt.paddleseg.components import components
 
-    return {**dict.fromkeys(_OWN_NETWORKS), **components("networks")}
+    ours = dict.fromkeys(entry.class_name for entry in registry.ENTRIES.values())  # for the message alone
+    check_component("model", section, {**ours, **components("networks")}, {"backbone": components("backbones")})
 
 
-def backbone_catalogue(name: object) -> Catalogue:
-    """Return the backbones of a network, which those of PaddleSeg take as sections of their own."""
-    if name in _OWN_NETWORKS:
-        return {}
+def build_network(section: Mapping[str, Any]) -> "Network":
+    """Build the network that a checked `model` section describes.
+
+    Raises:
+        UserError: The network refuses its arguments, or its pretrained weights cannot be read.
+    """
+    from paddle_rt import registry
+
+    if registry.entries_of(section["type"]):
+        return construct("model", *registry.network_of(section))
     from paddle_rt.paddleseg.components import components
 
-    return components("backbones")
+    return build_component("model", section, {**components("backbones"), **components("networks")})
+
+
+def takes_argument(section: Mapping[str, Any], name: str) -> bool:
+    """Tell whether the network of a checked `model` section has an argument of a name."""
+    from paddle_rt import registry
+
+    entries = registry.entries_of(section["type"])
+    return bool(entries) and name in (argument_names(entries[0].network_class()) or ())

@@ -7,7 +7,7 @@ import paddle
 import yaml
 
 from paddle_rt.checkpoint import load
-from paddle_rt.components import backbone_catalogue, build_component, network_catalogue
+from paddle_rt import components
 from paddle_rt.config import optimizer
 from paddle_rt.config.load import Config
 from paddle_rt.models.base import Network
@@ -28,7 +28,7 @@ def build_network(config: Config) -> Network:
         UserError: The network refuses its arguments, or the weights cannot be read.
     """
     _log("model", config.values["model"])
-    return _network(config.values["model"])
+    return components.build_network(config.values["model"])
 
 
 def trained_network(config: Config, checkpoint: str) -> Network:
@@ -42,7 +42,7 @@ def trained_network(config: Config, checkpoint: str) -> Network:
         UserError: The checkpoint cannot be read or does not fit.
     """
     section = without_pretrained(config.values["model"])
-    network = _network(section)
+    network = components.build_network(section)
     load(network, checkpoint)
     return network
 
@@ -64,11 +64,6 @@ def build_optimizer(config: Config, network: paddle.nn.Layer) -> paddle.optimize
     _log("optimizer", config.values["optimizer"])
     schedule = optimizer.build_schedule(config.values["lr_scheduler"], config.iters)
     return optimizer.build_optimizer(config.values["optimizer"], network, schedule)
-
-
-def _network(section: dict[str, Any]) -> Network:
-    name = section["type"]
-    return build_component("model", section, {**backbone_catalogue(name), **network_catalogue(name)})
 
 
 def _log(part: str, section: dict[str, Any]) -> None:

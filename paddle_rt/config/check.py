@@ -4,7 +4,7 @@ import math
 import re
 from typing import Any
 
-from paddle_rt.components import backbone_catalogue, check_component, network_catalogue
+from paddle_rt.components import check_network
 from paddle_rt.config.optimizer import check_optimizer, check_schedule
 from paddle_rt.errors import UserError, unknown
 from paddle_rt.tasks import base
@@ -39,7 +39,7 @@ def check(values: dict[str, Any]) -> None:
         if not isinstance(values[key], dict):
             raise UserError(f"config key {key!r} must hold a mapping, got {values[key]!r}")
     _check_numbers("", values)
-    _check_model(values["model"])
+    check_network(values["model"])
     check_optimizer(values["optimizer"])
     check_schedule(values["lr_scheduler"])
     if not isinstance(values.get("to_static_training", False), bool):
@@ -55,9 +55,3 @@ def _check_numbers(where: str, value: Any) -> None:
         raise UserError(f"{where} must be a finite number, got {value}")
     for key, part in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
         _check_numbers(f"{where}.{key}".lstrip("."), part)
-
-
-def _check_model(model: dict[str, Any]) -> None:
-    name = model.get("type")
-    nested = {"backbone": backbone_catalogue(name)} if "backbone" in model else {}
-    check_component("model", model, network_catalogue(name), nested)

@@ -1,4 +1,4 @@
-"""Optimizers with parameter groups, and learning rate schedules with a warm-up, as PaddleSeg's configs describe them."""
+"""Optimizers with parameter groups, and learning rate schedules with a warm-up, as PaddleSeg's configs have them."""
 
 import inspect
 import logging

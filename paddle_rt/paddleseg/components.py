@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from paddle_rt.models.base import Network
+from paddle_rt.paddleseg.patching import patched
 
 _REGISTRIES = {
     "networks": "MODELS",
@@ -19,7 +20,7 @@ _REGISTRIES = {
 
 @functools.cache
 def components(kind: str) -> dict[str, Callable]:
-    """Return what PaddleSeg has of a kind, corrected where `paddle_rt.paddleseg.apply` corrects it.
+    """Return what PaddleSeg has of a kind.
 
     Args:
         kind: "networks", "backbones", "datasets", "transforms" or "optimizers". PaddleSeg's own RTFormer is the network
@@ -30,14 +31,27 @@ def components(kind: str) -> dict[str, Callable]:
     """
     from paddleseg.cvlibs import manager
 
-    from paddle_rt.paddleseg import apply
-
-    apply()
     found = dict(getattr(manager, _REGISTRIES[kind]).components_dict)
     if kind == "networks":
         found["PaddleSegRTFormer"] = found.pop("RTFormer")
         return {name: _returns_network(component) for name, component in found.items()}
+    if kind == "transforms":
+        found["RandomPaddingCrop"] = _correct_crop(found["RandomPaddingCrop"])
     return found
+
+
+def _correct_crop(crop: type) -> type:
+    """Correct RandomPaddingCrop, which destroys the image where `category_max_ratio` is below 1.
+
+    PaddleSeg 2.8.0 assigns the crop of the label to the image, or leaves the image uncropped beside a cropped label
+    (its issue 3605; corrected in its pull request 3548).
+    """
+    exchanges = {
+        "data['img'] = seg_temp": "pass",
+        "data['img'] = functional.crop(data['img'], crop_coordinates)": "pass",
+        "data.get('gt_fields', [])": "['img', *data.get('gt_fields', [])]",
+    }
+    return type(crop.__name__, (crop,), {"__doc__": crop.__doc__, "__call__": patched(crop.__call__, exchanges)})
 
 
 def _returns_network(component: Callable) -> Callable:

@@ -281,9 +281,9 @@ class FocalLoss:
             raise UserError(f"FocalLoss takes 2 classes, got {logits.shape[1]}; MultiClassFocalLoss takes more")
         mask = _is_labelled(labels, self.ignore_index).unsqueeze(3)
         truth = F.one_hot(paddle.where(labels != self.ignore_index, labels, paddle.zeros_like(labels)), 2)
-        loss = F.sigmoid_focal_loss(
-            logits.transpose([0, 2, 3, 1]), truth.astype(logits.dtype), alpha=self.alpha, gamma=self.gamma, reduction="none"
-        )  # fmt: skip
+        logits = logits.transpose([0, 2, 3, 1])
+        settings = {"alpha": self.alpha, "gamma": self.gamma, "reduction": "none"}
+        loss = F.sigmoid_focal_loss(logits, truth.astype(logits.dtype), **settings)
         return paddle.sum(loss * mask) / (paddle.sum(mask.astype("int32")) * 2 + 1e-10)
 
 

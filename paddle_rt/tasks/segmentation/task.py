@@ -3,14 +3,12 @@
 import argparse
 import copy
 import functools
-import logging
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import paddle
 
-from paddle_rt.components import argument_names, build_component, check_component, check_keys, network_catalogue
+from paddle_rt.components import build_component, check_component, check_keys, takes_argument
 from paddle_rt.errors import UserError
 from paddle_rt.imaging import palettes
 from paddle_rt.tasks.base import Scores, Task, register_task
@@ -23,8 +21,6 @@ from paddle_rt.tasks.segmentation.metrics import ABSENT_CLASS_RULES
 from paddle_rt.tasks.segmentation.predict import predict
 from paddle_rt.tasks.segmentation.street_dataset import StreetScenes
 from paddle_rt.tasks.segmentation.transforms import Compose, transform_catalogue
-
-logger = logging.getLogger(__name__)
 
 
 @register_task
@@ -72,9 +68,8 @@ class SegmentationTask(Task):
             )
             tta.add_flags(parser, "--aug_eval")
         elif tool == "predict":
-            parser.add_argument(
-                "--custom_color", nargs="+", type=int, metavar="R G B", help="colours of the first classes, 3 numbers each"
-            )  # fmt: skip
+            colours = "colours of the first classes, three numbers each"
+            parser.add_argument("--custom_color", nargs="+", type=int, metavar="R G B", help=colours)
             tta.add_flags(parser, "--aug_pred")
 
     def configure(self, arguments: argparse.Namespace) -> None:
@@ -204,9 +199,7 @@ class SegmentationTask(Task):
         window, frames = model.get("temporal_window", 1), section.get("frames", 1)
         if not (isinstance(window, int) and isinstance(frames, int)):
             return  # their constructors say what is wrong
-        if frames > 1 and "temporal_window" not in (
-            argument_names(network_catalogue(model["type"])[model["type"]]) or ()
-        ):
+        if frames > 1 and not takes_argument(model, "temporal_window"):
             raise UserError(f"{part}.frames is {frames}, but {model['type']} takes single images; leave frames out")
         if frames < window:
             raise UserError(
