@@ -22,7 +22,7 @@ from paddle_rt.benchmark.measure import (
     true_labels,
 )
 from paddle_rt.errors import UserError, unknown
-from paddle_rt.imaging.images import list_images, read_image
+from paddle_rt.imaging.read_write import list_images, read_image
 from paddle_rt.registry import create_model, list_models, model_config
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ def main() -> None:
     from paddleseg.transforms import Compose
 
     from paddle_rt.config.build import SegBuilder, build, load_config, num_classes
-    from paddle_rt.imaging.images import list_images, read_image
+    from paddle_rt.imaging.read_write import list_images, read_image
     from paddle_rt.paddleseg.compare import TOLERANCE, compare, paddleseg_model
     from paddle_rt.training.train import set_up
 

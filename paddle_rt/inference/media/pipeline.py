@@ -15,9 +15,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from paddle_rt import imaging
 from paddle_rt.errors import UserError, unknown
 from paddle_rt.files import output_names
-from paddle_rt.imaging import images as pictures
 from paddle_rt.inference.segmenter import FrameSegmenter
 from paddle_rt.inference.video_segmenter import VideoSegmenter
 
@@ -85,7 +85,7 @@ def open_source(path: str, limit: int | None = None) -> Source:
     elif Path(path).suffix.lower() in VIDEO_SUFFIXES and not os.path.isdir(path):
         source = _open_video(path)
     else:
-        files, root = pictures.list_images(path)
+        files, root = imaging.list_images(path)
         source = Source(_read_pictures(files, output_names(files, root)), total=len(files))
     total = min((number for number in (source.total, limit) if number), default=None)
     return Source(itertools.islice(source.frames, limit), source.name, source.fps, total)
@@ -127,7 +127,7 @@ def _rate(capture: cv2.VideoCapture) -> float:
 def _read_pictures(files: Sequence[str], names: Sequence[Path]) -> Iterator[Frame]:
     for file, name in zip(files, names, strict=True):
         try:
-            yield Frame(file, name, pictures.read_image(file))
+            yield Frame(file, name, imaging.read_image(file))
         except UserError as error:
             yield Frame(file, name, error)
 
@@ -289,13 +289,13 @@ def open_outputs(
         def write(frame: Frame, labels: np.ndarray) -> None:
             if "labels" in save:
                 labels_folder = folder / (source.name or "pseudo_color_prediction")
-                pictures.write_png(labels_folder / f"{frame.name}.png", labels, colours)
+                imaging.write_label(labels_folder / f"{frame.name}.png", labels, colours)
             if "overlay" in save:
-                overlay = pictures.overlay(frame.image, labels, colours)
+                overlay = imaging.overlay(frame.image, labels, colours)
                 if add_to_video:
                     add_to_video(overlay)
                 else:
-                    pictures.write_image(folder / "added_prediction" / f"{frame.name}.jpg", overlay)
+                    imaging.write_image(folder / "added_prediction" / f"{frame.name}.jpg", overlay)
 
         yield write
 

@@ -8,9 +8,9 @@ from paddleseg.transforms import Compose
 from paddleseg.utils import logger
 from tqdm import tqdm
 
+from paddle_rt import imaging
 from paddle_rt.errors import UserError
 from paddle_rt.files import output_names
-from paddle_rt.imaging import images as pictures
 from paddle_rt.tasks.segmentation.tta import TestTime, predict_logits, restore
 
 
@@ -59,21 +59,21 @@ def predict(
     """
     if len(palette) > 256:
         raise UserError(f"labels are written as bytes: 256 classes at most, got {len(palette)}")
-    files, root = pictures.list_images(image_path)
+    files, root = imaging.list_images(image_path)
     model.eval()
     rank, ranks = paddle.distributed.get_rank(), paddle.distributed.get_world_size()
     failures, names = [], dict(zip(files, output_names(files, root), strict=True))
     for file in tqdm(files[rank::ranks], desc="predict", unit="img", disable=rank > 0 or None):
         try:
-            image = pictures.read_image(file)
+            image = imaging.read_image(file)
         except UserError as error:
             failures.append(str(error))
             continue
         labels = predict_image(model, image, transforms, how or TestTime()).astype(np.uint8)
         name, suffix, folder = names[file], pathlib.Path(file).suffix, pathlib.Path(save_dir)
-        pictures.write_image(folder / "added_prediction" / f"{name}{suffix}", pictures.overlay(image, labels, palette))
-        pictures.write_png(folder / "pseudo_color_prediction" / f"{name}.png", labels, palette)
-        pictures.write_image(folder / "label_prediction" / f"{name}.png", labels)
+        imaging.write_image(folder / "added_prediction" / f"{name}{suffix}", imaging.overlay(image, labels, palette))
+        imaging.write_label(folder / "pseudo_color_prediction" / f"{name}.png", labels, palette)
+        imaging.write_image(folder / "label_prediction" / f"{name}.png", labels)
     logger.info(f"{len(files[rank::ranks]) - len(failures)} images labelled, pictures in {save_dir}")
     if failures:
         raise UserError(f"{len(failures)} of {len(files)} images could not be read: {'; '.join(failures)}")

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from paddle_rt.errors import UserError
-from paddle_rt.imaging.images import check_labels, read_image, read_label
+from paddle_rt.imaging.labels import check_labels, read_label
+from paddle_rt.imaging.read_write import read_image
 
 
 class CheckedReading:
