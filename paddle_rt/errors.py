@@ -19,6 +19,10 @@ class UserError(ValueError):
         self.details = details
 
 
+class InternalError(RuntimeError):
+    """A fault that is not the user's, such as one of an engine; tools print its message on one line."""
+
+
 def nearest(name: object, valid: Iterable[object]) -> str | None:
     """The valid name that looks most like `name`, or None where none comes near."""
     found = difflib.get_close_matches(str(name), [str(v) for v in valid], n=1, cutoff=0.5)

@@ -16,17 +16,12 @@ from paddle_rt.cli.arguments import Parser, positive
 from paddle_rt.cpu import import_paddle
 from paddle_rt.errors import UserError
 from paddle_rt.imaging.palettes import palette
-from paddle_rt.inference import BACKENDS, Segmenter, VideoSegmenter, load_deployment
+from paddle_rt.inference import BACKENDS, VideoSegmenter, load
 from paddle_rt.inference.engines import DEVICES, PRECISIONS
-from paddle_rt.inference.media.pipeline import (
-    SAVE,
-    Report,
-    describe,
-    interrupt_once,
-    label_frames,
-    open_outputs,
-    open_source,
-)
+from paddle_rt.inference.media.pipeline import Report, describe, interrupt_once, label_frames
+from paddle_rt.inference.media.sinks import SAVE, open_outputs
+from paddle_rt.inference.media.sources import open_source
+from paddle_rt.inference.segmenter import FrameSegmenter
 from paddle_rt.inference.video_segmenter import SCENE_CUT
 
 
@@ -37,23 +32,26 @@ def main() -> None:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our own line says what is wrong with a video
     cv2.setLogLevel(2)  # errors
     source = open_source(arguments.image_path, arguments.frames)
-    segment = open_segmenter(arguments)
-    colours = palette(segment.deployment.dataset_type, segment.deployment.num_classes or 255)
-    segment.warmup()
+    segmenter = open_segmenter(arguments)
+    colours = palette(segmenter.deployment.dataset_type, segmenter.deployment.num_classes or 255)
+    segmenter.warmup()
     with (
         interrupt_once() as stopped,
         open_outputs(source, arguments.save_dir, arguments.save, colours) as write,
         tqdm(desc="infer", total=source.total, unit="frame", disable=None) as bar,
     ):
-        report = label_frames(segment, source.frames, write, stopped, bar.update, pictures=source.fps is None)
+        report = label_frames(segmenter, source, write, stopped, bar.update)
     finish(report, arguments.save_dir)
 
 
-def open_segmenter(arguments: argparse.Namespace) -> Segmenter | VideoSegmenter:
-    how = {name: getattr(arguments, name) for name in ("backend", "precision", "threads", "device")}
-    if load_deployment(arguments.config).state_shape:
-        return VideoSegmenter(arguments.config, **how, scene_cut=arguments.scene_cut)
-    return Segmenter(arguments.config, **how)
+def open_segmenter(arguments: argparse.Namespace) -> FrameSegmenter:
+    """Load the export, which must be one of a segmentation network."""
+    predictor = load(arguments.config, arguments.backend, arguments.precision, arguments.threads, arguments.device)
+    if not isinstance(predictor, FrameSegmenter):
+        raise UserError(f"{arguments.config} is not an export for segmentation; load it with paddle_rt.inference.load")
+    if isinstance(predictor, VideoSegmenter):
+        predictor.scene_cut = arguments.scene_cut
+    return predictor
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable
 
-from paddle_rt.errors import UserError
+from paddle_rt.errors import InternalError, UserError
 
 # Warnings of Paddle that say nothing to the user of a tool.
 _NOISE = (
@@ -33,7 +33,7 @@ _INSTALL = {
 def run_tool(main: Callable[[], None]) -> None:
     """Run a command line's `main`, and turn a user's mistake into one line on stderr and a non-zero exit code.
 
-    Exit codes: 1 for a mistake in the input, a failing file system or a missing package, 2 for wrong flags, 130 for
+    Exit codes: 1 for a mistake in the input, a failing file system or engine or a missing package, 2 for wrong flags, 130 for
     Ctrl-C. Any other exception is a fault of this project and keeps its traceback.
 
     Args:
@@ -47,7 +47,7 @@ def run_tool(main: Callable[[], None]) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except (UserError, OSError) as error:
+    except (UserError, InternalError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         if getattr(error, "details", ""):
             print(error.details, file=sys.stderr)
