@@ -24,12 +24,12 @@ def main() -> None:
     arguments = parser.parse_args()
     import_paddle()
 
-    from paddle_rt.config.build import SegBuilder, class_names, load_config, palette
+    from paddle_rt.config import build_task, load_config
     from paddle_rt.tasks.segmentation.baseline import most_frequent_by_place, score
 
-    augmentation_free = ["train_dataset.transforms=[]", "val_dataset.transforms=[]"]
-    config = load_config(arguments.config, augmentation_free + (arguments.opts or []))
-    builder, names, colours = SegBuilder(config), class_names(config), palette(config)
+    no_augmentation = ["train_dataset.transforms=[]", "val_dataset.transforms=[]"]
+    task = build_task(load_config(arguments.config, no_augmentation + (arguments.opts or [])))
+    names, colours = task.class_names, task.palette
     folder, rows, seen = pathlib.Path(arguments.folder), [], []
     for number in arguments.frames:
         name = f"{number:05d}.png"
@@ -42,7 +42,7 @@ def main() -> None:
     strip = legend(legend_entries(seen, names, colours), rows[0].shape[1])
     imaging.write_image(folder / "demo.png", np.vstack([*rows, strip]))
 
-    guess = score(most_frequent_by_place(builder.train_dataset), builder.val_dataset)
+    guess = score(most_frequent_by_place(task.build_data("train")), task.build_data("val"))
     result = json.loads((folder / "metrics.json").read_text())
     print(f"mIoU of the trained model on {result['images']} validation scenes:     {result['mIoU']:.4f}")
     print(f"mIoU of the most frequent class at each place:           {guess:.4f}")
