@@ -23,6 +23,7 @@ from paddle_rt.inference.deployment import (
     save_deployment,
 )  # fmt: skip
 from paddle_rt.inference.preprocess import Normalize, split_normalize
+from paddle_rt.models.base import Network
 
 FORMATS = ("paddle", "onnx")
 OPSET = 17
@@ -83,7 +84,7 @@ def export(
         (scratch / VERIFICATION).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         names = class_names(dataset_type, classes)
         about = {"num_classes": classes, "dataset_type": dataset_type, "class_names": names}
-        about["align_corners"] = getattr(model, "coarse_align_corners", False)
+        about["align_corners"] = getattr(model, "align_corners", False)
         about["state_shape"] = model.state_shape() if _is_video(model) else None
         about["input_dtype"] = "uint8" if output_op == "coarse" else "float32"
         about["output_dtype"] = "int32" if output_op == "argmax" else "float32"
@@ -105,13 +106,14 @@ def _write_verified(
     normalize: Normalize | None,
 ) -> tuple[dict[str, str], list[dict], int]:
     """Write the graphs and compare them; their names by deploy.yaml's keys, the errors, and the number of classes."""
+    traced = model.for_export() if isinstance(model, Network) else model
     if _is_video(model):
         videos = make_video_cases(model, input_shape, normalize)
-        files = _write_graphs(_ExportedStep(model, normalize), folder, input_shape, formats, model.state_shape())
+        files = _write_graphs(_ExportedStep(traced, normalize), folder, input_shape, formats, model.state_shape())
         return files, verify_video(folder, files, model.state_shape(), videos), videos[0].logits[0].shape[1]
     cases, errors = make_cases(model, input_shape, normalize), []
     for op in dict.fromkeys([output_op if normalize else "none", output_op]):
-        files = _write_graphs(_Exported(model, op, normalize), folder, input_shape, formats)
+        files = _write_graphs(_Exported(traced, op, normalize), folder, input_shape, formats)
         errors += verify(folder, files, op, cases)
     return files, errors, cases[0].logits.shape[1]
 
@@ -266,8 +268,7 @@ def _evaluating(model: paddle.nn.Layer) -> Iterator[None]:
     training = model.training
     model.eval()
     try:
-        with model.folded() if hasattr(model, "folded") else contextlib.nullcontext():
-            yield
+        yield
     finally:
         if training:
             model.train()

@@ -43,7 +43,7 @@ class _Stream:
             coarse, self.state = self.model.stream_step(image, self.state)
         else:
             coarse = self.model.coarse_logits(image)
-        logits = resize_as(coarse, image, self.model.coarse_align_corners)
+        logits = resize_as(coarse, image, self.model.align_corners)
         return restore(logits, trans_info).argmax(axis=1)[0].numpy()
 
 
