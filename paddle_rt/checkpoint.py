@@ -150,24 +150,14 @@ def load_pretrained(
     Raises:
         UserError: The address cannot be reached, the file cannot be read, or the trunk does not fit.
     """
-    path = _download(source) if "://" in source else source
-    state = read_state_dict(path)
+    if "://" in source:
+        from paddle_rt.paddleseg.pretrained import download
+
+        source = download(source)
+    state = read_state_dict(source)
     if not any(name.startswith(trunk) for name in state):
         state = {trunk + name: value for name, value in state.items()}
     load(model, state, may_miss=[*new_head, *optional], may_skip=["*"])
-
-
-def _download(address: str) -> str:
-    import requests
-    from paddleseg.utils.utils import download_pretrained_model
-
-    try:
-        return download_pretrained_model(address)
-    except (requests.RequestException, RuntimeError, OSError, AssertionError, EOFError) as error:
-        raise UserError(
-            f"cannot download {address} ({type(error).__name__}); fetch it by hand and set model.pretrained to the "
-            "file, or to null to start from random weights"
-        ) from error
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

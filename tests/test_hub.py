@@ -1,14 +1,12 @@
 """hubconf.py: paddle.hub finds every model in the repository's folder."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from paddle_rt import list_models
 from paddle_rt.registry import find_entry
-from tests.conftest import ROOT
+from tests.helpers import ROOT, run_python
 
 CODE = """
 import json, sys, paddle
@@ -34,8 +32,7 @@ print(json.dumps([pages, {name: type(net).__name__ for name, net in nets.items()
 def answers(tmp_path_factory):
     """What a process says that runs elsewhere, where nothing but the folder leads to paddle_rt."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
-    command = [sys.executable, "-c", CODE, str(ROOT)]
-    done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, timeout=120)
+    done = run_python("-c", CODE, ROOT, cwd=elsewhere, PYTHONPATH="")
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 

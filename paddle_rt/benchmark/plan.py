@@ -12,17 +12,10 @@ import cv2
 import numpy as np
 import yaml
 
-from paddle_rt.benchmark.measure import (
-    TRANSFORMS,
-    Choice,
-    count_operations,
-    export_paddleseg,
-    measure,
-    tabulate,
-    true_labels,
-)
+from paddle_rt.benchmark.measure import Choice, count_operations, measure, tabulate, true_labels
 from paddle_rt.errors import UserError, unknown
-from paddle_rt.imaging.images import list_images, read_image
+from paddle_rt.imaging import list_images, read_image
+from paddle_rt.paddleseg.pipeline import TRANSFORMS, export_paddleseg
 from paddle_rt.registry import create_model, list_models, model_config
 
 if TYPE_CHECKING:
@@ -73,26 +66,9 @@ def paddleseg_models(texts: Sequence[str], num_classes: int) -> "dict[str, nn.La
     """
     if not texts:
         return {}
-    import paddle
-    from paddleseg.cvlibs import manager
+    from paddle_rt.paddleseg.counterparts import paddleseg_network
 
-    models = {}
-    for text in texts:
-        name, arguments = _read_model(text)
-        for kind, wanted, known in (
-            ("model", name, manager.MODELS.components_dict),
-            ("backbone", arguments.get("backbone"), manager.BACKBONES.components_dict),
-        ):
-            if wanted is not None and wanted not in known:
-                raise unknown(f"{kind} of PaddleSeg", wanted, known)
-        if "backbone" in arguments:
-            arguments["backbone"] = manager.BACKBONES[arguments["backbone"]]()
-        paddle.seed(0)
-        try:
-            models[text] = manager.MODELS[name](num_classes=num_classes, **arguments)
-        except TypeError as error:
-            raise UserError(f"PaddleSeg's {name} cannot be built from {text!r}: {error}") from error
-    return models
+    return {text: paddleseg_network(name, num_classes, rest) for text in texts for name, rest in [_read_model(text)]}
 
 
 def checkpoints(pairs: Sequence[str], models: Iterable[str]) -> dict[str, str]:
@@ -148,12 +124,10 @@ def prepare(
     import paddle
 
     from paddle_rt.checkpoint import load
-    from paddle_rt.config.build import register_components
     from paddle_rt.export.publish import export
-    from paddle_rt.paddleseg.compare import paddleseg_model
+    from paddle_rt.paddleseg.counterparts import paddleseg_model
 
     paddle.base.core.set_num_threads(threads)  # of the model that graphs are compared with; one if not told
-    register_components()
     choices, operations = [], {}
     for number, (model, arguments) in enumerate(variants):
         name, ours = model.partition(":")[0], folder / f"ours{number}"

@@ -72,11 +72,9 @@ def _build(
     import paddle
 
     from paddle_rt.checkpoint import load
-    from paddle_rt.config.build import register_components
-    from paddle_rt.paddleseg.compare import paddleseg_model
+    from paddle_rt.paddleseg.counterparts import paddleseg_model
     from paddle_rt.registry import create_model, model_config
 
-    register_components()
     paddle.base.core.set_num_threads(threads)
     paddle.seed(0)
     model = create_model(name, num_classes, **arguments)

@@ -4,7 +4,6 @@ import importlib.util
 import json
 import pathlib
 import subprocess
-import sys
 import time
 
 import numpy as np
@@ -25,7 +24,8 @@ from paddle_rt.export.publish import export
 from paddle_rt.inference import load_deployment
 from paddle_rt.paddleseg.compare import paddleseg_model
 from paddle_rt.registry import model_config
-from tests.conftest import ROOT, TINY, randomize
+from paddle_rt.tasks.segmentation.export import SegmentationExport
+from tests.helpers import ROOT, TINY, randomize, run_python
 
 KEYS = {
     "model", "size", "backend", "precision", "threads", "pipeline", "end_to_end_ms", "p90_ms", "network_ms",
@@ -163,8 +163,7 @@ def test_models_are_read_with_their_arguments():
 
 def run_tool(folder: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess:
     output = str(folder / "bench.json")
-    command = [sys.executable, "tools/benchmark.py", "--threads", "1", "--output", output, *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    return run_python("tools/benchmark.py", "--threads", 1, "--output", output, *arguments)
 
 
 def test_tool_end_to_end(tmp_path):
@@ -263,7 +262,7 @@ def test_gpu_script_runs_every_way(gpu_script, tmp_path):
     """On the CPU, where its graphs can be checked without a GPU."""
     net = paddle_rt.create_model("rtformer_slim", 5, **TINY)
     randomize(net)
-    export(net, tmp_path / "net", [{"type": "Normalize"}], [1, 3, 64, 96], formats=["onnx"])
+    export(net, tmp_path / "net", SegmentationExport([{"type": "Normalize"}]), [1, 3, 64, 96], formats=["onnx"])
     rows = gpu_script.measure(load_deployment(tmp_path / "net"), 2, "cpu")
     assert [(r["precision"], r["way"]) for r in rows] == [(p, w) for p in ("fp32", "fp16") for w in gpu_script.WAYS]
     for row in rows:
@@ -282,8 +281,7 @@ def test_gpu_script_runs_every_way(gpu_script, tmp_path):
 
 
 def test_gpu_script_says_what_is_missing(tmp_path):
-    command = [sys.executable, "deploy/python/benchmark_gpu.py", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = run_python("deploy/python/benchmark_gpu.py", tmp_path)
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("this machine has what the message is about")
     assert done.returncode == 1 and "pip install onnxruntime-gpu" in done.stderr and "Traceback" not in done.stderr

@@ -11,8 +11,7 @@ from paddle_rt import list_models
 from paddle_rt.config.build import SegBuilder, build, load_config
 from paddle_rt.errors import UserError
 from paddle_rt.registry import model_config
-from tests.conftest import ROOT
-from tests.training.test_training import tiny_config
+from tests.helpers import ROOT, tiny_config
 
 SHIPPED = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "configs").glob("[!_]*/*.yml"))]
 PRESETS = ("bsm_hq", "bsm_fast", "n2d_2x2", "downsample")

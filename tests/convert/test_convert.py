@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import subprocess
-import sys
 
 import numpy as np
 import paddle
@@ -13,9 +12,9 @@ from paddle_rt import create_model
 from paddle_rt.checkpoint import read_state_dict
 from paddle_rt.convert import from_torch, load_torch, model_arguments, read_torch
 from paddle_rt.errors import UserError
-from tests.conftest import ROOT, relative_error
+from tests.helpers import ROOT, SHARED, relative_error, run_python
 
-SHARED = ROOT.parent / "shared" / "golden"
+GOLDEN = SHARED / "golden"
 DATA = ROOT / "tests" / "data"
 TINY = dict(embed_dim=4, depths=(1, 2, 1, 1), num_heads=(1, 1, 1, 2), head_channels=6)
 
@@ -31,12 +30,12 @@ def numbers(net: paddle.nn.Layer) -> dict[str, np.ndarray]:
 
 def original(name: str) -> tuple[dict, dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """What a golden file says of itself, the original's weights, the image and the original's output."""
-    if not (SHARED / f"{name}.npz").is_file():
+    if not (GOLDEN / f"{name}.npz").is_file():
         pytest.skip("the originals' outputs are not here")
-    spec = importlib.util.spec_from_file_location("weights", SHARED / "weights.py")
+    spec = importlib.util.spec_from_file_location("weights", GOLDEN / "weights.py")
     weights = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(weights)
-    golden = np.load(SHARED / f"{name}.npz")
+    golden = np.load(GOLDEN / f"{name}.npz")
     meta = json.loads(str(golden["meta"]))
     state = {key: weights.weight(key, tuple(shape)) for key, shape in json.loads(str(golden["keys"]))}
     image = weights.image(tuple(meta["input_shape"]), meta["input_seed"])
@@ -233,8 +232,7 @@ def test_paddlesegs_resnet_fits_the_stages(depth):
 
 
 def convert(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "tools/convert.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return run_python("tools/convert.py", *arguments)
 
 
 def test_tool(tmp_path):

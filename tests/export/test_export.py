@@ -4,7 +4,6 @@ import json
 import pathlib
 import shutil
 import subprocess
-import sys
 
 import cv2
 import numpy as np
@@ -14,18 +13,18 @@ import pytest
 import yaml
 
 from paddle_rt.errors import UserError
-from paddle_rt.export import publish as export_module
+from paddle_rt.export import convert
 from paddle_rt.export.publish import export
-from paddle_rt.export.verify import run_model
-from paddle_rt.imaging.images import read_label
+from paddle_rt.export.verify import VerificationError
+from paddle_rt.imaging import read_label
 from paddle_rt.inference import Segmenter, load_deployment
 from paddle_rt.inference.engines import OnnxRuntime, OpenVino
 from paddle_rt.inference.preprocess import Preprocess
 from paddle_rt.models.layers_export import GatheredMaxPool2D
 from paddle_rt.models.rtformer import RTFormer
+from paddle_rt.tasks.segmentation.export import SegmentationExport
+from tests.helpers import NORMALIZE, ROOT, run_python, smooth_image
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-NORMALIZE = {"type": "Normalize", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 TINY = dict(num_classes=5, base_channels=8, head_channels=8, spp_channels=8, cross_size=3)
 
 
@@ -57,13 +56,13 @@ def dynamic(model: RTFormer, tmp_path_factory: pytest.TempPathFactory) -> pathli
         for name in ("Popen", "run", "call", "check_call", "check_output"):
             patch.setattr(subprocess, name, refuse)
         patch.setattr("os.system", refuse)
-        export(model, folder, [NORMALIZE], output_op="argmax", dataset_type="CamVid")
+        export(model, folder, SegmentationExport([NORMALIZE], "CamVid"), output_op="argmax")
     return folder
 
 
-def frame(height: int, width: int, seed: int = 0) -> np.ndarray:
-    noise = np.random.default_rng(seed).integers(0, 256, (height // 4 + 2, width // 4 + 2, 3), dtype=np.uint8)
-    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+def run_network(model: RTFormer, images: np.ndarray) -> np.ndarray:
+    with paddle.no_grad():
+        return model(paddle.to_tensor(images))[0].numpy()
 
 
 def files(folder: pathlib.Path) -> set[str]:
@@ -90,7 +89,7 @@ def test_deploy_yaml_is_what_paddleseg_reads(dynamic: pathlib.Path) -> None:
 
     config = DeployConfig(str(dynamic / "deploy.yaml"))
     assert pathlib.Path(config.model).is_file() and pathlib.Path(config.params).is_file()
-    image = frame(37, 53)
+    image = smooth_image(37, 53)
     expected = config.transforms({"img": image.astype(np.float32)})["img"]
     np.testing.assert_array_equal(Preprocess(load_deployment(dynamic).transforms)(image)[0], expected)
     described = yaml.safe_load((dynamic / "deploy.yaml").read_text())["Deploy"]
@@ -113,8 +112,8 @@ def test_onnx_graph_is_one_that_tensorrt_parses(dynamic: pathlib.Path) -> None:
 def test_dynamic_export_labels_frames_of_any_size(
     model: RTFormer, dynamic: pathlib.Path, backend: str, size: tuple
 ) -> None:
-    image = frame(*size)
-    logits = run_model(model, Preprocess([NORMALIZE])(image)[0][np.newaxis])[0]
+    image = smooth_image(*size)
+    logits = run_network(model, Preprocess([NORMALIZE])(image)[0][np.newaxis])[0]
     labels = Segmenter(dynamic, backend, threads=1)(image)
     assert labels.dtype == np.uint8 and labels.shape == size
     different = float((labels != logits.argmax(0)).mean())
@@ -129,43 +128,45 @@ def test_dynamic_export_labels_frames_of_any_size(
 def test_outputs_that_leave_the_labels_to_us(
     model: RTFormer, tmp_path: pathlib.Path, output_op: str, shape: list[int | None]
 ) -> None:
-    report = export(model, tmp_path / "e", [NORMALIZE], shape, output_op)
+    report = export(model, tmp_path / "e", SegmentationExport([NORMALIZE]), shape, output_op)
     worst = max(row["relative_error"] for row in report["comparisons"])
     assert worst < 1e-4, f"{output_op}: worst relative error {worst:.1e}"
-    image = frame(161, 131)
-    expected = run_model(model, Preprocess([NORMALIZE])(image)[0][np.newaxis])[0].argmax(0)
+    image = smooth_image(161, 131)
+    expected = run_network(model, Preprocess([NORMALIZE])(image)[0][np.newaxis])[0].argmax(0)
     for backend in ("onnxruntime", "paddle"):
         segment = Segmenter(tmp_path / "e", backend, threads=1)
         different = float((segment(image) != expected).mean())
         assert different < 1e-3, f"{backend}, {output_op}: {different:.2%} of the labels differ"
-        assert segment(frame(40, 300)).shape == (40, 300)
+        assert segment(smooth_image(40, 300)).shape == (40, 300)
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("old", "new", "message"),
     [
-        ("output_op: argmax", "output_op: none"),
-        ("type: Normalize", "type: [Normalize]"),
-        ("- 0.485", "- .inf"),
-        ("- 0.485", "- a"),
-        ("num_classes: 5", "num_classes: 5.0"),
+        ("output_op: argmax", "output_op: none", "returns int32 .* describes the none output of 5 classes"),
+        ("type: Normalize", "type: [Normalize]", r"unknown transform \['Normalize'\]"),
+        ("- 0.485", "- .inf", "mean of Normalize must be a list of 1 or 3 finite numbers"),
+        ("- 0.485", "- a", "mean of Normalize must be a list of 1 or 3 finite numbers"),
+        ("num_classes: 5", "num_classes: 5.0", "num_classes must be a whole number of at least 1, got 5.0"),
+        ("task: segmentation", "task: pose", "is for the task 'pose', not 'segmentation'"),
+        ("task: segmentation", "task: [pose]", "task must be a name"),
     ],
 )
 def test_deploy_yaml_that_contradicts_its_graph(
-    dynamic: pathlib.Path, tmp_path: pathlib.Path, old: str, new: str
+    dynamic: pathlib.Path, tmp_path: pathlib.Path, old: str, new: str, message: str
 ) -> None:
     shutil.copytree(dynamic, tmp_path / "e")
     text = (tmp_path / "e/deploy.yaml").read_text()
     assert old in text, text
     (tmp_path / "e/deploy.yaml").write_text(text.replace(old, new, 1))
-    with pytest.raises(UserError):
-        Segmenter(tmp_path / "e", threads=1)(frame(40, 60))
+    with pytest.raises(UserError, match=message):
+        Segmenter(tmp_path / "e", threads=1)(smooth_image(40, 60))
 
 
 def test_model_is_left_as_it_was(model: RTFormer, tmp_path: pathlib.Path) -> None:
     model.train()
     try:
-        export(model, tmp_path / "e", [NORMALIZE], [1, 3, 64, 64], "none", ["paddle"])
+        export(model, tmp_path / "e", SegmentationExport([NORMALIZE]), [1, 3, 64, 64], "none", ["paddle"])
         assert model.training and len(model(paddle.zeros([2, 3, 64, 64]))) == 2
     finally:
         model.eval()
@@ -180,8 +181,8 @@ def test_wrong_pooling_of_paddle2onnx_is_caught(
 ) -> None:
     """paddle2onnx gives the operator one fixed window; 5 rows or columns do not divide into 3."""
     monkeypatch.setattr(GatheredMaxPool2D, "forward", broken_pooling)
-    with pytest.raises(UserError, match="does not compute what the model does.*ONNX Runtime"):
-        export(model, tmp_path / "e", [NORMALIZE], [1, 3, 160, 160], "none")
+    with pytest.raises(VerificationError, match="does not compute what the network does.*ONNX Runtime"):
+        export(model, tmp_path / "e", SegmentationExport([NORMALIZE]), [1, 3, 160, 160], "none")
     assert not files(tmp_path)
 
 
@@ -189,26 +190,26 @@ def test_mismatch_leaves_an_earlier_export_untouched(
     model: RTFormer, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "e"
-    export(model, folder, [NORMALIZE], [1, 3, 64, 96], "none")
+    export(model, folder, SegmentationExport([NORMALIZE]), [1, 3, 64, 96], "none")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    convert = export_module.convert_to_onnx
+    convert_to_onnx = convert.convert_to_onnx
 
     def damage(graph: pathlib.Path, parameters: pathlib.Path, target: pathlib.Path) -> None:
-        convert(graph, parameters, target)
+        convert_to_onnx(graph, parameters, target)
         changed = onnx.load(str(target))
         weight = max(changed.graph.initializer, key=lambda item: np.prod(item.dims))
         values = onnx.numpy_helper.to_array(weight) * np.float32(1.01)
         weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
         onnx.save(changed, str(target))
 
-    monkeypatch.setattr(export_module, "convert_to_onnx", damage)
-    with pytest.raises(UserError, match="nothing was written.*ONNX Runtime"):
-        export(model, folder, [NORMALIZE], [1, 3, 64, 96], "none")
+    monkeypatch.setattr(convert, "convert_to_onnx", damage)
+    with pytest.raises(VerificationError, match="nothing was written.*ONNX Runtime"):
+        export(model, folder, SegmentationExport([NORMALIZE]), [1, 3, 64, 96], "none")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert files(tmp_path) == {"e"}
     monkeypatch.undo()
 
-    export(model, folder, [NORMALIZE], [1, 3, 64, 96], "none", ["paddle"])
+    export(model, folder, SegmentationExport([NORMALIZE]), [1, 3, 64, 96], "none", ["paddle"])
     assert "model.onnx" not in files(folder), "the graph of the export before this one"
     with pytest.raises(UserError, match="no fp32 graph for openvino.*--formats onnx"):
         Segmenter(folder)
@@ -218,7 +219,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: pathlib.Path) -> None
     net = RTFormer(**TINY)
     net.seghead.conv2.bias.set_value(np.full(5, np.nan, np.float32))
     with pytest.raises(UserError, match="not finite"):
-        export(net, tmp_path / "e", [NORMALIZE])
+        export(net, tmp_path / "e", SegmentationExport([NORMALIZE]))
     assert not files(tmp_path)
 
 
@@ -235,7 +236,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: pathlib.Path) -> None
 )
 def test_wrong_arguments(model: RTFormer, tmp_path: pathlib.Path, arguments: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        export(model, tmp_path / "e", [NORMALIZE], **arguments)
+        export(model, tmp_path / "e", SegmentationExport([NORMALIZE]), **arguments)
     assert not files(tmp_path)
 
 
@@ -259,14 +260,14 @@ def test_transforms_are_paddleseg_s(model: RTFormer, transforms: list[dict]) -> 
     steps = [dict(item) for item in transforms]
     theirs = Compose([manager.TRANSFORMS[item.pop("type")](**item) for item in steps])
     for size in ((75, 133), (150, 60)):
-        image = frame(*size)
+        image = smooth_image(*size)
         sample = theirs({"img": image.astype(np.float32)})
-        ours, trail = Preprocess(transforms)(image)
+        ours, resize_steps = Preprocess(transforms)(image)
         np.testing.assert_array_equal(ours, sample["img"])
-        logits = run_model(model, ours[np.newaxis])
+        logits = run_network(model, ours[np.newaxis])
         restored = reverse_transform(paddle.to_tensor(logits), sample["trans_info"], mode="bilinear")
         expected = restored.numpy()[0].argmax(0)
-        different = float((_best_class(logits[0], trail, size) != expected).mean())
+        different = float((_best_class(logits[0], resize_steps, size) != expected).mean())
         assert different < 1e-3, f"{different:.2%} of the labels differ from PaddleSeg's"
 
 
@@ -298,7 +299,7 @@ def test_damaged_deploy_yaml(dynamic: pathlib.Path, tmp_path: pathlib.Path, chan
 def test_damaged_graph_and_wrong_names(dynamic: pathlib.Path, tmp_path: pathlib.Path) -> None:
     for name in files(dynamic):
         (tmp_path / name).write_bytes((dynamic / name).read_bytes()[: 3000 if name == "model.onnx" else None])
-    with pytest.raises(UserError, match="model.onnx is not the graph that verification.json speaks of"):
+    with pytest.raises(UserError, match="model.onnx is not the graph that verification.json describes"):
         Segmenter(tmp_path)
     for engine in (OnnxRuntime, OpenVino):
         with pytest.raises(UserError, match="cannot load"):
@@ -317,11 +318,11 @@ def test_infer_command_line(dynamic: pathlib.Path, tmp_path: pathlib.Path) -> No
     images = {"a.png": (33, 40), "a.jpg": (20, 61), "sub/a.png": (64, 48), "other/a.png": (7, 9)}
     for name, size in images.items():
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(tmp_path / "in" / name), frame(*size))
+        cv2.imwrite(str(tmp_path / "in" / name), smooth_image(*size))
     (tmp_path / "in" / "broken.png").write_bytes(b"no picture")
-    command = [sys.executable, str(ROOT / "deploy/python/infer.py"), "--config", str(dynamic / "deploy.yaml")]
+    command = [str(ROOT / "deploy/python/infer.py"), "--config", str(dynamic / "deploy.yaml")]
     command += ["--image_path", str(tmp_path / "in"), "--save_dir", str(tmp_path / "out"), "--threads", "1"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = run_python(*command, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
     assert "broken.png" in done.stderr.strip().splitlines()[-1] and "Traceback" not in done.stderr
     labels = {"a.png": "a.png.png", "a.jpg": "a.png", "sub/a.png": "sub/a.png", "other/a.png": "other/a.png"}
@@ -353,18 +354,18 @@ def write_tiny_config(folder: pathlib.Path) -> pathlib.Path:
 
 def test_tool_exports_a_checkpoint(tmp_path: pathlib.Path) -> None:
     """No data set is there, and none is needed."""
-    command = [sys.executable, str(ROOT / "tools/export.py"), "-c", str(write_tiny_config(tmp_path))]
+    command = [str(ROOT / "tools/export.py"), "-c", str(write_tiny_config(tmp_path))]
     command += ["--save_dir", str(tmp_path / "e"), "--input_size", "64", "96", "--formats", "paddle"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = run_python(*command, cwd=tmp_path)
     assert done.returncode == 1 and "error: give trained weights with --model_path" in done.stderr
     assert files(tmp_path) == {"tiny.yml"}
 
     paddle.save(RTFormer(**{**TINY, "num_classes": 19}).state_dict(), str(tmp_path / "model.pdparams"))
     command += ["--model_path", str(tmp_path / "model.pdparams")]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    done = run_python(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert files(tmp_path / "e") == {"model.json", "model.pdiparams", "deploy.yaml", "verification.json"}
     deployment = load_deployment(tmp_path / "e")
     assert deployment.input_shape == [1, 3, 64, 96] and deployment.class_names[13] == "car"
-    labels = Segmenter(tmp_path / "e", "paddle", threads=1)(frame(50, 70))
+    labels = Segmenter(tmp_path / "e", "paddle", threads=1)(smooth_image(50, 70))
     assert labels.shape == (50, 70) and labels.max() < 19

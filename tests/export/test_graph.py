@@ -10,26 +10,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import paddle_rt
-from paddle_rt.export import verify
 from paddle_rt.export.graph import optimise
 from paddle_rt.export.publish import export
-from tests.conftest import randomize, relative_error
+from paddle_rt.tasks.segmentation.export import SegmentationExport
+from tests.helpers import NORMALIZE, TENSORRT_OPERATORS, randomize, relative_error
 
 FLOAT = TensorProto.FLOAT
-NORMALIZE = {"type": "Normalize", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-
-# Operators marked "Y" in TensorRT 10's list, less those that no segmentation network needs (control flow, recurrence,
-# random numbers, windows, trigonometry). Source: https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md
-OPERATORS = set(
-    """Abs Add And ArgMax ArgMin AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv
-    ConvTranspose CumSum DepthToSpace DequantizeLinear Div Einsum Elu Equal Erf Exp Expand Flatten Floor Gather
-    GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool Greater GreaterOrEqual GridSample
-    GroupNormalization HardSigmoid HardSwish InstanceNormalization LayerNormalization LeakyRelu Less LessOrEqual Log
-    LogSoftmax MatMul Max MaxPool Mean Min Mod Mul Neg NonZero Not OneHot Or PRelu Pad Pow QuantizeLinear Range
-    Reciprocal ReduceL1 ReduceL2 ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape
-    Resize Round ScatterElements ScatterND Selu Shape Sigmoid Sign Size Slice Softmax Softplus SpaceToDepth Split Sqrt
-    Squeeze Sub Sum Tanh Tile TopK Transpose Unsqueeze Where""".split()
-)
 
 
 def constant(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -407,15 +393,15 @@ def network(request: pytest.FixtureRequest) -> paddle.nn.Layer:
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 64, 96), (None, 3, None, None)], ids=["fixed", "open"])
-def test_exported_graphs_of_every_model(network, tmp_path, shape, monkeypatch):
+def test_exported_graphs_of_every_model(network, tmp_path, shape):
     """Export compares the numbers, here at small sizes; the nodes are read."""
-    monkeypatch.setattr(verify, "_OPEN_SIZES", ((1, 97, 161), (2, 64, 96)))
-    export(network, tmp_path / "e", [NORMALIZE], shape, "coarse", ["onnx"])
+    spec = SegmentationExport([NORMALIZE], open_sizes=((1, 97, 161), (2, 64, 96)))
+    export(network, tmp_path / "e", spec, shape, "coarse", ["onnx"])
     graph = onnx.load(str(tmp_path / "e" / "model.onnx")).graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
     makers = {name: n for n in graph.node for name in n.output}
     operators = Counter(n.op_type for n in graph.node)
-    assert set(operators) <= OPERATORS, f"not in TensorRT's list: {set(operators) - OPERATORS}"
+    assert set(operators) <= TENSORRT_OPERATORS, f"not in TensorRT's list: {set(operators) - TENSORRT_OPERATORS}"
     assert not {"Dropout", "Identity", "Constant"} & set(operators)
     computed = [n.name for n in graph.node if n.op_type == "Conv" and not set(n.input[1:]) <= set(constants)]
     assert not computed, f"Conv with a computed weight or bias: {computed}"

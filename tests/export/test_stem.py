@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from paddle_rt.export.graph import rewrite_stem
-from tests.conftest import relative_error
+from tests.helpers import relative_error
 
 
 def front(kernel: int, stride: int, padding: int, size: tuple, **attributes: object) -> onnx.ModelProto:

@@ -11,9 +11,9 @@ import pytest
 import paddle_rt
 from paddle_rt.errors import UserError
 from paddle_rt.models.fanet import KEYS, FANet, FastAttention
-from tests.conftest import ROOT, randomize, relative_error
+from tests.helpers import SHARED, randomize, relative_error
 
-GOLDEN = ROOT.parent / "shared" / "golden"
+GOLDEN = SHARED / "golden"
 CLASSES = 5
 
 

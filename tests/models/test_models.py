@@ -9,7 +9,7 @@ from paddle_rt import registry
 from paddle_rt.checkpoint import atomic_save
 from paddle_rt.errors import UserError
 from paddle_rt.models.base import Network
-from tests.conftest import relative_error
+from tests.helpers import relative_error
 
 CLASSES = 7
 MODELS = paddle_rt.list_models()

@@ -14,7 +14,7 @@ from paddle_rt.models.layers import DropPath
 from paddle_rt.models.layers_export import GatheredMaxPool2D
 from paddle_rt.models.rtformer import INTENDED_BN_MOMENTUM, RTFormer
 from paddle_rt.registry import ENTRIES
-from tests.conftest import TINY, randomize, relative_error
+from tests.helpers import TINY, randomize, relative_error
 
 SMALL = dict(num_classes=5, base_channels=16, head_channels=16, spp_channels=16, drop_path_rate=0.0)
 CASES = [  # cross_size, num_heads, in_channels, size, batch

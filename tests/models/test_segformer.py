@@ -16,7 +16,7 @@ from paddle_rt.errors import UserError
 from paddle_rt.models import segformer
 from paddle_rt.models.segformer import SegFormerPlusPlus
 from paddle_rt.registry import ENTRIES
-from tests.conftest import randomize, relative_error
+from tests.helpers import randomize, relative_error
 
 CLASSES = 5
 NAMED = [name for name, entry in ENTRIES.items() if entry.class_name == "SegFormerPlusPlus"]

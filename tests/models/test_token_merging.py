@@ -22,9 +22,9 @@ from paddle_rt.models.token_merging import (
     stage_mergings,
 )
 from paddle_rt.models.token_merging_export import merging_for_export
-from tests.conftest import ROOT, randomize, relative_error
+from tests.helpers import SHARED, randomize, relative_error
 
-GOLDEN = ROOT.parent / "shared" / "golden"
+GOLDEN = SHARED / "golden"
 TINY = dict(num_classes=5, embed_dim=8, depths=(1, 1, 1, 1), head_channels=16)
 BSM = dict(r=0.6, sx=2, sy=2)
 CHANNELS = 12

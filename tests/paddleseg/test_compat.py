@@ -1,9 +1,6 @@
 """Each fault of PaddleSeg shows without its fix, and gives the right numbers with it."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +9,15 @@ import pytest
 from paddle_rt import paddleseg as compat
 from paddle_rt.errors import UserError
 from paddle_rt.paddleseg.patching import contains, mend
-from tests.conftest import launch_two_processes
+from tests.helpers import launch_two_processes, run_python
 
 CASES = Path(__file__).with_name("compat_cases.py")
 CLASSES, SIZE = 4, 16
 WEIGHT = np.array([1.0, 2.0, 3.0, 4.0])
 
 
-def start(*command: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(CASES.parents[2])}
-    return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=300)
-
-
 def outcomes(mode: str) -> dict:
-    done = start(str(CASES), mode)
+    done = run_python(str(CASES), mode)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -287,7 +279,7 @@ def test_mended_package_is_left_alone(plain: dict, mended: dict) -> None:
 
 def test_import_has_no_side_effects() -> None:
     code = "import sys, paddle_rt.paddleseg; print({'paddle', 'paddleseg', 'cv2'} & set(sys.modules))"
-    done = start("-c", code)
+    done = run_python("-c", code)
     assert done.stdout.strip() == "set()", done.stdout + done.stderr
 
 

@@ -3,8 +3,6 @@
 import dataclasses
 import hashlib
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -14,8 +12,8 @@ import pytest
 from paddle_rt.errors import UserError
 from paddle_rt.streetscenes.mesh import Thing
 from paddle_rt.streetscenes.scenes import Scene, make_scene, render
+from tests.helpers import run_python
 
-ROOT = Path(__file__).resolve().parents[2]
 FRAMES = ((3, 0, 0.0), (3, 0, 1.5), (10_000_007, 0, 0.0), (3, 9, 0.0))
 
 
@@ -43,7 +41,7 @@ def test_same_frame_in_every_process_and_without_paddle() -> None:
     here = [digest(*frame) for frame in FRAMES]
     assert here == [digest(*frame) for frame in FRAMES]
     assert len(set(here)) == len(FRAMES), "frames that differ in index, seed or time look the same"
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    run = run_python("-c", code)
     assert run.returncode == 0, run.stderr
     assert run.stdout.split()[::-1] == here
 

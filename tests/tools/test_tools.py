@@ -1,11 +1,9 @@
 """The command lines train, val, predict and compare: what they write, and how they end on bad input."""
 
-import faulthandler
 import json
 import os
 import re
 import resource
-import runpy
 import shutil
 import signal
 import subprocess
@@ -25,49 +23,18 @@ from paddle_rt.models.rtformer import RTFormer
 from paddle_rt.paddleseg import compare
 from paddle_rt.tasks.segmentation.evaluate import evaluate
 from paddle_rt.tasks.segmentation.metrics import scores
-from tests.conftest import ROOT, TINY, launch_two_processes
-from tests.training.test_training import tiny_config
+from tests.helpers import ROOT, TINY, call_tool, launch_two_processes, run_python, tiny_config, written
 
 CLASSES = 19
-SECONDS = 120  # what a run within this process may take
-
-
-def start(*command: object, **arguments: object) -> subprocess.CompletedProcess:
-    """Run a command line from the repository's root, as a user does."""
-    line = [sys.executable, *map(str, command)]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, **arguments)
-
-
-def written(folder: Path) -> list[str]:
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 @pytest.fixture
-def call(monkeypatch, capsys):
-    """Run a tool within this process, which saves importing Paddle anew: exit code, stdout, stderr.
-
-    A tool that hangs fails its test; one that hangs in C++, where no alarm is heard, ends all tests.
-    """
-
-    def stop(*_: object) -> None:
-        pytest.fail(f"still running after {SECONDS} seconds: {' '.join(sys.argv)}")
+def call(capsys):
+    """Run a tool within this process: exit code, stdout, stderr."""
 
     def run(tool: str, *arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [tool, *map(str, arguments)])
         capsys.readouterr()
-        before = signal.signal(signal.SIGALRM, stop)
-        signal.alarm(SECONDS)
-        faulthandler.dump_traceback_later(SECONDS + 10, exit=True, file=sys.__stderr__)
-        try:
-            runpy.run_path(str(ROOT / "tools" / f"{tool}.py"), run_name="__main__")
-            code = 0
-        except SystemExit as end:
-            code = end.code
-        finally:
-            faulthandler.cancel_dump_traceback_later()
-            signal.alarm(0)
-            signal.signal(signal.SIGALRM, before)
-        return code, *capsys.readouterr()
+        return call_tool(tool, *arguments), *capsys.readouterr()
 
     return run
 
@@ -83,7 +50,7 @@ def trained(config, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     flags = ["--do_eval", "--use_ema", "--use_vdl", "--seed", 1]
     numbers = ["--save_interval", 2, "--log_iters", 1, "--keep_checkpoint_max", 2]
-    done = start("tools/train.py", "--config", config, "--save_dir", folder / "run", *flags, *numbers)
+    done = run_python("tools/train.py", "--config", config, "--save_dir", folder / "run", *flags, *numbers)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", "a run without mistakes has nothing to say on stderr"
     (folder / "log").write_text(done.stdout)
@@ -154,7 +121,7 @@ def test_visualdl_log_can_be_read(trained):
 def test_resume_goes_on_and_to_static_trains(trained, config, tmp_path):
     resumed = ["--resume_model", trained / "run/iter_4", "--iters", 6, "--log_iters", 1]
     options = ["--opts", "to_static_training=True", "lr_scheduler.power=0.5"]
-    done = start("tools/train.py", "-c", config, "--save_dir", tmp_path, *resumed, *options)
+    done = run_python("tools/train.py", "-c", config, "--save_dir", tmp_path, *resumed, *options)
     assert done.returncode == 0, done.stderr
     assert re.findall(r"iter: (\d)/6", done.stdout) == ["5", "6"]
     assert "Successfully applied @to_static" in done.stdout and "power: 0.5" not in done.stderr
@@ -195,7 +162,7 @@ def test_two_processes_score_what_they_save(config, tmp_path):
 
 def test_val_writes_the_scores(weights, config, tmp_path):
     line = ["-c", config, "--model_path", weights, "--batch_size", 3, "--output", tmp_path / "metrics.json"]
-    done = start("tools/val.py", *line)
+    done = run_python("tools/val.py", *line)
     assert (done.returncode, done.stderr) == (0, "")
     content = json.loads((tmp_path / "metrics.json").read_text())
     loaded = load_config(config)
@@ -250,7 +217,7 @@ def test_val_counts_absent_classes_by_rule(call, rule, counted, tmp_path):
 
 def test_predict_writes_three_pictures_of_each(weights, config, pictures, tmp_path):
     line = ["-c", config, "--model_path", weights, "--image_path", pictures, "--save_dir", tmp_path]
-    done = start("tools/predict.py", *line)
+    done = run_python("tools/predict.py", *line)
     assert (done.returncode, done.stderr) == (0, "")
     # Two differ in their suffix alone: their labels must not overwrite each other.
     names = ["a/b/alpha.png", "a/deep.png", "a/grey.png", "a/one.bmp", "street.jpg", "street.png.png"]
@@ -306,7 +273,7 @@ def test_lists_cannot_write_outside_of_the_folder(call, weights, config, picture
 
 def test_compare_finds_equal_models(trained, config, pictures):
     line = ["-c", config, "--model_path", trained / "run", "--image_path", pictures / "list.txt"]
-    done = start("tools/compare.py", *line)
+    done = run_python("tools/compare.py", *line)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("  equal at a relative error of 1e-05") == 6, done.stdout
     assert done.stdout.count("100.0000 % agree") == 6
@@ -376,7 +343,7 @@ BAD_FLAGS = {
     "val --model_path {weights} --output {weights}": (1, "--output .*iter_5 is a folder"),
     "val --model_path {weights}/model.pdopt": (1, "model.pdopt is no model's state dict.*an optimizer's file"),
     "val --model_path {weights} --opts model.base_channels=16": (1, "iter_5 does not fit RTFormer: .* another shape"),
-    "predict --model_path {weights} --image_path nowhere": (1, "no such picture, folder or list of pictures: nowhere"),
+    "predict --model_path {weights} --image_path nowhere": (1, "no such image, folder or list of images: nowhere"),
     "predict --model_path {weights} --image_path {pictures} --save_dir {config}": (1, "Not a directory: .*config.yml"),
     "predict --model_path {weights} --image_path {pictures} --custom_color 1 2": (1, "--custom_color takes three"),
     "predict --image_path {pictures}": (2, "arguments are required: --model_path"),
@@ -459,8 +426,8 @@ def without(dataset: dict, name: str) -> dict:
 
 BAD_DATA = {
     "label_out_of_range": (lambda folder: camvid(folder, 11), "labels/2.png: label values 11 are out of range"),
-    "missing_image": (lambda folder: without(camvid(folder), "images/1.png"), "cannot read picture .*images/1.png"),
-    "missing_label": (lambda folder: without(camvid(folder), "labels/3.png"), "cannot read picture .*labels/3.png"),
+    "missing_image": (lambda folder: without(camvid(folder), "images/1.png"), "cannot read image .*images/1.png"),
+    "missing_label": (lambda folder: without(camvid(folder), "labels/3.png"), "cannot read image .*labels/3.png"),
     "sizes": (lambda folder: camvid(folder, sizes=((32, 64), (40, 64))), "different sizes .*: .64, 32., .64, 40."),
 }
 

@@ -5,36 +5,14 @@ import importlib
 import numpy as np
 import paddle
 import pytest
-import yaml
 
 from paddle_rt.checkpoint import read_state_dict
 from paddle_rt.config.build import load_config
 from paddle_rt.training import train as engine
-from tests.conftest import TINY, randomize, relative_error
+from tests.helpers import TINY, randomize, relative_error, tiny_config
 
 ITERS = 5
 SMALL = {**TINY, "drop_path_rate": 0.0, "type": "RTFormer"}
-
-
-def tiny_config(folder, **changes):
-    """A config of a tiny RTFormer on tiny street scenes."""
-    normalize = {"type": "Normalize", "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
-    scenes = {"type": "StreetScenes", "num_samples": 8, "height": 64, "width": 128}
-    flip = {"type": "RandomHorizontalFlip"}
-    content = {
-        "batch_size": 4,
-        "iters": ITERS,
-        "train_dataset": {**scenes, "mode": "train", "transforms": [flip, normalize]},
-        "val_dataset": {**scenes, "mode": "val", "transforms": [normalize]},
-        "optimizer": {"type": "AdamW", "weight_decay": 0.0125},
-        "lr_scheduler": {"type": "PolynomialDecay", "learning_rate": 1e-3, "end_lr": 0, "power": 1.0},
-        "loss": {"types": [{"type": "CrossEntropyLoss"}], "coef": [1, 0.4]},
-        "model": SMALL,
-        **changes,
-    }
-    path = folder / "config.yml"
-    path.write_text(yaml.safe_dump(content))
-    return str(path)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A predictor that never looks at the image: what a score is worth."""
+"""A prediction that does not look at the image, to tell what a score is worth."""
 
 import numpy as np
 import paddle
@@ -8,13 +8,12 @@ from paddle_rt.tasks.segmentation.metrics import confusion_matrix, scores
 
 
 def most_frequent_by_place(dataset: paddle.io.Dataset) -> np.ndarray:
-    """The class that occurs most often at each pixel.
+    """Return the class that occurs most often at each pixel.
 
     Args:
-        dataset: Items with a label of one size, [H, W] or [1, H, W]; num_classes and ignore_index.
+        dataset: Items with a label of one size; num_classes and ignore_index.
 
-    Returns:
-        Labels, int64 [H, W].
+    Shape: labels [H, W] or [1, H, W] to int64 [H, W].
     """
     counts = None
     for index in tqdm(range(len(dataset)), desc="count classes by place", unit="img", leave=False, disable=None):
@@ -27,7 +26,7 @@ def most_frequent_by_place(dataset: paddle.io.Dataset) -> np.ndarray:
 
 
 def score(prediction: np.ndarray, dataset: paddle.io.Dataset) -> float:
-    """mIoU of one prediction, int64 [H, W], for every image of a dataset."""
+    """Return the mIoU of one prediction, int64 [H, W], for every image of a data set."""
     confusion = np.zeros([dataset.num_classes] * 2, np.int64)
     for index in range(len(dataset)):
         label = np.squeeze(np.asarray(dataset[index]["label"]))

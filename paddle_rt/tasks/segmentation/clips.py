@@ -1,4 +1,4 @@
-"""Clips: the last frames of a video, transformed alike and laid into the channels of one image."""
+"""Clips: the last frames of a video, transformed alike and stacked in the channels of one image."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -10,18 +10,18 @@ import numpy as np
 def transform_clip(
     transforms: Callable[[dict[str, Any]], dict[str, Any]], frames: Sequence[np.ndarray | str], data: dict[str, Any]
 ) -> dict[str, Any]:
-    """Run an image's transforms on every frame of a clip, with the same random draws for all.
+    """Run the transforms of an image on every frame of a clip, with the same random numbers for all.
 
-    Transforms that look at the label, such as a crop that avoids one class, see the last frame's with each of them,
-    or else they would decide otherwise for others.
+    Transforms that look at the label, such as a crop that avoids one class, see that of the last frame each time, so
+    that they decide alike for all frames.
 
     Args:
-        transforms: PaddleSeg's Compose, which draws from `random` and `numpy.random`.
+        transforms: A Compose, whose transforms draw from `random` and `numpy.random`.
         frames: float32 [H, W, 3] or files, the oldest first.
         data: What the transforms get beside "img"; "label" is that of the last frame.
 
     Returns:
-        What the transforms give for the last frame, with all frames, the oldest first, in "img" [3 n, H, W].
+        The transformed last frame, with all frames, the oldest first, in "img" [3 n, H, W].
     """
     drawn, images, result = (random.getstate(), np.random.get_state()), [], data
     for frame in frames:
@@ -35,11 +35,11 @@ def transform_clip(
 
 
 class ClipTransforms:
-    """Transforms of a data set whose items name one picture, which add the frames before it.
+    """Transforms of a data set whose samples are single images, which add the frames before each.
 
     Args:
-        transforms: What transforms a single picture; it reads files.
-        earlier: The files of the frames before each picture, the oldest first, by the picture's own.
+        transforms: Reads and transforms a single image.
+        earlier: The files of the frames before each image, the oldest first, by the image's own file.
     """
 
     def __init__(
@@ -48,5 +48,5 @@ class ClipTransforms:
         self.transforms, self.earlier = transforms, earlier
 
     def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Read and transform the clip that ends with the picture data["img"], as `transform_clip` does."""
+        """Read and transform the clip that ends with the image data["img"], as `transform_clip` does."""
         return transform_clip(self.transforms, [*self.earlier[data["img"]], data["img"]], data)

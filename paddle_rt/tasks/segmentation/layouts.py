@@ -1,4 +1,4 @@
-"""Where each data set's files have to lie and where they come from."""
+"""Where the files of each data set have to lie, and where they come from."""
 
 import os
 from collections.abc import Mapping
@@ -12,8 +12,14 @@ from paddle_rt.errors import UserError, unknown
 class Layout:
     """One data set on disk.
 
-    `images` and `labels` are glob patterns below the root, {split} being the folder of a mode; their last * is what
-    makes a pair. `lists` says that text files, a mode each, name the pairs instead.
+    Args:
+        tree: The expected files, for messages.
+        source: Where the data come from.
+        splits: The folder of each mode.
+        images: Pattern of the images below the root, {split} being the folder of a mode. An image and a label whose
+            paths agree but for prefix and suffix are a pair.
+        labels: Pattern of the labels.
+        lists: Whether text files, one for each mode, name the pairs instead.
     """
 
     tree: str
@@ -49,7 +55,7 @@ _COCO_STUFF = Layout(
       {root}/images/{train2017,val2017}/*.jpg
       {root}/annotations/{train2017,val2017}/*.png (0 to 170: the classes, 255: not labelled)""",
     source="https://github.com/nightrome/cocostuff (train2017.zip, val2017.zip and stuffthingmaps_trainval2017.zip); "
-    "the label pictures there skip numbers: PaddleSeg's tools/data/convert_cocostuff.py closes the gaps",
+    "the label images there skip numbers: PaddleSeg's tools/data/convert_cocostuff.py closes the gaps",
     splits={"train": "train2017", "val": "val2017"},
     images="images/{split}/*.jpg",
     labels="annotations/{split}/*.png",
@@ -68,40 +74,42 @@ _CAMVID = Layout(
 LAYOUTS = {"Cityscapes": _CITYSCAPES, "ADE20K": _ADE20K, "CocoStuff": _COCO_STUFF, "CamVid": _CAMVID}
 
 
-def require_dataset(type_name: str, dataset_root: str | os.PathLike[str] | None, mode: str = "train") -> None:
-    """Check that a data set is there before it is built.
-
-    PaddleSeg says "The dataset is not Found" at best; ADE20K starts to download a gigabyte; and Cityscapes and
-    COCO-Stuff pair sorted lists, so that one missing label shifts every pair behind it, in silence.
+def require_dataset(
+    type_name: str, dataset_root: str | os.PathLike[str] | None, mode: str = "train"
+) -> list[list[str]]:
+    """Check that a data set is there, and find its files.
 
     Args:
-        type_name: As in configs. Types whose layout we do not know are let through.
-        dataset_root: As in configs.
-        mode: "train", "val", "test" or "trainval".
+        type_name: One of `LAYOUTS`.
+        dataset_root: Folder of the data set.
+        mode: "train", "val", "test" or "trainval", as far as the data set has them.
+
+    Returns:
+        A pair (image, label) for each sample, sorted by image and matched by name. It is empty for a data set whose
+        files are named in lists, of which only the lists are looked for.
 
     Raises:
         UserError: Says what is missing, the tree that is expected, and where the data come from.
     """
-    layout = LAYOUTS.get(type_name)
-    if layout is None:
-        return
-    mode = mode.lower()
+    layout, mode = LAYOUTS[type_name], str(mode).lower()
     if mode not in layout.splits:
         raise unknown(f"mode of {type_name}", mode, layout.splits)
     if dataset_root is None:
-        raise missing(type_name, "DATASET_ROOT", "dataset_root is not given")
+        raise missing(type_name, "DATASET_ROOT", "dataset_root is not set")
     root = Path(dataset_root)
     if not root.is_dir():
         raise missing(type_name, root, f"no folder {root}")
+    pairs = []
     for split in layout.splits[mode].split():
         if layout.lists:
             _require_list(type_name, root, split)
         else:
-            _require_pairs(type_name, root, layout, split)
+            pairs += _find_pairs(type_name, root, layout, split)
+    return pairs
 
 
 def missing(type_name: str, root: str | os.PathLike[str], reason: str) -> UserError:
-    """Make the error that says what a data set lacks, how it has to lie, and where it comes from."""
+    """Describe what a data set lacks, the tree that is expected, and where the data come from."""
     layout = LAYOUTS[type_name]
     tree = layout.tree.replace("{root}", os.fspath(root)).lstrip("\n")
     return UserError(f"{type_name}: {reason}; expected the tree below", f"{tree}\nSource: {layout.source}")
@@ -112,18 +120,21 @@ def _require_list(type_name: str, root: Path, split: str) -> None:
         raise missing(type_name, root, f"no file {root / split}.txt")
 
 
-def _require_pairs(type_name: str, root: Path, layout: Layout, split: str) -> None:
+def _find_pairs(type_name: str, root: Path, layout: Layout, split: str) -> list[list[str]]:
     found = {}
     for pattern in (layout.images, layout.labels):
         pattern = pattern.format(split=split)
         prefix, suffix = pattern.split("*")[0], pattern.split("*")[-1]
-        files = (path.relative_to(root / prefix).as_posix() for path in root.glob(pattern))
-        found[pattern] = {name.removesuffix(suffix) for name in files}
-        if not found[pattern]:
+        names = {path.relative_to(root / prefix).as_posix(): str(path) for path in root.glob(pattern)}
+        found[pattern] = {name.removesuffix(suffix): path for name, path in names.items()}
+        if not names:
             raise missing(type_name, root, f"no files {root}/{pattern}")
-    (images, image_names), (labels, label_names) = found.items()
-    for have, lack, names in ((images, labels, image_names - label_names), (labels, images, label_names - image_names)):
+    (images, image_files), (labels, label_files) = found.items()
+    for have, lack, names in (
+        (images, labels, image_files.keys() - label_files.keys()),
+        (labels, images, label_files.keys() - image_files.keys()),
+    ):
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-            reason = f"{min(names)} is among {have} but not among {lack}{more}"
-            raise missing(type_name, root, reason)
+            raise missing(type_name, root, f"{min(names)} is among {have} but not among {lack}{more}")
+    return sorted([path, label_files[name]] for name, path in image_files.items())

@@ -3,7 +3,11 @@
 import numpy as np
 
 from paddle_rt.errors import UserError, unknown
-from paddle_rt.paddleseg.evaluation import ABSENT_CLASS_RULES, absent_class_mean_iou
+
+# What a class counts in the mean IoU that neither labels nor predictions hold. "exclude" leaves it out of the mean and
+# shows nan, as most papers do; "zero" is the rule of PaddleSeg up to 2.8.0; "one" is that of PaddleSeg 2.9 and later.
+# They agree where no class is absent, as on the full validation sets that papers report.
+ABSENT_CLASS_RULES = {"exclude": np.nan, "zero": 0.0, "one": 1.0}
 
 
 def confusion_matrix(
@@ -42,18 +46,18 @@ def flicker(
 ) -> tuple[int, int]:
     """Count the pixels of two successive frames whose predicted class changes although the true one does not.
 
-    A pixel is a place in the picture. One whose truth differs between the frames, because the camera or something in
-    front of it moved, does not count, and neither does one that is ignored in either frame. A network that is always
-    wrong in the same way does not flicker: the share says nothing without the mIoU beside it.
+    A pixel whose true class differs between the frames, because the camera or something in front of it moved, does not
+    count, and neither does one that is ignored in either frame. A network that is always wrong in the same way does
+    not flicker: the share says nothing without the mIoU beside it.
 
     Args:
-        predictions: Predicted classes of the frame before and of the frame.
-        labels: Their true classes.
+        predictions: Predicted classes of the two frames.
+        labels: True classes of the two frames.
         ignore_index: Pixels of this label do not count.
 
     Returns:
-        Pixels whose prediction changes, out of how many whose truth stays. Their ratio over all pairs of frames is the
-        flicker share.
+        The number of pixels whose prediction changes although the true class stays, and the number of pixels whose
+        true class stays. Their ratio over all pairs of frames is the flicker share.
 
     Shape: all of one shape.
 
@@ -72,11 +76,12 @@ def scores(confusion: np.ndarray, absent: str = "exclude") -> dict[str, float | 
 
     Args:
         confusion: [C, C], rows true and columns predicted.
-        absent: What a class counts that occurs in neither: "exclude", "zero" or "one"; see `absent_class_mean_iou`.
+        absent: What a class counts that occurs in neither; one of `ABSENT_CLASS_RULES`.
 
     Returns:
         mIoU, Acc (pixel accuracy), Kappa and Dice as numbers; class_iou, class_precision and class_recall as float64
-        [C]. An absent class has IoU and Dice by `absent` (nan for "exclude") and precision and recall 0.
+        [C]. An absent class has IoU and Dice by `absent` (nan for "exclude") and precision and recall 0. The mean IoU
+        is nan where every class is left out.
 
     Raises:
         UserError: `absent` is unknown, or no pixel was counted.
@@ -88,13 +93,16 @@ def scores(confusion: np.ndarray, absent: str = "exclude") -> dict[str, float | 
         raise UserError("no pixel to score: every label is the ignored value")
     hit = np.diag(confusion).astype(np.float64)
     predicted, true = confusion.sum(0), confusion.sum(1)
-    either = predicted + true - hit
-    class_iou, mean_iou = absent_class_mean_iou(hit, predicted, true, absent)
-    dice = np.divide(2 * hit, predicted + true, out=np.full_like(hit, ABSENT_CLASS_RULES[absent]), where=either > 0)
+    union = predicted + true - hit
+    class_iou, dice = (
+        np.divide(part, whole, out=np.full_like(hit, ABSENT_CLASS_RULES[absent]), where=union > 0)
+        for part, whole in ((hit, union), (2 * hit, predicted + true))
+    )
+    counted = class_iou[~np.isnan(class_iou)]
     accuracy = hit.sum() / total
     chance = (predicted / total * (true / total)).sum()
     return {
-        "mIoU": mean_iou,
+        "mIoU": float(counted.mean()) if counted.size else float("nan"),
         "Acc": float(accuracy),
         "Kappa": float((accuracy - chance) / (1 - chance)) if chance < 1 else 1.0,
         "Dice": float(np.nanmean(dice)),
@@ -105,7 +113,12 @@ def scores(confusion: np.ndarray, absent: str = "exclude") -> dict[str, float | 
 
 
 def table(result: dict[str, float | np.ndarray], names: list[str]) -> str:
-    """One line a class, with its name; an absent class shows a dash."""
+    """Format the scores of each class, a line a class; an absent class shows a dash.
+
+    Args:
+        result: What `scores` returned.
+        names: Names of the classes.
+    """
     width = max(len("class"), *map(len, names))
     lines = [f"{'class':{width}}     IoU  precision  recall"]
     columns = zip(names, result["class_iou"], result["class_precision"], result["class_recall"], strict=True)

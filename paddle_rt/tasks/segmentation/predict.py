@@ -1,79 +1,85 @@
-"""Predict images and write what people look at: overlay, colours and plain labels."""
+"""Label image files and write the results as images: overlay, colours and plain labels."""
 
+import logging
 import pathlib
 
 import numpy as np
 import paddle
-from paddleseg.transforms import Compose
-from paddleseg.utils import logger
 from tqdm import tqdm
 
+from paddle_rt import imaging
 from paddle_rt.errors import UserError
 from paddle_rt.files import output_names
-from paddle_rt.imaging import images as pictures
-from paddle_rt.tasks.segmentation.tta import TestTime, predict_logits, restore
+from paddle_rt.tasks.segmentation.transforms import Compose
+from paddle_rt.tasks.segmentation.tta import Augmentation, predict_logits, restore
+
+logger = logging.getLogger(__name__)
 
 
-def predict_image(model: paddle.nn.Layer, image: np.ndarray, transforms: Compose, how: TestTime) -> np.ndarray:
+def predict_image(
+    network: paddle.nn.Layer, image: np.ndarray, transforms: Compose, augmentation: Augmentation
+) -> np.ndarray:
     """Label one image at its own size.
 
     Args:
-        model: A model of PaddleSeg's contract in evaluation mode.
-        image: uint8 BGR [H, W, 3].
+        network: In evaluation mode; returns a list whose first entry is logits.
+        image: uint8 BGR.
         transforms: The config's validation transforms.
-        how: Scales, flips and sliding window.
+        augmentation: Scales, flips and sliding window.
 
     Returns:
-        Labels, int64 [H, W].
+        Labels, int64.
+
+    Shape: [H, W, 3] to [H, W].
     """
     sample = transforms({"img": image.astype("float32")})
     with paddle.no_grad():
-        logits = predict_logits(model, paddle.to_tensor(sample["img"][np.newaxis]), how)
+        logits = predict_logits(network, paddle.to_tensor(sample["img"][np.newaxis]), augmentation)
         return restore(logits, sample["trans_info"]).argmax(axis=1)[0].numpy()
 
 
 def predict(
-    model: paddle.nn.Layer,
+    network: paddle.nn.Layer,
     transforms: Compose,
     image_path: str,
     save_dir: str,
     palette: np.ndarray,
-    how: TestTime | None = None,
+    augmentation: Augmentation | None = None,
 ) -> None:
-    """Label an image, a folder or a list of images and write three pictures for each.
+    """Label an image, a folder or a list of images and write three images for each.
 
     Files below save_dir, in the sub-folders that the images lie in: added_prediction/ (image and colours mixed),
-    pseudo_color_prediction/*.png (indexed colours, the pixel's value is its class) and label_prediction/*.png (grey,
-    the pixel's value is its class).
+    pseudo_color_prediction/*.png (indexed colours, the value of a pixel is its class) and label_prediction/*.png
+    (grey, the value of a pixel is its class).
 
     Args:
-        model: A model of PaddleSeg's contract.
+        network: Returns a list whose first entry is logits.
         transforms: The config's validation transforms.
         image_path: An image, a folder (searched to the bottom), or a text file that lists images.
-        save_dir: Where the pictures go.
+        save_dir: Folder of the results.
         palette: uint8 RGB [num_classes, 3].
-        how: Scales, flips and sliding window.
+        augmentation: Scales, flips and sliding window; None for whole images as they are.
 
     Raises:
         UserError: No image was found, or some could not be read; the others have been written by then.
     """
     if len(palette) > 256:
         raise UserError(f"labels are written as bytes: 256 classes at most, got {len(palette)}")
-    files, root = pictures.list_images(image_path)
-    model.eval()
+    files, root = imaging.list_images(image_path)
+    network.eval()
     rank, ranks = paddle.distributed.get_rank(), paddle.distributed.get_world_size()
     failures, names = [], dict(zip(files, output_names(files, root), strict=True))
     for file in tqdm(files[rank::ranks], desc="predict", unit="img", disable=rank > 0 or None):
         try:
-            image = pictures.read_image(file)
+            image = imaging.read_image(file)
         except UserError as error:
             failures.append(str(error))
             continue
-        labels = predict_image(model, image, transforms, how or TestTime()).astype(np.uint8)
+        labels = predict_image(network, image, transforms, augmentation or Augmentation()).astype(np.uint8)
         name, suffix, folder = names[file], pathlib.Path(file).suffix, pathlib.Path(save_dir)
-        pictures.write_image(folder / "added_prediction" / f"{name}{suffix}", pictures.overlay(image, labels, palette))
-        pictures.write_png(folder / "pseudo_color_prediction" / f"{name}.png", labels, palette)
-        pictures.write_image(folder / "label_prediction" / f"{name}.png", labels)
-    logger.info(f"{len(files[rank::ranks]) - len(failures)} images labelled, pictures in {save_dir}")
+        imaging.write_image(folder / "added_prediction" / f"{name}{suffix}", imaging.overlay(image, labels, palette))
+        imaging.write_label(folder / "pseudo_color_prediction" / f"{name}.png", labels, palette)
+        imaging.write_image(folder / "label_prediction" / f"{name}.png", labels)
+    logger.info("%d images labelled, results in %s", len(files[rank::ranks]) - len(failures), save_dir)
     if failures:
         raise UserError(f"{len(failures)} of {len(files)} images could not be read: {'; '.join(failures)}")

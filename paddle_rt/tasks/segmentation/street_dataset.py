@@ -1,16 +1,16 @@
-"""StreetScenes as a PaddleSeg dataset."""
+"""StreetScenes, the rendered data set."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import paddle
-from paddleseg.cvlibs import manager
-from paddleseg.transforms import Compose
-from paddleseg.transforms import functional as F
 
 from paddle_rt.errors import UserError, unknown
 from paddle_rt.streetscenes.scenes import make_scene, render
 from paddle_rt.tasks.segmentation.clips import transform_clip
+from paddle_rt.tasks.segmentation.datasets import add_edges
+from paddle_rt.tasks.segmentation.transforms import Compose, Sample
 
 # Modes draw from series of scenes that cannot meet: (first index, default number).
 SERIES = {"train": (0, 2000), "val": (10_000_000, 200), "test": (20_000_000, 200)}
@@ -19,13 +19,12 @@ SMALLEST = 16  # pixels a side
 LONGEST = 10  # seconds of a scene that look like a street
 
 
-@manager.DATASETS.add_component
 class StreetScenes(paddle.io.Dataset):
     """Rendered street scenes with exact labels in Cityscapes' 19 classes; needs no files.
 
-    Items are what PaddleSeg's own datasets yield; with `frames` above 1 they are clips of a camera that drives through
-    the scene, among others who drive and walk, with the label of the last frame. Frames are drawn when they are asked
-    for and kept in memory as bytes until `cache_mb` is full, in every worker process on its own.
+    Items are those of PaddleSeg's data sets. With `frames` above 1 they are clips of a camera that drives through the
+    scene, among moving cars and pedestrians, with the label of the last frame. Frames are rendered when they are asked
+    for and kept in memory as bytes until `cache_mb` is full, in each worker process separately.
 
     Args:
         transforms: PaddleSeg's transforms.
@@ -34,15 +33,15 @@ class StreetScenes(paddle.io.Dataset):
         height: Rows of a frame.
         width: Columns of a frame.
         seed: Which series of scenes.
-        edge: Whether training items hold the labels' edges as well.
-        cache_mb: Megabytes of drawn frames to keep; 0 keeps none.
+        edge: Whether training items also hold the edges of the classes.
+        cache_mb: Megabytes of rendered frames to keep; 0 keeps none.
         frames: Frames of a clip; 1 gives images.
         fps: Frames a second of a clip.
-        end: Time of the last frame in seconds, so that clips of any length end with one frame, and one label; None
-            lets them begin at the scene's time 0.
+        end: Time of the last frame in seconds, so that clips of any length end with the same frame and label; None
+            for clips that begin at time 0 of the scene.
 
     Raises:
-        UserError: An argument that none of the above describes.
+        UserError: An argument is not as described.
     """
 
     NUM_CLASSES = 19
@@ -51,7 +50,7 @@ class StreetScenes(paddle.io.Dataset):
 
     def __init__(
         self,
-        transforms: list,
+        transforms: Sequence[Any],
         mode: str = "train",
         num_samples: int | None = None,
         height: int = 256,
@@ -86,14 +85,11 @@ class StreetScenes(paddle.io.Dataset):
                 f"StreetScenes: end is {end!r}; {frames} frames at {fps} a second end at {long:g} s or "
                 f"later, and after {LONGEST} s the street ends"
             )
-        if not isinstance(transforms, list):
-            raise UserError(f"StreetScenes: transforms is {transforms!r}; give a list, empty for none")
         super().__init__()
-        self.transforms = Compose(transforms, img_channels=self.IMG_CHANNELS)
+        self.transforms = Compose(transforms, self.IMG_CHANNELS, self.NUM_CLASSES, self.IGNORE_INDEX)
         self.mode = mode.lower()
         self.num_classes, self.img_channels, self.ignore_index = self.NUM_CLASSES, self.IMG_CHANNELS, self.IGNORE_INDEX
         self.height, self.width, self.seed, self.edge = height, width, seed, edge
-        # PaddleSeg's trainer repeats this list to make epochs longer.
         self.file_list = list(range(first, first + num_samples))
         # Counted from the end, so that clips of different lengths share their frames to the bit.
         self.frames, self.fps, self.times = frames, fps, [max(0.0, end - k / fps) for k in reversed(range(frames))]
@@ -103,8 +99,8 @@ class StreetScenes(paddle.io.Dataset):
     def __len__(self) -> int:
         return len(self.file_list)
 
-    def __getitem__(self, idx: int) -> dict:
-        """One transformed frame or clip.
+    def __getitem__(self, idx: int) -> Sample:
+        """Return one transformed frame or clip.
 
         Shape:
             "img" [3, H, W] float32 RGB, of a clip [3 frames, H, W], the oldest first; "label" uint8 [H, W] of the last
@@ -112,18 +108,17 @@ class StreetScenes(paddle.io.Dataset):
         """
         images, labels = self.clip(idx)
         label = labels[-1].copy()
-        # Scores are counted on the label at its own size, so only the image is transformed outside of training.
-        # PaddleSeg's datasets transform it in mode "test" as well, which its evaluation cannot score.
+        # Scores are counted on the label at its own size, so that outside of training only the image is transformed.
         data = {"trans_info": [], "label": label, "gt_fields": ["label"] if self.mode == "train" else []}
         data = transform_clip(self.transforms, images.astype(np.float32), data)
         if self.mode != "train":
             data["label"] = data["label"][np.newaxis]
         elif self.edge:
-            data["edge"] = F.mask_to_binary_edge(data["label"], radius=2, num_classes=self.num_classes)
+            add_edges(data, self.num_classes)
         return data
 
     def clip(self, idx: int) -> tuple[np.ndarray, np.ndarray]:
-        """Frames and labels as they were drawn, for what looks at more than the last one.
+        """Return the frames and labels of a clip as they were rendered.
 
         Shape: uint8 BGR [frames, H, W, 3] and uint8 [frames, H, W].
         """
@@ -131,19 +126,19 @@ class StreetScenes(paddle.io.Dataset):
         clip = self._clips.get(index)
         if clip is None:
             scene = make_scene(index, self.seed)
-            drawn = [render(scene, self.height, self.width, time) for time in self.times]
-            clip = tuple(np.stack(part) for part in zip(*drawn, strict=True))
+            rendered = [render(scene, self.height, self.width, time) for time in self.times]
+            clip = tuple(np.stack(part) for part in zip(*rendered, strict=True))
             if len(self._clips) < self._room:
                 self._clips[index] = clip
         return clip
 
     def video(self, idx: int, frames: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Frames and labels from a scene's time 0 on, drawn one by one as they are asked for and not kept.
+        """Yield frames and labels from time 0 of a scene on, rendered one by one and not kept.
 
         Shape: pairs of uint8 BGR [H, W, 3] and uint8 [H, W].
 
         Raises:
-            UserError: So many frames leave the street.
+            UserError: The street ends before the last frame.
         """
         _duration(frames, self.fps)
         scene = make_scene(self.file_list[idx], self.seed)

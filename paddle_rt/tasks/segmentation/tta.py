@@ -1,30 +1,38 @@
-"""Logits of a batch of images at their original sizes: plain, flipped, scaled, by sliding window."""
+"""Test-time augmentation: logits of images at their original sizes, plain, flipped, scaled, or by sliding window."""
 
+import argparse
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import paddle
 import paddle.nn.functional as F
 
 from paddle_rt.errors import UserError
 
+# The keys of a config's `test_config`. `print_detail` is accepted because PaddleSeg's configs carry it; the log always
+# shows the scores.
+TEST_CONFIG_KEYS = (
+    "aug_eval", "scales", "flip_horizontal", "flip_vertical", "is_slide", "crop_size", "stride", "print_detail"
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
-class TestTime:
-    """How to run a network at test time, in PaddleSeg's words; sizes here are (width, height) as PaddleSeg's are.
+class Augmentation:
+    """How a network is run on an image. Sizes are (width, height), as in PaddleSeg's configs.
 
     Args:
-        scales: Factors by which the image is resized; logits are averaged.
-        flip_horizontal, flip_vertical: Also run flipped images.
-        crop_size, stride: Size and step of the sliding window; None for whole images.
+        scales: Factors by which the image is resized; the logits are averaged.
+        flip_horizontal: Also run the mirrored image.
+        flip_vertical: Also run the image upside down.
+        crop_size: Size of the sliding window; None for whole images.
+        stride: Step of the sliding window.
 
     Raises:
         UserError: A number is not positive, or the stride leaves gaps.
     """
-
-    __test__ = False  # not a test class for pytest
 
     scales: Sequence[float] = (1.0,)
     flip_horizontal: bool = False
@@ -46,28 +54,27 @@ class TestTime:
             raise UserError(f"stride {list(self.stride)} leaves gaps: it exceeds crop_size {list(self.crop_size)}")
 
 
-def test_time(
-    aug_eval: bool = False,
-    scales: float | Sequence[float] = 1.0,
-    flip_horizontal: bool = False,
-    flip_vertical: bool = False,
-    is_slide: bool = False,
-    crop_size: Sequence[int] | None = None,
-    stride: Sequence[int] | None = None,
-    print_detail: bool = True,
-) -> TestTime:
-    """Translate PaddleSeg's `test_config`: scales and flips count with aug_eval, the window with is_slide.
+def from_test_config(test_config: Mapping[str, Any]) -> Augmentation:
+    """Translate PaddleSeg's `test_config`.
 
-    `print_detail` is accepted because configs carry it; the log always shows the scores.
+    Args:
+        test_config: `scales` (a number or several), `flip_horizontal` and `flip_vertical` count where `aug_eval` is
+            true; `crop_size` and `stride` where `is_slide` is.
+
+    Raises:
+        UserError: A value is wrong.
     """
-    if is_slide and (crop_size is None or stride is None):
+    augmented, slides = test_config.get("aug_eval", False), test_config.get("is_slide", False)
+    scales = test_config.get("scales", 1.0)
+    crop_size, stride = (test_config.get(key) for key in ("crop_size", "stride"))
+    if slides and (crop_size is None or stride is None):
         raise UserError("is_slide needs both crop_size and stride, as two numbers: width height")
-    return TestTime(
-        scales=(list(scales) if isinstance(scales, list | tuple) else [scales]) if aug_eval else (1.0,),
-        flip_horizontal=aug_eval and flip_horizontal,
-        flip_vertical=aug_eval and flip_vertical,
-        crop_size=_pair(crop_size) if is_slide else None,
-        stride=_pair(stride) if is_slide else None,
+    return Augmentation(
+        scales=(list(scales) if isinstance(scales, list | tuple) else [scales]) if augmented else (1.0,),
+        flip_horizontal=augmented and test_config.get("flip_horizontal", False),
+        flip_vertical=augmented and test_config.get("flip_vertical", False),
+        crop_size=_pair(crop_size) if slides else None,
+        stride=_pair(stride) if slides else None,
     )
 
 
@@ -75,47 +82,83 @@ def _pair(size: int | Sequence[int]) -> tuple[int, ...]:
     return tuple(size) if isinstance(size, list | tuple) else (size,)
 
 
-def predict_logits(model: Callable, images: paddle.Tensor, how: TestTime) -> paddle.Tensor:
-    """Average logits over scales and flips.
+def add_flags(parser: argparse.ArgumentParser, switch: str) -> None:
+    """Add the flags of test-time augmentation to a tool.
 
     Args:
-        model: Gives a list whose first entry is logits at the size of its input.
-        images: [B, C, H, W], transformed as the config says.
-        how: Scales, flips and sliding window.
+        parser: Of the tool.
+        switch: The flag that turns scales and flips on: "--aug_eval" or "--aug_pred".
+    """
+    group = parser.add_argument_group("test-time augmentation")
+    group.add_argument(switch, action="store_true", help="average over --scales and flips")
+    group.add_argument("--scales", nargs="+", type=float, default=[1.0], help="factors of the image's size")
+    group.add_argument("--flip_horizontal", action="store_true", help="also run the mirrored image")
+    group.add_argument("--flip_vertical", action="store_true", help="also run the image upside down")
+    group.add_argument("--is_slide", action="store_true", help="run windows of --crop_size, --stride apart")
+    group.add_argument("--crop_size", nargs=2, type=int, metavar=("W", "H"), help="size of the window")
+    group.add_argument("--stride", nargs=2, type=int, metavar=("W", "H"), help="step of the window")
+
+
+def merge_flags(test_config: Mapping[str, Any], arguments: argparse.Namespace, augmented: bool) -> dict[str, Any]:
+    """Let the flags of a tool override a config's `test_config`, as in PaddleSeg's tools.
+
+    Args:
+        test_config: Of the config.
+        arguments: Values of the flags that `add_flags` added.
+        augmented: Value of the flag that turns scales and flips on.
+    """
+    names = ["scales", "flip_horizontal", "flip_vertical"] if augmented else []
+    names += ["is_slide", "crop_size", "stride"] if arguments.is_slide else []
+    flags = {name: getattr(arguments, name) for name in names}
+    return {**test_config, **flags, **({"aug_eval": True} if augmented else {})}
+
+
+def predict_logits(network: Callable, images: paddle.Tensor, augmentation: Augmentation) -> paddle.Tensor:
+    """Average the logits over scales and flips.
+
+    Args:
+        network: Returns a list whose first entry is logits at the size of its input.
+        images: Transformed as the config says.
+        augmentation: Scales, flips and sliding window.
 
     Shape: [B, C, H, W] to [B, num_classes, H, W].
+
+    Raises:
+        UserError: A scale leaves nothing of an image, or makes it too large.
     """
     flips = [
         [axis for axis, flipped in ((3, horizontal), (2, vertical)) if flipped]
-        for vertical, horizontal in itertools.product([False, how.flip_vertical], [False, how.flip_horizontal])
+        for vertical, horizontal in itertools.product(
+            [False, augmentation.flip_vertical], [False, augmentation.flip_horizontal]
+        )
     ]
     flips = [list(axes) for axes in dict.fromkeys(map(tuple, flips))]
     size = images.shape[2:]
     total = None
-    for scale in how.scales:
+    for scale in augmentation.scales:
         scaled_size = [int(length * scale + 0.5) for length in size]
         if not 1 <= scaled_size[0] * scaled_size[1] <= 2**28:
             raise UserError(f"scale {scale} turns an image of {size} into {scaled_size}; give scales around 1")
         scaled = images if scaled_size == size else F.interpolate(images, scaled_size, mode="bilinear")
         for axes in flips:
-            logits = _slide(model, scaled.flip(axes) if axes else scaled, how)
+            logits = _slide(network, scaled.flip(axes) if axes else scaled, augmentation)
             logits = logits.flip(axes) if axes else logits
             logits = logits if scaled_size == size else F.interpolate(logits, size, mode="bilinear")
             total = logits if total is None else total + logits
-    return total / (len(how.scales) * len(flips))
+    return total / (len(augmentation.scales) * len(flips))
 
 
-def _slide(model: Callable, images: paddle.Tensor, how: TestTime) -> paddle.Tensor:
-    """Logits of whole images, or the mean over windows, the last of which is moved inside."""
-    if how.crop_size is None:
-        return model(images)[0]
+def _slide(network: Callable, images: paddle.Tensor, augmentation: Augmentation) -> paddle.Tensor:
+    """Return logits of whole images, or the mean over windows, of which the last ones are moved inside the image."""
+    if augmentation.crop_size is None:
+        return network(images)[0]
     height, width = images.shape[2:]
-    crop_width, crop_height = (min(c, s) for c, s in zip(how.crop_size, (width, height), strict=True))
+    crop_width, crop_height = (min(c, s) for c, s in zip(augmentation.crop_size, (width, height), strict=True))
     total, count = None, paddle.zeros([1, 1, height, width])
-    for top in _starts(height, crop_height, how.stride[1]):
-        for left in _starts(width, crop_width, how.stride[0]):
+    for top in _starts(height, crop_height, augmentation.stride[1]):
+        for left in _starts(width, crop_width, augmentation.stride[0]):
             window = (slice(None), slice(None), slice(top, top + crop_height), slice(left, left + crop_width))
-            logits = model(images[window])[0]
+            logits = network(images[window])[0]
             total = paddle.zeros([images.shape[0], logits.shape[1], height, width]) if total is None else total
             total[window] = total[window] + logits
             count[window] = count[window] + 1
@@ -131,8 +174,10 @@ def restore(logits: paddle.Tensor, trans_info: list) -> paddle.Tensor:
     """Bring logits back to the size that an image had before its transforms.
 
     Args:
-        logits: [B, num_classes, H, W] of images that were transformed alike.
+        logits: Of images that were transformed alike.
         trans_info: What PaddleSeg's transforms recorded: ("resize" or "padding", (height, width)) in their order.
+
+    Shape: [B, num_classes, H, W] to [B, num_classes, h, w].
 
     Raises:
         UserError: A transform recorded something else.

@@ -2,8 +2,6 @@
 
 import json
 import random
-import runpy
-import sys
 from pathlib import Path
 
 import cv2
@@ -19,23 +17,21 @@ from paddle_rt.models import fanet
 from paddle_rt.tasks.segmentation import metrics
 from paddle_rt.tasks.segmentation.evaluate import evaluate
 from paddle_rt.tasks.segmentation.video_scores import require_one_task, score_videos, summarize
-from tests.conftest import ROOT
-from tests.training.test_training import tiny_config
+from tests.helpers import NORMALIZE_HALF, ROOT, call_tool, tiny_config
 
-NORMALIZE = {"type": "Normalize", "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
 SIZE = {"height": 64, "width": 96}
 
 
 def video_config(folder: Path, window: int, **changes: object) -> str:
     """FANet-18 on tiny street scenes, whose clips of any length end at one time."""
     scenes = {"type": "StreetScenes", "num_samples": 2, **SIZE, "frames": window, "end": 0.3}
-    train = [{"type": "RandomHorizontalFlip"}, {"type": "RandomDistort"}, NORMALIZE]
+    train = [{"type": "RandomHorizontalFlip"}, {"type": "RandomDistort"}, NORMALIZE_HALF]
     (folder / str(window)).mkdir(exist_ok=True)
     content = {
         "batch_size": 2,
         "iters": 1,
         "train_dataset": {**scenes, "mode": "train", "transforms": train},
-        "val_dataset": {**scenes, "mode": "val", "transforms": [NORMALIZE]},
+        "val_dataset": {**scenes, "mode": "val", "transforms": [NORMALIZE_HALF]},
         "optimizer": {"type": "SGD", "momentum": 0.9},
         "lr_scheduler": {"type": "PolynomialDecay", "learning_rate": 1e-3, "end_lr": 1e-3, "power": 1.0},
         "loss": {"types": [{"type": "CrossEntropyLoss"}], "coef": [1, 0.5, 0.5]},
@@ -61,15 +57,10 @@ def trained(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fanet, "_last_frames", record)
         flags = ["-c", config, "--save_dir", folder / "run", "--seed", 0, "--device", "cpu"]
-        call(patch, "train", *flags)
-        call(patch, "train", *flags, "--iters", 2, "--resume_model", folder / "run/iter_1")
+        assert call_tool("train", *flags) == 0
+        assert call_tool("train", *flags, "--iters", 2, "--resume_model", folder / "run/iter_1") == 0
     assert seen[0] == ([2, 6, 64, 96], [4, 3, 64, 96], 2), "two clips of two frames, laid into the channels"
     return folder
-
-
-def call(patch: pytest.MonkeyPatch, tool: str, *arguments: object) -> None:
-    patch.setattr(sys, "argv", [tool, *map(str, arguments)])
-    runpy.run_path(str(ROOT / "tools" / f"{tool}.py"), run_name="__main__")
 
 
 def test_clips_train_and_resume_from_the_command_line(trained):
@@ -114,7 +105,9 @@ def test_shipped_configs_differ_in_nothing_but_the_window(window):
 
 def test_val_scores_the_last_frame_of_clips(trained, tmp_path, monkeypatch):
     config, weights = str(trained / "2/config.yml"), str(trained / "run/iter_2")
-    call(monkeypatch, "val", "-c", config, "--model_path", weights, "--device", "cpu", "--output", tmp_path / "m.json")
+    assert (
+        call_tool("val", "-c", config, "--model_path", weights, "--device", "cpu", "--output", tmp_path / "m.json") == 0
+    )
     content = json.loads((tmp_path / "m.json").read_text())
     parsed = load_config(config)
     model, data = trained_model(parsed, weights), build(SegBuilder(parsed), "val_dataset")
@@ -134,7 +127,7 @@ def test_video_metrics_against_whole_clips(trained, tmp_path, monkeypatch):
     """Streams of two windows against the clip that ends with each frame, at once, and plain loops."""
     configs, weights = [str(trained / f"{window}/config.yml") for window in (1, 2)], str(trained / "run/iter_2")
     flags = ["--videos", 1, "--frames", 4, "--device", "cpu", "--output", tmp_path / "m.json"]
-    call(monkeypatch, "video_metrics", "-c", *configs, "--model_path", weights, weights, *flags)
+    assert call_tool("video_metrics", "-c", *configs, "--model_path", weights, weights, *flags) == 0
     content = json.loads((tmp_path / "m.json").read_text())
     data = build(SegBuilder(load_config(configs[0])), "val_dataset")
     images, labels = map(np.stack, zip(*data.video(0, 4), strict=True))

@@ -1,32 +1,23 @@
 """Class tables, CamVid and its preparation, data set layouts."""
 
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from paddle_rt.errors import UserError
-from paddle_rt.imaging import images
+from paddle_rt import imaging
 from paddle_rt.imaging import palettes as classes
 from paddle_rt.tasks.segmentation.camvid_prepare import SPLIT_SIZES, prepare, split_of
 from paddle_rt.tasks.segmentation.layouts import LAYOUTS, require_dataset
+from tests.helpers import SHARED, message, run_python
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-SHARED_CAMVID = REPOSITORY.parent / "shared" / "camvid"
+SHARED_CAMVID = SHARED / "camvid"
 
 
 def picture(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
-
-
-def message(call: Callable, *args: object, **kwargs: object) -> str:
-    with pytest.raises(UserError) as caught:
-        call(*args, **kwargs)
-    return f"{caught.value}\n{caught.value.details}".strip()
 
 
 # Class names and colours
@@ -73,8 +64,9 @@ def test_camvid_groups() -> None:
 
 
 def test_classes_and_images_import_no_paddle() -> None:
-    code = "import sys, paddle_rt.imaging.palettes, paddle_rt.imaging.images; print([m for m in sys.modules if 'paddle' in m])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    modules = "paddle_rt.imaging"
+    code = f"import sys, {modules}; print([m for m in sys.modules if 'paddle' in m])"
+    done = run_python("-c", code)
     loaded = {name.split(".")[0] for name in eval(done.stdout)}
     assert loaded == {"paddle_rt"}, loaded
 
@@ -121,8 +113,7 @@ def write_segnet(root: Path) -> None:
 
 
 def prepare_tool(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "tools/data/prepare_camvid.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    return run_python("tools/data/prepare_camvid.py", *arguments)
 
 
 def test_prepare_official(tmp_path: Path) -> None:
@@ -134,7 +125,7 @@ def test_prepare_official(tmp_path: Path) -> None:
     assert (image, label) == ("images/val/0016E5_07959.png", "labels/val/0016E5_07959.png")
     expected = np.array([group for _, group in classes.CAMVID_32.values()]).reshape(4, 8)
     assert np.array_equal(cv2.imread(str(tmp_path / "camvid" / label), cv2.IMREAD_UNCHANGED), expected)
-    assert np.array_equal(images.read_image(tmp_path / "camvid" / image), picture(4, 8))
+    assert np.array_equal(imaging.read_image(tmp_path / "camvid" / image), picture(4, 8))
 
 
 def test_prepare_segnet_and_load(tmp_path: Path) -> None:

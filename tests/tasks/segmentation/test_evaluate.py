@@ -15,10 +15,7 @@ from paddle_rt.errors import UserError
 from paddle_rt.tasks.segmentation import metrics
 from paddle_rt.tasks.segmentation.evaluate import evaluate, report, write_metrics
 from paddle_rt.tasks.segmentation.tta import TestTime, predict_logits, restore, test_time
-from tests.conftest import TINY, randomize, relative_error
-from tests.training.test_training import tiny_config
-
-NORMALIZE = {"type": "Normalize", "mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+from tests.helpers import NORMALIZE_HALF, TINY, randomize, relative_error, tiny_config
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +30,7 @@ def model():
 def scenes(folder, *transforms, **changes):
     """Tiny street scenes; `transforms` come before the normalisation."""
     val = {"type": "StreetScenes", "mode": "val", "num_samples": 3, "height": 36, "width": 64, **changes}
-    config = load_config(tiny_config(folder, val_dataset={**val, "transforms": [*transforms, NORMALIZE]}))
+    config = load_config(tiny_config(folder, val_dataset={**val, "transforms": [*transforms, NORMALIZE_HALF]}))
     return build(SegBuilder(config), "val_dataset")
 
 

@@ -1,0 +1,180 @@
+"""Optimizers with parameter groups, and learning rate schedules with a warm-up, as PaddleSeg's configs have them."""
+
+import inspect
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import paddle
+from paddle import nn
+
+from paddle_rt.components import check_component, check_keys, construct
+from paddle_rt.errors import UserError, nearest, unknown
+
+logger = logging.getLogger(__name__)
+
+SCHEDULERS = {
+    name: scheduler
+    for name, scheduler in vars(paddle.optimizer.lr).items()
+    if inspect.isclass(scheduler) and not name.startswith("_")
+}
+_WARMUP_KEYS = ("warmup_iters", "warmup_start_lr")
+_GROUP_KEYS = ("name", "lr_mult", "weight_decay_mult")
+
+# The arguments that a config may give beside _COMMON, with PaddleSeg's defaults.
+_ADAM = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "lazy_mode": False}
+_OPTIMIZERS: dict[str, tuple[type[paddle.optimizer.Optimizer], dict[str, Any]]] = {
+    "SGD": (paddle.optimizer.SGD, {}),
+    "Momentum": (paddle.optimizer.Momentum, {"momentum": 0.9, "use_nesterov": False}),
+    "Adam": (paddle.optimizer.Adam, _ADAM),
+    "AdamW": (paddle.optimizer.AdamW, {**_ADAM, "weight_decay": 0.01}),
+}
+_COMMON = {"weight_decay": None, "grad_clip_cfg": None, "custom_cfg": None}
+_LAYERWISE = ("AdamWDL", "AdamWDL_CAE")  # PaddleSeg's own
+_CLIPS = ("ClipGradByValue", "ClipGradByNorm", "ClipGradByGlobalNorm")
+
+
+def check_optimizer(section: Mapping[str, Any]) -> None:
+    """Check the `optimizer` section of a config.
+
+    Raises:
+        UserError: The type or an argument is unknown, or a value is of the wrong type.
+    """
+    if not isinstance(section.get("type"), str):
+        raise UserError(f"optimizer must be a mapping with a 'type', got {section!r}")
+    name, arguments = _resolve(section)
+    if name in _LAYERWISE:
+        check_component("optimizer", {"type": name, **arguments}, _layerwise())
+    else:
+        if name not in _OPTIMIZERS:
+            raise unknown("optimizer type", name, (*_OPTIMIZERS, *_LAYERWISE))
+        defaults = {**_COMMON, **_OPTIMIZERS[name][1]}
+        check_keys(f"argument of {name}", arguments, tuple(defaults))
+        for key, value in arguments.items():
+            _check_type(f"optimizer.{key}", value, defaults[key])
+    groups = section.get("custom_cfg") or []
+    if not isinstance(groups, list):
+        raise UserError(f"optimizer.custom_cfg must be a list of groups, got {groups!r}")
+    for group in groups:
+        check_keys("optimizer.custom_cfg key", group, _GROUP_KEYS)
+        if not isinstance(group.get("name"), str):
+            raise UserError(f"optimizer.custom_cfg: a group needs the 'name' in its parameters' names, got {group!r}")
+
+
+def build_optimizer(
+    section: Mapping[str, Any], network: nn.Layer, schedule: paddle.optimizer.lr.LRScheduler
+) -> paddle.optimizer.Optimizer:
+    """Build the optimizer of a network.
+
+    Args:
+        section: The `optimizer` section of a config, checked.
+        network: Its parameters are optimised, in the order of `parameters()`; with `custom_cfg`, in the order of its
+            groups, of which a parameter joins the first whose `name` its own name contains.
+        schedule: The learning rate.
+
+    Raises:
+        UserError: A group has no parameter, or the optimizer refuses its arguments.
+    """
+    name, arguments = _resolve(section)
+    groups = arguments.get("custom_cfg") or []
+    for group in groups:
+        if not any(group["name"] in parameter for parameter, _ in network.named_parameters()):
+            near = nearest(group["name"], {parameter.split(".")[0] for parameter, _ in network.named_parameters()})
+            hint = f"; did you mean {near!r}?" if near else ""
+            raise UserError(f"optimizer.custom_cfg: no parameter has {group['name']!r} in its name{hint}")
+    if name in _LAYERWISE:
+        make = construct("optimizer", _layerwise()[name], arguments)
+        return construct("optimizer", make, {"model": network, "lr": schedule})
+    optimizer, defaults = _OPTIMIZERS[name]
+    settings = {**_COMMON, **defaults, **arguments}
+    del settings["custom_cfg"]
+    decay, clip = settings.pop("weight_decay"), settings.pop("grad_clip_cfg")
+    decay = None if decay is None else float(decay)
+    if clip is not None:
+        clip_settings = {key: value for key, value in clip.items() if key != "name"}
+        settings["grad_clip"] = construct("optimizer.grad_clip_cfg", getattr(nn, clip["name"]), clip_settings)
+    parameters = _parameter_groups(network, groups, decay) if groups else network.parameters()
+    settings |= {"learning_rate": schedule, "parameters": parameters, "weight_decay": decay}
+    return construct("optimizer", optimizer, settings)
+
+
+def _resolve(section: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the optimizer's name and arguments; PaddleSeg's configs write Momentum as SGD with a momentum."""
+    arguments = {key: value for key, value in section.items() if key != "type"}
+    name = {"adam": "Adam", "sgd": "SGD"}.get(section["type"], section["type"])
+    return ("Momentum" if name == "SGD" and "momentum" in arguments else name), arguments
+
+
+def _layerwise() -> dict[str, Any]:
+    from paddle_rt.paddleseg.components import components
+
+    return {name: components("optimizers")[name] for name in _LAYERWISE}
+
+
+def _check_type(where: str, value: Any, default: Any) -> None:
+    if where == "optimizer.grad_clip_cfg":
+        if value is not None and (not isinstance(value, dict) or value.get("name") not in _CLIPS):
+            raise UserError(f"{where} must be a mapping with a name among {', '.join(_CLIPS)}, got {value!r}")
+    elif where == "optimizer.custom_cfg":
+        return
+    elif isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise UserError(f"{where} must be True or False, got {value!r}")
+    elif value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise UserError(f"{where} must be a number, got {value!r}")
+
+
+def _parameter_groups(network: nn.Layer, groups: list[dict], decay: float | None) -> list[dict[str, Any]]:
+    members: list[list[paddle.Tensor]] = [[] for _ in range(len(groups) + 1)]
+    for name, parameter in network.named_parameters():
+        if not parameter.stop_gradient:
+            found = (number for number, group in enumerate(groups) if group["name"] in name)
+            members[next(found, -1)].append(parameter)
+    result = []
+    for number, group in enumerate(groups):
+        options = {"params": members[number], "learning_rate": group.get("lr_mult", 1.0)}
+        if decay is not None and group.get("weight_decay_mult") is not None:
+            options["weight_decay"] = decay * group["weight_decay_mult"]
+        result.append(options)
+        logger.info("Parameter group %d: %s, %d parameters", number, group, len(members[number]))
+    logger.info("Parameters in no group: %d", len(members[-1]))
+    return [*result, {"params": members[-1]}]
+
+
+def check_schedule(section: Mapping[str, Any]) -> None:
+    """Check the `lr_scheduler` section of a config.
+
+    Raises:
+        UserError: The type or an argument is unknown, or a value is wrong.
+    """
+    check_component("lr_scheduler", {k: v for k, v in section.items() if k not in _WARMUP_KEYS}, SCHEDULERS)
+    rate = section.get("learning_rate", 1.0)
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not rate > 0:
+        raise UserError(f"lr_scheduler.learning_rate must be a number above 0, got {rate!r}")
+    if ("warmup_iters" in section) != ("warmup_start_lr" in section):
+        raise UserError("lr_scheduler needs both warmup_iters and warmup_start_lr, or neither")
+    if "warmup_iters" in section and "learning_rate" not in section:
+        raise UserError("lr_scheduler needs a learning_rate, at which the warm-up ends")
+
+
+def build_schedule(section: Mapping[str, Any], iters: int) -> paddle.optimizer.lr.LRScheduler:
+    """Build the learning rate schedule.
+
+    Args:
+        section: The `lr_scheduler` section of a config, checked. With `warmup_iters`, the rate rises from
+            `warmup_start_lr` to `learning_rate` on a line before the schedule begins.
+        iters: Iterations of the run; PolynomialDecay reaches its end with the last one where `decay_steps` is not set.
+
+    Raises:
+        UserError: The schedule refuses its arguments.
+    """
+    arguments = {key: value for key, value in section.items() if key not in ("type", *_WARMUP_KEYS)}
+    warmup = section.get("warmup_iters", 0)
+    if section["type"] == "PolynomialDecay":
+        arguments.setdefault("decay_steps", max(iters - warmup, 1))
+    schedule = construct("lr_scheduler", SCHEDULERS[section["type"]], arguments)
+    if "warmup_iters" not in section:
+        return schedule
+    settings = {"start_lr": section["warmup_start_lr"], "end_lr": section["learning_rate"], "warmup_steps": warmup}
+    warm = paddle.optimizer.lr.LinearWarmup
+    return construct("lr_scheduler's warm-up", warm, {"learning_rate": schedule, **settings})

@@ -1,0 +1,81 @@
+"""PaddleSeg's networks, data sets, transforms and optimizers, by the names that its configs use."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from paddle_rt.models.base import Network
+from paddle_rt.paddleseg.patching import patched
+
+_REGISTRIES = {
+    "networks": "MODELS",
+    "backbones": "BACKBONES",
+    "datasets": "DATASETS",
+    "transforms": "TRANSFORMS",
+    "optimizers": "OPTIMIZERS",
+}
+
+
+@functools.cache
+def components(kind: str) -> dict[str, Callable]:
+    """Return what PaddleSeg has of a kind.
+
+    Args:
+        kind: "networks", "backbones", "datasets", "transforms" or "optimizers". PaddleSeg's own RTFormer is the network
+            "PaddleSegRTFormer", to be trained beside ours.
+
+    Returns:
+        Classes and functions by name. What the networks build is a subclass of `Network` too.
+    """
+    from paddleseg.cvlibs import manager
+
+    found = dict(getattr(manager, _REGISTRIES[kind]).components_dict)
+    if kind == "networks":
+        found["PaddleSegRTFormer"] = found.pop("RTFormer")
+        return {name: _returns_network(component) for name, component in found.items()}
+    if kind == "transforms":
+        found["RandomPaddingCrop"] = _correct_crop(found["RandomPaddingCrop"])
+    return found
+
+
+def _correct_crop(crop: type) -> type:
+    """Correct RandomPaddingCrop, which destroys the image where `category_max_ratio` is below 1.
+
+    PaddleSeg 2.8.0 assigns the crop of the label to the image, or leaves the image uncropped beside a cropped label
+    (its issue 3605; corrected in its pull request 3548).
+    """
+    exchanges = {
+        "data['img'] = seg_temp": "pass",
+        "data['img'] = functional.crop(data['img'], crop_coordinates)": "pass",
+        "data.get('gt_fields', [])": "['img', *data.get('gt_fields', [])]",
+    }
+    return type(crop.__name__, (crop,), {"__doc__": crop.__doc__, "__call__": patched(crop.__call__, exchanges)})
+
+
+def _returns_network(component: Callable) -> Callable:
+    """Wrap one of PaddleSeg's network classes, or functions that build one, so that the result is a `Network`."""
+
+    @functools.wraps(component, updated=())
+    def build(*arguments: Any, **options: Any) -> Network:
+        network = component(*arguments, **options)
+        network.__class__ = _network_class(type(network))
+        return network
+
+    return build
+
+
+@functools.cache
+def _network_class(paddleseg_class: type) -> type[Network]:
+    return type(paddleseg_class.__name__, (paddleseg_class, Network), {"__doc__": paddleseg_class.__doc__})
+
+
+def binary_edges(labels: np.ndarray, radius: int, num_classes: int) -> np.ndarray:
+    """Return PaddleSeg's edges of a label map, 1 within `radius` pixels of where the class changes.
+
+    Shape: [H, W] to [1, H, W].
+    """
+    from paddleseg.transforms import functional
+
+    return functional.mask_to_binary_edge(labels, radius=radius, num_classes=num_classes)

@@ -1,0 +1,227 @@
+"""Data sets of image files with a label file each, and every data set that a config may name."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import paddle
+
+from paddle_rt.components import Catalogue
+from paddle_rt.errors import UserError, unknown
+from paddle_rt.imaging import read_label
+from paddle_rt.tasks.segmentation.layouts import require_dataset
+from paddle_rt.tasks.segmentation.transforms import Compose, Sample
+
+EDGE_RADIUS = 2  # pixels, PaddleSeg's
+
+
+def dataset_catalogue() -> Catalogue:
+    """Return the data sets that a config may name: ours, and PaddleSeg's where we have none of the name."""
+    from paddle_rt.paddleseg.components import components
+    from paddle_rt.tasks.segmentation.camvid import CamVid
+    from paddle_rt.tasks.segmentation.street_dataset import StreetScenes
+
+    ours = (Dataset, Cityscapes, ADE20K, CocoStuff, CamVid, StreetScenes)
+    return {**components("datasets"), **{dataset.__name__: dataset for dataset in ours}}
+
+
+def add_edges(sample: Sample, num_classes: int) -> None:
+    """Add "edge" [1, H, W] to a transformed sample: 1 where the class changes, for networks that learn edges too."""
+    from paddle_rt.paddleseg.components import binary_edges
+
+    sample["edge"] = binary_edges(sample["label"], EDGE_RADIUS, num_classes)
+
+
+class LabelledImages(paddle.io.Dataset):
+    """Image files with a label file each.
+
+    Items of a training set have "img" [C, H, W] and "label" [H, W], transformed alike, and "edge" [1, H, W] if asked
+    for. Outside of training only the image is transformed, and "label" is [1, H, W] at its own size, at which scores
+    are counted.
+
+    Args:
+        files: A pair (image, label) for each sample; the label may be None outside of training.
+        transforms: PaddleSeg's transforms.
+        num_classes: Labels are 0 to `num_classes` - 1 or `ignore_index`.
+        img_channels: Channels of the images, 3 or 1.
+        ignore_index: Label of pixels that do not count.
+        training: Whether labels are transformed like the images.
+        edge: Whether training items also hold the edges of the classes.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Sequence[str | None]],
+        transforms: Sequence[Any],
+        num_classes: int,
+        img_channels: int = 3,
+        ignore_index: int = 255,
+        training: bool = True,
+        edge: bool = False,
+    ) -> None:
+        super().__init__()
+        self.file_list = [list(pair) for pair in files]
+        self.num_classes, self.img_channels, self.ignore_index = num_classes, img_channels, ignore_index
+        self.training, self.edge = training, edge
+        self.transforms = Compose(transforms, img_channels, num_classes, ignore_index)
+
+    def __len__(self) -> int:
+        return len(self.file_list)
+
+    def __getitem__(self, index: int) -> Sample:
+        image, label = self.file_list[index]
+        sample = {"trans_info": [], "img": image, "gt_fields": ["label"] if self.training else []}
+        if label is not None:
+            sample["label"] = self.read_label(label)
+        sample = self.transforms(sample)
+        if not self.training and label is not None:
+            sample["label"] = sample["label"][np.newaxis]
+        elif self.training and self.edge:
+            add_edges(sample, self.num_classes)
+        return sample
+
+    def read_label(self, file: str) -> str | np.ndarray:
+        """Return the labels of a file, or the file's name to have it read and checked with its image."""
+        return file
+
+
+class Dataset(LabelledImages):
+    """A data set of one's own, whose files are named in lists.
+
+    Args:
+        mode: "train", "val" or "test"; which list is read. "test" gives items like "val".
+        dataset_root: Folder that the lists' files are relative to.
+        transforms: PaddleSeg's transforms.
+        num_classes: Number of classes.
+        img_channels: Channels of the images, 3 or 1.
+        train_path: Text file with an image and its label a line, for mode "train".
+        val_path: The same for mode "val".
+        test_path: The same for mode "test", where the labels may be missing.
+        separator: What stands between an image and its label.
+        ignore_index: Label of pixels that do not count.
+        edge: Whether training items also hold the edges of the classes.
+
+    Raises:
+        UserError: An argument is wrong, a file is missing, or a line of the list is no pair.
+    """
+
+    def __init__(
+        self,
+        mode: str,
+        dataset_root: str,
+        transforms: Sequence[Any],
+        num_classes: int,
+        img_channels: int = 3,
+        train_path: str | None = None,
+        val_path: str | None = None,
+        test_path: str | None = None,
+        separator: str = " ",
+        ignore_index: int = 255,
+        edge: bool = False,
+    ) -> None:
+        lists = {"train": train_path, "val": val_path, "test": test_path}
+        mode = str(mode).lower()
+        if mode not in lists:
+            raise unknown("mode of Dataset", mode, lists)
+        if not os.path.exists(dataset_root):
+            raise UserError(f"Dataset: no folder {dataset_root}; set dataset_root to the folder of the images")
+        if img_channels not in (1, 3):
+            raise UserError(f"Dataset: img_channels is {img_channels!r}; give 1 or 3")
+        if lists[mode] is None:
+            raise UserError(f"Dataset: mode {mode!r} needs {mode}_path, a text file that lists the images")
+        files = _read_list(lists[mode], dataset_root, separator, may_lack_labels=mode == "test")
+        training = mode == "train"
+        super().__init__(files, transforms, num_classes, img_channels, ignore_index, training, edge)
+        self.mode, self.dataset_root = mode, dataset_root
+
+
+def _read_list(path: str, root: str, separator: str, may_lack_labels: bool) -> list[list[str | None]]:
+    if not os.path.isfile(path):
+        raise UserError(f"Dataset: no list of images at {path}")
+    files = []
+    with open(path, encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            names = line.strip().split(separator)
+            if len(names) != 2 and not may_lack_labels:
+                raise UserError(
+                    f"{path}, line {number}: expected an image and its label with {separator!r} between them, "
+                    f"got {line.strip()!r}"
+                )
+            label = os.path.join(root, names[1]) if len(names) == 2 else None
+            files.append([os.path.join(root, names[0]), label])
+    return files
+
+
+class _OfficialLayout(LabelledImages):
+    """A data set whose files lie as its authors publish them; see `layouts`."""
+
+    NUM_CLASSES: int
+    IMG_CHANNELS = 3
+    IGNORE_INDEX = 255
+
+    def __init__(self, transforms: Sequence[Any], dataset_root: str, mode: str = "train", edge: bool = False) -> None:
+        files = require_dataset(type(self).__name__, dataset_root, mode)
+        mode, training = mode.lower(), mode.lower() == "train"
+        super().__init__(files, transforms, self.NUM_CLASSES, self.IMG_CHANNELS, self.IGNORE_INDEX, training, edge)
+        self.mode, self.dataset_root = mode, dataset_root
+
+
+class Cityscapes(_OfficialLayout):
+    """Cityscapes in its 19 training classes (labelTrainIds).
+
+    Args:
+        transforms: PaddleSeg's transforms.
+        dataset_root: Folder that holds leftImg8bit and gtFine.
+        mode: "train", "val" or "test". "test" gives items like "val".
+        edge: Whether training items also hold the edges of the classes.
+
+    Raises:
+        UserError: Files are missing.
+
+    Source: https://www.cityscapes-dataset.com
+    """
+
+    NUM_CLASSES = 19
+
+
+class ADE20K(_OfficialLayout):
+    """ADE20K (SceneParsing) in its 150 classes; label 0, which is not labelled, becomes 255.
+
+    The images are sorted by name; PaddleSeg takes them in the order of the file system.
+
+    Args:
+        transforms: PaddleSeg's transforms.
+        dataset_root: Folder that holds images and annotations.
+        mode: "train" or "val".
+        edge: Whether training items also hold the edges of the classes.
+
+    Raises:
+        UserError: Files are missing.
+
+    Source: http://sceneparsing.csail.mit.edu
+    """
+
+    NUM_CLASSES = 150
+
+    def read_label(self, file: str) -> np.ndarray:
+        """Read the labels of a file, 0 to 150, as classes."""
+        return read_label(file, self.NUM_CLASSES + 1) - 1  # in uint8, 0 becomes 255
+
+
+class CocoStuff(_OfficialLayout):
+    """COCO-Stuff 164k in its 171 classes.
+
+    Args:
+        transforms: PaddleSeg's transforms.
+        dataset_root: Folder that holds images and annotations.
+        mode: "train" or "val".
+        edge: Whether training items also hold the edges of the classes.
+
+    Raises:
+        UserError: Files are missing.
+
+    Source: https://github.com/nightrome/cocostuff
+    """
+
+    NUM_CLASSES = 171

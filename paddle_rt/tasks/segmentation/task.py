@@ -1,0 +1,223 @@
+"""Semantic segmentation: its sections of a config, its data, losses, scores and predictions."""
+
+import argparse
+import copy
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import paddle
+
+from paddle_rt.components import build_component, check_component, check_keys, takes_argument
+from paddle_rt.errors import UserError
+from paddle_rt.imaging import palettes
+from paddle_rt.tasks.base import Scores, Task, register_task
+from paddle_rt.tasks.segmentation import tta
+from paddle_rt.tasks.segmentation.completion import complete
+from paddle_rt.tasks.segmentation.datasets import LabelledImages, dataset_catalogue
+from paddle_rt.tasks.segmentation.evaluate import evaluate, summarize
+from paddle_rt.tasks.segmentation.losses import LOSSES, BCELoss
+from paddle_rt.tasks.segmentation.metrics import ABSENT_CLASS_RULES
+from paddle_rt.tasks.segmentation.predict import predict
+from paddle_rt.tasks.segmentation.street_dataset import StreetScenes
+from paddle_rt.tasks.segmentation.transforms import Compose, transform_catalogue
+
+
+@register_task
+class SegmentationTask(Task):
+    """A class for each pixel.
+
+    Args:
+        config: The merged config, checked by `check`. Its `train_dataset`, `val_dataset`, `loss` and `test_config` are
+            those of PaddleSeg.
+    """
+
+    name = "segmentation"
+    config_keys = ("train_dataset", "val_dataset", "loss", "test_config")
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__(config)
+        test_config = config.get("test_config", {})
+        self.augmentation = tta.from_test_config(test_config)
+        # PaddleSeg's predict averages over scales and flips for its own flags alone.
+        self.predict_augmentation = tta.from_test_config({**test_config, "aug_eval": False})
+        self.batch_size, self.absent_class = 1, "exclude"
+        self.palette = palettes.palette(config["train_dataset"]["type"], self.num_classes)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.config["model"]["num_classes"]
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes of the training data, or their numbers where it names none."""
+        return palettes.class_names(self.config["train_dataset"]["type"], self.num_classes)
+
+    @classmethod
+    def add_flags(cls, parser: argparse.ArgumentParser, tool: str) -> None:
+        """Add the flags of segmentation to "val" or "predict"."""
+        if tool == "val":
+            parser.add_argument("--batch_size", type=int, default=1, help="images of one size that run together")
+            parser.add_argument(
+                "--absent_class",
+                default="exclude",
+                choices=list(ABSENT_CLASS_RULES),
+                help="what a class counts in the mean that neither labels nor predictions hold: papers leave it out, "
+                "PaddleSeg 2.8.0 counts 0, PaddleSeg 2.9 counts 1",
+            )
+            tta.add_flags(parser, "--aug_eval")
+        elif tool == "predict":
+            colours = "colours of the first classes, three numbers each"
+            parser.add_argument("--custom_color", nargs="+", type=int, metavar="R G B", help=colours)
+            tta.add_flags(parser, "--aug_pred")
+
+    def configure(self, arguments: argparse.Namespace) -> None:
+        """Take over the values of the flags that `add_flags` added.
+
+        Raises:
+            UserError: They contradict each other or the config.
+        """
+        test_config = self.config.get("test_config", {})
+        if "aug_eval" in arguments:
+            if arguments.batch_size < 1:
+                raise UserError(f"--batch_size must be a whole number of at least 1, got {arguments.batch_size}")
+            self.batch_size, self.absent_class = arguments.batch_size, arguments.absent_class
+            self.augmentation = tta.from_test_config(tta.merge_flags(test_config, arguments, arguments.aug_eval))
+        if "aug_pred" in arguments:
+            test_config = {**test_config, "aug_eval": False}
+            merged = tta.merge_flags(test_config, arguments, arguments.aug_pred)
+            self.predict_augmentation = tta.from_test_config(merged)
+            custom = arguments.custom_color or []
+            if len(custom) % 3 or len(custom) > self.palette.size or not all(0 <= value <= 255 for value in custom):
+                raise UserError(f"--custom_color takes three numbers of 0 to 255 for each class, got {custom}")
+            self.palette.reshape(-1)[: len(custom)] = custom
+
+    @classmethod
+    def check(cls, config: dict[str, Any]) -> None:
+        """Check the sections of segmentation, and add what follows from them.
+
+        Added are one loss for each coefficient, and the number of classes, the channels of an image and the ignored
+        label that the data set determines.
+
+        Raises:
+            UserError: A key, a type or a value in them is missing or wrong, or sections contradict each other.
+        """
+        for key in ("train_dataset", "loss"):
+            if key not in config:
+                raise UserError(f"config key {key!r} is missing; segmentation needs train_dataset and loss")
+            if not isinstance(config[key], dict):
+                raise UserError(f"config key {key!r} must hold a mapping, got {config[key]!r}")
+        datasets, transforms = dataset_catalogue(), {"transforms": transform_catalogue()}
+        for key in ("train_dataset", "val_dataset"):
+            if key in config:
+                check_component(key, config[key], datasets, transforms)
+        _check_losses(config["loss"])
+        check_keys("test_config key", config.get("test_config", {}), tta.TEST_CONFIG_KEYS)
+        complete(config, datasets)
+
+    def build_data(self, split: str) -> paddle.io.Dataset:
+        """Build the data set of "train" or "val".
+
+        Raises:
+            UserError: The config has no such data set, its files are missing, or it does not fit the network.
+        """
+        part = f"{split}_dataset"
+        if part not in self.config:
+            raise UserError(f"the config has no {part}")
+        section = self.config[part]
+        self._check_frames(part, section)
+        dataset = build_component(part, section, {**transform_catalogue(), **dataset_catalogue()})
+        if not isinstance(dataset, LabelledImages | StreetScenes):  # one of PaddleSeg's
+            channels = dataset.transforms.img_channels
+            settings = {"num_classes": dataset.num_classes, "ignore_index": dataset.ignore_index}
+            dataset.transforms = Compose(dataset.transforms.transforms, channels, **settings)
+        if len(dataset) == 0:
+            raise UserError(f"{part} has no images")
+        return dataset
+
+    def build_transforms(self) -> Compose:
+        """Build the transforms of the validation data, which prediction and export use too.
+
+        Raises:
+            UserError: The config has no val_dataset, or a transform refuses its arguments.
+        """
+        if "val_dataset" not in self.config:
+            raise UserError("the config has no val_dataset, whose transforms prepare an image for the network")
+        section, catalogue = self.config["val_dataset"], transform_catalogue()
+        steps = [build_component("val_dataset.transforms", step, catalogue) for step in section.get("transforms", [])]
+        return Compose(steps, section.get("img_channels", 3))
+
+    def losses(self, outputs: list[paddle.Tensor], batch: Mapping[str, Any]) -> list[paddle.Tensor]:
+        """Compute the weighted losses of a training batch; MixedLoss gives several.
+
+        Args:
+            outputs: Logits [B, C, H, W], one for each entry of the config's `loss`.
+            batch: "label" [B, H, W], and "edge" [B, 1, H, W] for a loss of edges.
+
+        Raises:
+            UserError: The losses do not fit the outputs or the labels.
+        """
+        coefficients = self.config["loss"]["coef"]
+        if len(outputs) != len(coefficients):
+            raise UserError(
+                f"the model gives {len(outputs)} outputs while training, but loss.coef has {len(coefficients)} entries"
+            )
+        labels, result = batch["label"].astype("int64"), []
+        for logits, loss, coefficient in zip(outputs, self._losses, coefficients, strict=True):
+            target = labels
+            if isinstance(loss, BCELoss) and loss.edge_label:
+                if "edge" not in batch:
+                    raise UserError("BCELoss with edge_label needs a train_dataset with edge: True")
+                target = batch["edge"].astype("int64")
+            try:
+                values = loss(logits, target)
+            except UserError:
+                raise
+            except (ValueError, TypeError, AssertionError) as error:  # what Paddle says of unfit shapes and weights
+                text = str(error).split("[Hint")[0][:300]
+                raise UserError(f"the config's loss cannot be computed: {text}") from error
+            result += [coefficient * value for value in (values if isinstance(values, list) else [values])]
+        return result
+
+    @functools.cached_property
+    def _losses(self) -> list[Any]:
+        return [build_component("loss", section, LOSSES) for section in self.config["loss"]["types"]]
+
+    def evaluate(self, network: paddle.nn.Layer, dataset: paddle.io.Dataset, num_workers: int = 0) -> Scores:
+        """Score a network on a data set; the mean IoU picks the best model."""
+        confusion = evaluate(network, dataset, self.augmentation, self.batch_size, num_workers)
+        return summarize(confusion, len(dataset), self.class_names, self.absent_class)
+
+    def predict(self, network: paddle.nn.Layer, image_path: str, save_dir: str) -> None:
+        """Label an image, a folder or a list of images and write the results; see `predict.predict`."""
+        predict(network, self.build_transforms(), image_path, save_dir, self.palette, self.predict_augmentation)
+
+    def _check_frames(self, part: str, section: Mapping[str, Any]) -> None:
+        """Refuse clips for a network that takes single images, and single images for one whose window is longer."""
+        model = self.config["model"]
+        window, frames = model.get("temporal_window", 1), section.get("frames", 1)
+        if not (isinstance(window, int) and isinstance(frames, int)):
+            return  # their constructors say what is wrong
+        if frames > 1 and not takes_argument(model, "temporal_window"):
+            raise UserError(f"{part}.frames is {frames}, but {model['type']} takes single images; leave frames out")
+        if frames < window:
+            raise UserError(
+                f"model.temporal_window is {window}, but {part} gives {frames} frame{'s'[: frames > 1]} at a "
+                f"time; set {part}.frames to {window} (StreetScenes and CamVid can give clips)"
+            )
+
+
+def _check_losses(loss: dict[str, Any]) -> None:
+    check_keys("loss key", loss, ("types", "coef"))
+    for key in ("types", "coef"):
+        if not isinstance(loss.get(key), list) or not loss[key]:
+            raise UserError(f"loss.{key} must be a list, got {loss.get(key)!r}")
+    if not all(isinstance(number, int | float) for number in loss["coef"]):
+        raise UserError(f"loss.coef must be a list of numbers, got {loss['coef']}")
+    for item in loss["types"]:
+        check_component("loss.types", item, LOSSES, {"losses": LOSSES})
+    if len(loss["types"]) not in (1, len(loss["coef"])):
+        raise UserError(f"loss has {len(loss['types'])} types for {len(loss['coef'])} coefficients; give 1 or as many")
+    if len(loss["types"]) == 1:
+        loss["types"] = [copy.deepcopy(loss["types"][0]) for _ in loss["coef"]]
