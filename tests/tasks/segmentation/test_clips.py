@@ -181,7 +181,7 @@ def test_flicker_by_hand():
 class Flat(paddle.nn.Layer):
     """Says one class everywhere: always steady."""
 
-    coarse_align_corners = False
+    align_corners = False
 
     def coarse_logits(self, images: paddle.Tensor) -> paddle.Tensor:
         return paddle.nn.functional.one_hot(paddle.zeros([1, 4, 4], "int64"), 19).transpose([0, 3, 1, 2])
