@@ -2,19 +2,8 @@
 
 import difflib
 import inspect
-import os
-import sys
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
-
-# Warnings of Paddle about itself, of no use to who runs a tool.
-_NOISE = (
-    "No ccache found",
-    "When training, we now always track global mean and variance",
-    "\nNon compatible API",
-    "There are some unused values",
-)
 
 
 class UserError(ValueError):
@@ -28,6 +17,10 @@ class UserError(ValueError):
     def __init__(self, message: str, details: str = "") -> None:
         super().__init__(message)
         self.details = details
+
+
+class InternalError(RuntimeError):
+    """A fault that is not the user's, such as one of an engine; tools print its message on one line."""
 
 
 def nearest(name: object, valid: Iterable[object]) -> str | None:
@@ -62,29 +55,3 @@ def check_arguments(component: type, arguments: dict[str, Any]) -> None:
     for name in arguments:
         if name not in valid:
             raise unknown(f"argument of {component.__name__}", name, valid)
-
-
-def run_tool(main: Callable[[], None]) -> None:
-    """Run a command line's `main` and turn a user's mistake into one line on stderr and a non-zero exit.
-
-    Exit codes: 1 a mistake in the input or a failing file system, 130 interrupted by Ctrl-C. Anything else is a fault
-    of ours and keeps its traceback.
-    """
-    for message in _NOISE:
-        warnings.filterwarnings("ignore", message)
-    try:
-        main()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except (UserError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        if getattr(error, "details", ""):
-            print(error.details, file=sys.stderr)
-        sys.exit(1)
-    except MemoryError as error:
-        print(f"error: out of memory: {' '.join(str(error).split())[:200]}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("interrupted: what was saved before is whole", file=sys.stderr)
-        sys.exit(130)

@@ -1,71 +1,7 @@
-"""Run PaddleSeg's model and ours with the same weights: python tools/compare.py -c CONFIG --model_path CHECKPOINT"""
+"""`paddle-rt compare` from a clone: python tools/compare.py --help"""
 
-import pathlib
-import sys
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from paddle_rt.cli.arguments import new_parser, positive
-from paddle_rt.errors import UserError, run_tool
-
-
-def checkpoints(path: str | None) -> list[str | None]:
-    """The checkpoints to compare: the file, the folder's own, or all below it; None stands for random weights."""
-    if path is None:
-        return [None]
-    root = pathlib.Path(path)
-    if root.is_dir() and not (root / "model.pdparams").is_file():
-        return sorted(map(str, root.rglob("*.pdparams"))) or [path]
-    return [path]
-
-
-def main() -> None:
-    parser = new_parser(__doc__)
-    add = parser.add_argument
-    add("--model_path", help=".pdparams file, or folder of checkpoints; without it both get PaddleSeg's random weights")
-    add("--image_path", help="an image, a folder or a list, run as the config's validation does; else random images")
-    add("--input_size", nargs=2, type=positive, default=[512, 1024], metavar=("H", "W"), help="size of random images")
-    add("--images", type=positive, default=3, help="how many random images, or how many of --image_path")
-    arguments = parser.parse_args()
-
-    import numpy as np
-    from paddleseg.transforms import Compose
-
-    from paddle_rt.config.build import SegBuilder, build, load_config, num_classes
-    from paddle_rt.imaging.images import list_images, read_image
-    from paddle_rt.paddleseg.compare import TOLERANCE, compare, paddleseg_model
-    from paddle_rt.training.train import set_up
-
-    config = load_config(arguments.config, arguments.opts)
-    config.dic["model"].pop("pretrained", None)
-    set_up(arguments.device, seed=0)
-    builder = SegBuilder(config)
-    theirs, ours = paddleseg_model(config.model_cfg, num_classes(config)), build(builder, "model")
-    if arguments.image_path:
-        transforms = Compose(build(builder, "val_transforms"))
-        files = list_images(arguments.image_path)[0][: arguments.images]
-        images = [transforms({"img": read_image(file).astype("float32")})["img"][np.newaxis] for file in files]
-    else:
-        shape = [1, config.model_cfg.get("in_channels", 3), *arguments.input_size]
-        images = list(np.random.default_rng(0).standard_normal([arguments.images, *shape]).astype("float32"))
-    failures = []
-    for checkpoint in checkpoints(arguments.model_path):
-        try:
-            result = compare(ours, theirs, checkpoint, images)
-        except UserError as error:  # the other checkpoints of a folder still count
-            failures.append(str(error))
-            continue
-        if not result.equal:
-            failures.append(f"{checkpoint or 'random weights'} give other logits than PaddleSeg's model")
-        print(f"{checkpoint or 'random weights'}, {result.images} images, PaddleSeg's model and ours:")
-        error, largest, times = result.relative_error, result.largest_difference, result.milliseconds
-        print(f"  logits            relative error {error:.1e}, largest difference {largest:.1e}")
-        print(f"  labels            {100 * result.label_agreement:.4f} % agree")
-        print(f"  parameters        {result.parameters[0]:,} and {result.parameters[1]:,}")
-        print(f"  forward, median   {times[0]:.0f} ms and {times[1]:.0f} ms, {result.speedup:.2f}x")
-        print(f"  {'equal' if result.equal else 'NOT EQUAL'} at a relative error of {TOLERANCE:.0e}")
-    if failures:
-        raise UserError("; ".join(failures))
-
+from paddle_rt.cli.compare import main
+from paddle_rt.cli.run import run_tool
 
 if __name__ == "__main__":
     run_tool(main)

@@ -1,71 +1,7 @@
-"""Export a trained model, checked against it: python tools/export.py -c CONFIG --model_path output/best_model"""
+"""`paddle-rt export` from a clone: python tools/export.py --help"""
 
-import argparse
-import pathlib
-import sys
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from paddle_rt.cli.arguments import new_parser, positive
-from paddle_rt.errors import UserError, run_tool
-
-
-def main() -> None:
-    parser = new_parser(__doc__)
-    add = parser.add_argument
-    add("--model_path", help=".pdparams file, or a folder that holds model.pdparams")
-    add("--random_weights", action="store_true", help="export an untrained model instead, to measure its speed")
-    add("--save_dir", default="./output/inference_model", help="where graphs, deploy.yaml and verification.json go")
-    size = parser.add_mutually_exclusive_group()
-    size.add_argument("--input_size", nargs=2, type=positive, metavar=("H", "W"), help="one image of this size")
-    size.add_argument("--input_shape", nargs=4, type=_length, metavar=("N", "C", "H", "W"),
-        help="None or -1 leaves N, H or W open; without either flag all three are open")  # fmt: skip
-    add("--output_op", help="coarse (default: uint8 frames in, small logits out, for Segmenter), or PaddleSeg's argmax "
-        "(labels), softmax, none (logits), which take normalised images")  # fmt: skip
-    add("--formats", nargs="+", default=["paddle", "onnx"], help="paddle, onnx or both")
-    parser.set_defaults(device="cpu")
-    arguments = parser.parse_args()
-
-    from paddle_rt.config.build import SegBuilder, build, load_config, trained_model
-    from paddle_rt.export.publish import export
-    from paddle_rt.export.verify import TOLERANCE
-    from paddle_rt.training.train import set_up
-
-    if bool(arguments.model_path) == arguments.random_weights:
-        raise UserError("give trained weights with --model_path, or ask for an untrained model with --random_weights")
-    config = load_config(arguments.config, arguments.opts)
-    if "transforms" not in config.val_dataset_cfg:
-        raise UserError(f"{arguments.config} has no val_dataset with transforms, which deploy.yaml must hold")
-    set_up(arguments.device, seed=0)
-    if arguments.random_weights:
-        print("warning: these weights are random, the export is good for measuring speed only", file=sys.stderr)
-        config.dic["model"].pop("pretrained", None)
-        model = build(SegBuilder(config), "model")
-    else:
-        model = trained_model(config, arguments.model_path)
-    shape = _input_shape(arguments, config.model_cfg.get("in_channels", 3))
-    dataset = config.val_dataset_cfg
-    how = dict(input_shape=shape, output_op=arguments.output_op, formats=arguments.formats)
-    report = export(model, arguments.save_dir, dataset["transforms"], dataset_type=dataset["type"], **how)
-    for row in report["comparisons"]:
-        print("; ".join(f"{key} {f'{value:.2g}' if isinstance(value, float) else value}" for key, value in row.items()))
-    if any(row.get("relative_error", 0) > TOLERANCE for row in report["comparisons"]):
-        print("warning: these weights multiply rounding, so more than 1e-4 was allowed", file=sys.stderr)
-    print(f"exported {report['output_op']} {report['input_shape']} to {arguments.save_dir}")
-
-
-def _input_shape(arguments: argparse.Namespace, channels: int) -> list[int | None]:
-    if arguments.input_size:
-        return [1, channels, *arguments.input_size]
-    if arguments.input_shape is None:
-        return [None, channels, None, None]
-    if arguments.input_shape[1] != channels:
-        raise UserError(f"--input_shape has {arguments.input_shape[1]} channels, the model takes {channels}")
-    return arguments.input_shape
-
-
-def _length(text: str) -> int | None:
-    return None if text in ("None", "-1") else positive(text)
-
+from paddle_rt.cli.export import main
+from paddle_rt.cli.run import run_tool
 
 if __name__ == "__main__":
     run_tool(main)

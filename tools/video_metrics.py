@@ -1,57 +1,7 @@
-"""Stream videos through checkpoints and score how right and how steady their labels are:
-python tools/video_metrics.py -c CONFIG [CONFIG ...] --model_path FILE [FILE ...] --output metrics.json"""
+"""`paddle-rt video_metrics` from a clone: python tools/video_metrics.py --help"""
 
-import argparse
-import json
-import pathlib
-import sys
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from paddle_rt.cli.arguments import DEVICES, Parser, positive
-from paddle_rt.errors import UserError, run_tool
-from paddle_rt.files import whole_file
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = Parser(__doc__)
-    add = parser.add_argument
-    add("-c", "--config", nargs="+", required=True, help="configs whose val_dataset has videos, a checkpoint each")
-    add("--model_path", nargs="+", required=True, help=".pdparams files, or folders that hold model.pdparams")
-    add("--videos", type=positive, default=50, help="so many of the validation scenes")
-    add("--frames", type=positive, default=16, help="frames of a video")
-    add("--device", default="gpu", choices=DEVICES, help="falls back to cpu where Paddle has no other")
-    add("--opts", nargs="+", help="overrides of keys in every config, such as val_dataset.fps=5")
-    add("--output", help="also write the scores to this JSON file")
-    return parser.parse_args()
-
-
-def main() -> None:
-    arguments = parse_arguments()
-    pairs = list(zip(arguments.config, arguments.model_path, strict=False))
-    if len(arguments.config) != len(arguments.model_path):
-        raise UserError(f"{len(arguments.config)} configs, but {len(arguments.model_path)} checkpoints: give as many")
-    if arguments.output and pathlib.Path(arguments.output).is_dir():
-        raise UserError(f"--output {arguments.output} is a folder; give a file such as metrics.json")
-
-    from paddle_rt.config.build import SegBuilder, build, load_config, trained_model
-    from paddle_rt.tasks.segmentation.video_scores import require_one_task, score_videos, summarize
-    from paddle_rt.training.train import set_up
-
-    configs = [load_config(config, arguments.opts) for config, _ in pairs]
-    require_one_task(configs)
-    set_up(arguments.device)
-    dataset = build(SegBuilder(configs[0]), "val_dataset")
-    models = [trained_model(config, path) for config, (_, path) in zip(configs, pairs, strict=True)]
-    rows = summarize(score_videos(models, dataset, arguments.videos, arguments.frames))
-    print(f"{'  mIoU':8}{'flicker':>9}{'fps':>9}{'relative':>10}  checkpoint")
-    for row, (_, path) in zip(rows, pairs, strict=True):
-        print(f"{row['mIoU']:8.4f}{row['flicker']:9.4f}{row['fps']:9.2f}{row['relative_fps']:10.3f}  {path}")
-    if arguments.output:
-        runs = [{"config": c, "model_path": path, **row} for (c, path), row in zip(pairs, rows, strict=True)]
-        content = {"videos": arguments.videos, "frames": arguments.frames, "opts": arguments.opts, "runs": runs}
-        with whole_file(arguments.output) as part:
-            part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
+from paddle_rt.cli.run import run_tool
+from paddle_rt.cli.video_metrics import main
 
 if __name__ == "__main__":
     run_tool(main)

@@ -6,20 +6,18 @@ Needs onnxruntime-gpu, onnx, numpy and numba; neither Paddle nor PaddleSeg.
 """
 
 import json
-import pathlib
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 import numpy as np
 from tqdm import tqdm
 
 from paddle_rt.cli.arguments import Parser, positive
-from paddle_rt.errors import UserError, run_tool
+from paddle_rt.cli.run import run_tool
+from paddle_rt.errors import UserError
 from paddle_rt.files import whole_file
 from paddle_rt.inference import Deployment, labels_from_logits, load_deployment
 

@@ -14,7 +14,7 @@ import yaml
 
 from paddle_rt.benchmark.measure import Choice, count_operations, measure, tabulate, true_labels
 from paddle_rt.errors import UserError, unknown
-from paddle_rt.imaging.images import list_images, read_image
+from paddle_rt.imaging import list_images, read_image
 from paddle_rt.paddleseg.pipeline import TRANSFORMS, export_paddleseg
 from paddle_rt.registry import create_model, list_models, model_config
 

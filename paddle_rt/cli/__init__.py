@@ -1,0 +1,41 @@
+"""Command lines: `paddle-rt TOOL ...`, and the files of a clone's tools/ folder, which call the same functions."""
+
+import importlib
+import sys
+
+from paddle_rt.cli.run import run_tool
+from paddle_rt.errors import unknown
+
+TOOLS = {
+    "train": "train a network by a config",
+    "val": "score a checkpoint on a config's validation data",
+    "predict": "run a checkpoint on images",
+    "export": "export a checkpoint to graphs that are checked against it",
+    "quantize": "add an int8 graph to an export",
+    "infer": "run an export on images, a video or a camera",
+    "benchmark": "measure exports beside PaddleSeg's deployment",
+    "benchmark_training": "measure training steps beside PaddleSeg's",
+    "compare": "compare a network with PaddleSeg's on the same weights",
+    "convert": "convert a PyTorch checkpoint",
+    "plot_runs": "draw the curves of training runs",
+    "video_metrics": "score checkpoints on videos",
+    "prepare_camvid": "convert a CamVid download to the layout that the data set reads",
+    "render_streetscenes": "write StreetScenes images and labels as files",
+}
+
+
+def main() -> None:
+    """Run the tool that the first argument names, with the arguments behind it."""
+    run_tool(_run)
+
+
+def _run() -> None:
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        print("usage: paddle-rt TOOL ...; paddle-rt TOOL --help lists the flags of a tool\n")
+        print("\n".join(f"  {name:<22}{summary}" for name, summary in TOOLS.items()))
+        return
+    name = sys.argv[1]
+    if name not in TOOLS:
+        raise unknown("tool", name, TOOLS)
+    sys.argv = [f"paddle-rt {name}", *sys.argv[2:]]
+    importlib.import_module(f"paddle_rt.cli.{name}").main()

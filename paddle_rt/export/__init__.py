@@ -1,0 +1,1 @@
+"""Export networks: trace, convert to ONNX, optimise, verify, publish, and quantise to int8."""

@@ -1,4 +1,4 @@
-"""Export a model as Paddle and ONNX graphs that were run and compared with it before anyone sees them."""
+"""Export a network as Paddle and ONNX graphs, which are published whole after they have been verified."""
 
 import contextlib
 import json
@@ -8,274 +8,164 @@ import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-import paddle
-
 from paddle_rt.errors import UserError, unknown
-from paddle_rt.export.verify import brief, make_cases, make_video_cases, verify, verify_video, versions
-from paddle_rt.imaging.palettes import class_names
+from paddle_rt.export import convert
+from paddle_rt.export._legacy import adapt, folding
+from paddle_rt.export.trace import TracedNetwork, TracedStep, save_graph
+from paddle_rt.export.verify import make_cases, make_video_cases, verify, verify_video, versions
 from paddle_rt.inference.deployment import (
-    OUTPUT_OPS,
     VERIFICATION,
     Deployment,
     check_input_shape,
     file_digest,
     save_deployment,
-)  # fmt: skip
-from paddle_rt.inference.preprocess import Normalize, split_normalize
+)
+from paddle_rt.inference.preprocess import split_normalize
+from paddle_rt.models.base import Network
+from paddle_rt.tasks.export import ExportSpec
 
 FORMATS = ("paddle", "onnx")
-OPSET = 17
-# What an export may leave in its folder. deploy.yaml comes last: with it the export is complete.
+# The files of an export. deploy.yaml comes last: with it the export is complete.
 _FILES = ("model.json", "model.pdiparams", "model.onnx", "model_int8.onnx", VERIFICATION, "deploy.yaml")
 
 
 def export(
-    model: paddle.nn.Layer,
+    network: Network,
     save_dir: str | os.PathLike,
-    transforms: list[dict[str, Any]],
+    spec: ExportSpec,
     input_shape: Sequence[int | None] = (None, 3, None, None),
     output_op: str | None = None,
     formats: Sequence[str] = FORMATS,
-    dataset_type: str | None = None,
 ) -> dict[str, Any]:
     """Write model.json and model.pdiparams, model.onnx, deploy.yaml and verification.json, or nothing at all.
 
-    The graphs take float32 images as `transforms` leave them; with "coarse" they take uint8 BGR frames [N, H, W, 3] and
-    normalise themselves, and only what `transforms` do to the size is left to who runs them. With "argmax" and
-    "softmax" the same network is first exported and compared without them, since labels say little about the logits
-    behind them.
-
-    A model for video, one with a `temporal_window` above 1, becomes a graph that takes one frame and the state that the
-    frame before has left and gives coarse logits and the next state; it is compared over sequences of frames.
+    The spec decides what the graphs take and give, and how they are compared with the network. A network for video (one
+    with a `temporal_window` above 1) becomes a graph that takes a frame and the state after the frame before it, and
+    gives coarse logits and the next state; it is compared over videos.
 
     Args:
-        model: A model of PaddleSeg's contract; its main logits are exported, auxiliary heads are not.
-        save_dir: Folder for the files; an earlier export in it is replaced only when the new one is complete.
-        transforms: The validation transforms, as the config describes them.
+        network: The network, which is left as it was; outputs of auxiliary heads are not exported.
+        save_dir: The folder of the files. An earlier export in it is replaced only when the new one is complete.
+        spec: The task's part of the export.
         input_shape: [N, C, H, W]; None leaves N, H or W open.
-        output_op: "coarse" (logits before the model's last resize, from which `Segmenter` computes labels faster),
-            "argmax" (int32 labels [N, H, W]), "softmax" (float32 [N, num_classes, H, W]) or "none" (logits). If None,
-            coarse for a model that has such logits and takes 3 channels, else argmax.
+        output_op: What the graphs compute; by default the spec's choice for the network.
         formats: "paddle", "onnx" or both.
-        dataset_type: The data set's type, which names classes and colours.
 
     Returns:
-        What verification.json holds: an error for each engine and input, what was allowed, and versions.
+        The contents of verification.json: an error for each engine and input, what was allowed, and versions.
 
     Raises:
-        UserError: An argument is wrong, the model cannot be exported, or a graph does not compute what the model does.
+        UserError: An argument is wrong, or the network cannot run or be traced at this shape.
+        ConversionError: A graph cannot be converted to ONNX.
+        VerificationError: A graph does not compute what the network computes.
         OSError: The folder cannot be written.
     """
+    network = adapt(network)
     check_input_shape(input_shape)
-    if output_op is None:
-        output_op = "coarse" if hasattr(model, "coarse_logits") and input_shape[1] == 3 else "argmax"
-    if _is_video(model):
+    output_op = output_op or spec.default_output(network, input_shape[1])
+    if network.temporal_window > 1:
         input_shape = [input_shape[0] or 1, *input_shape[1:]]
-    _check_arguments(model, save_dir, input_shape, output_op, formats)
-    with _evaluating(model), _scratch(pathlib.Path(save_dir)) as scratch:
-        normalize = split_normalize(transforms)[1] if output_op == "coarse" else None
-        files, errors, classes = _write_verified(model, scratch, input_shape, output_op, formats, normalize)
+    _check_arguments(network, save_dir, input_shape, formats)
+    spec.check(network, input_shape, output_op)
+    with _evaluating(network), _scratch_folder(pathlib.Path(save_dir)) as scratch:
+        write = _write_video_graphs if network.temporal_window > 1 else _write_image_graphs
+        files, comparisons, description = write(network, spec, input_shape, output_op, _Writer(scratch, formats))
         graph = {"input_shape": list(input_shape), "output_op": output_op}
         digests = {name: file_digest(scratch / name) for name in files.values()}
-        about = {"opset": OPSET, "versions": versions(formats), "files": digests}
-        report = {**graph, **about, "comparisons": errors}
+        report = {**graph, "opset": convert.OPSET, "versions": versions(formats), "files": digests}
+        report["comparisons"] = comparisons
         (scratch / VERIFICATION).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        names = class_names(dataset_type, classes)
-        about = {"num_classes": classes, "dataset_type": dataset_type, "class_names": names}
-        about["align_corners"] = getattr(model, "coarse_align_corners", False)
-        about["state_shape"] = model.state_shape() if _is_video(model) else None
-        about["input_dtype"] = "uint8" if output_op == "coarse" else "float32"
-        about["output_dtype"] = "int32" if output_op == "argmax" else "float32"
-        save_deployment(Deployment(scratch, transforms, **graph, **about, **files))
+        input_dtype = "uint8" if spec.takes_frames(output_op) else "float32"
+        transforms = [dict(step) for step in spec.transforms]
+        shared = {"task": spec.task, "transforms": transforms, "input_dtype": input_dtype, **graph}
+        save_deployment(Deployment(scratch, **shared, **description, **files))
         _publish(scratch, pathlib.Path(save_dir))
     return report
 
 
-def _is_video(model: paddle.nn.Layer) -> bool:
-    return getattr(model, "temporal_window", 1) > 1
-
-
-def _write_verified(
-    model: paddle.nn.Layer,
-    folder: pathlib.Path,
-    input_shape: Sequence[int | None],
-    output_op: str,
-    formats: Sequence[str],
-    normalize: Normalize | None,
-) -> tuple[dict[str, str], list[dict], int]:
-    """Write the graphs and compare them; their names by deploy.yaml's keys, the errors, and the number of classes."""
-    if _is_video(model):
-        videos = make_video_cases(model, input_shape, normalize)
-        files = _write_graphs(_ExportedStep(model, normalize), folder, input_shape, formats, model.state_shape())
-        return files, verify_video(folder, files, model.state_shape(), videos), videos[0].logits[0].shape[1]
-    cases, errors = make_cases(model, input_shape, normalize), []
-    for op in dict.fromkeys([output_op if normalize else "none", output_op]):
-        files = _write_graphs(_Exported(model, op, normalize), folder, input_shape, formats)
-        errors += verify(folder, files, op, cases)
-    return files, errors, cases[0].logits.shape[1]
-
-
 def _check_arguments(
-    model: paddle.nn.Layer,
-    save_dir: str | os.PathLike,
-    input_shape: Sequence[int | None],
-    output_op: str,
-    formats: Sequence[str],
+    network: Network, save_dir: str | os.PathLike, input_shape: Sequence[int | None], formats: Sequence[str]
 ) -> None:
-    if output_op not in OUTPUT_OPS:
-        raise unknown("output_op", output_op, OUTPUT_OPS)
     for name in formats:
         if name not in FORMATS:
             raise unknown("format", name, FORMATS)
     if not formats:
-        raise UserError(f"no format given; valid are {', '.join(FORMATS)}")
-    if output_op == "coarse" and input_shape[1] != 3:
-        raise UserError(f"output_op coarse makes a graph that takes frames of 3 channels, got {input_shape[1]}")
-    if output_op == "coarse" and not hasattr(model, "coarse_logits"):
-        raise UserError(f"{type(model).__name__} has no coarse_logits; use output_op argmax, softmax or none")
-    if _is_video(model) and (output_op != "coarse" or input_shape[0] != 1):
+        raise UserError(f"no format was given; valid are {', '.join(FORMATS)}")
+    if None in input_shape[2:] and network.needs_fixed_size:
         raise UserError(
-            f"a model with a temporal window of {model.temporal_window} is exported as output_op coarse for one frame "
-            f"at a time, got {output_op} for {input_shape[0]}"
-        )
-    if None in input_shape[2:] and getattr(model, "needs_fixed_size", False):
-        raise UserError(
-            f"{type(model).__name__} with token merging needs a fixed height and width, got {list(input_shape)}; give "
-            "them with --input_size"
+            f"this {type(network).__name__} needs a fixed height and width, got {list(input_shape)}; give them with "
+            "--input_size"
         )
     if pathlib.Path(save_dir).is_file():
         raise UserError(f"save_dir {save_dir} is a file; give a folder")
 
 
-class _Exported(paddle.nn.Layer):
-    """A model's main logits with an output operation behind them and, where given, a normalisation before them."""
+class _Writer:
+    """Writes graphs in the formats that were asked for."""
 
-    def __init__(self, model: paddle.nn.Layer, output_op: str, normalize: Normalize | None) -> None:
-        super().__init__()
-        self.model = model
-        self.output_op = output_op
-        self.normalize = normalize
+    def __init__(self, folder: pathlib.Path, formats: Sequence[str]) -> None:
+        self.folder, self.formats = folder, formats
 
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        return _run(self, x)
-
-
-class _ExportedStep(paddle.nn.Layer):
-    """A video model's step with a normalisation before it."""
-
-    def __init__(self, model: paddle.nn.Layer, normalize: Normalize) -> None:
-        super().__init__()
-        self.model = model
-        self.normalize = normalize
-
-    def forward(self, frame: paddle.Tensor, state: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        return _run_step(self, frame, state)
+    def write(self, traced: TracedNetwork | TracedStep, input_shape: Sequence[int | None]) -> dict[str, str]:
+        """Write the graphs of a layer and return their names by deploy.yaml's keys."""
+        graph, parameters = save_graph(traced, self.folder, input_shape)
+        files = {}
+        if "onnx" in self.formats:
+            files["onnx"] = "model.onnx"
+            convert.convert_to_onnx(graph, parameters, self.folder / files["onnx"])
+        if "paddle" in self.formats:
+            return {"model": graph.name, "params": parameters.name, **files}
+        graph.unlink()
+        parameters.unlink()
+        return files
 
 
-@paddle.jit.not_to_static
-def _run_step(
-    exported: _ExportedStep, frame: paddle.Tensor, state: paddle.Tensor
-) -> tuple[paddle.Tensor, paddle.Tensor]:
-    return exported.model.coarse_step(_normalize_frames(frame, exported.normalize), state)
+_Written = tuple[dict[str, str], list[dict[str, Any]], dict[str, Any]]
 
 
-@paddle.jit.not_to_static
-def _run(exported: _Exported, x: paddle.Tensor) -> paddle.Tensor:
-    """Traced as it runs: Paddle's rewriting of Python code, which this switches off, has no part in the graph."""
-    model, output_op = exported.model, exported.output_op
-    if exported.normalize is not None:
-        x = _normalize_frames(x, exported.normalize)
-    if output_op == "coarse":
-        return model.coarse_logits(x)
-    logits = model(x)[0]
-    if output_op == "argmax":
-        return paddle.argmax(logits, axis=1, dtype="int32")
-    return paddle.nn.functional.softmax(logits, axis=1) if output_op == "softmax" else logits
+def _write_image_graphs(
+    network: Network, spec: ExportSpec, input_shape: Sequence[int | None], output_op: str, writer: _Writer
+) -> _Written:
+    """Write and verify the graphs of a network for images.
 
-
-def _normalize_frames(frames: paddle.Tensor, normalize: Normalize) -> paddle.Tensor:
-    """Turn uint8 BGR frames [N, H, W, 3] into the network's input: one product, one sum, channels first, RGB."""
-    mean, std = (np.broadcast_to(np.array(v, np.float64), 3)[::-1] for v in (normalize.mean, normalize.std))
-    scale, shift = (paddle.to_tensor(v.astype(np.float32)) for v in (1 / (255 * std), -mean / std))
-    images = (frames.astype("float32") * scale + shift).transpose([0, 3, 1, 2])
-    return images.index_select(paddle.to_tensor([2, 1, 0]), axis=1)
-
-
-def _write_graphs(
-    exported: _Exported | _ExportedStep,
-    folder: pathlib.Path,
-    input_shape: Sequence[int | None],
-    formats: Sequence[str],
-    state_shape: Sequence[int] | None = None,
-) -> dict[str, str]:
-    """Write the graphs into `folder` and give their names by deploy.yaml's keys."""
-    exported.eval()
-    specs = [paddle.static.InputSpec(list(input_shape), "float32", "x")]
-    if exported.normalize is not None:
-        batch, channels, *size = input_shape
-        specs = [paddle.static.InputSpec([batch, *size, channels], "uint8", "frame")]
-    if state_shape:
-        specs.append(paddle.static.InputSpec(list(state_shape), "float32", "state"))
-    try:
-        # PaddleSeg's readers expect the input's name x, which jit.save takes from the spec.
-        paddle.jit.save(paddle.jit.to_static(exported, input_spec=specs, full_graph=True), str(folder / "model"))
-    except (ValueError, RuntimeError, AssertionError, TypeError) as error:  # what Paddle's operators and tracer raise
-        raise UserError(f"Paddle cannot trace the model at {list(input_shape)}: {brief(error)}") from error
-    graph, parameters, onnx_graph = (folder / f"model.{suffix}" for suffix in ("json", "pdiparams", "onnx"))
-    if not graph.is_file():
-        raise UserError("Paddle wrote no model.json; unset FLAGS_enable_pir_api, which switches its graph format off")
-    files = {}
-    if "onnx" in formats:
-        convert_to_onnx(graph, parameters, onnx_graph)
-        files["onnx"] = onnx_graph.name
-    if "paddle" in formats:
-        return {"model": graph.name, "params": parameters.name, **files}
-    graph.unlink()
-    parameters.unlink()
-    return files
-
-
-def convert_to_onnx(graph: pathlib.Path, parameters: pathlib.Path, target: pathlib.Path) -> None:
-    """Convert a Paddle graph with paddle2onnx.
-
-    Raises:
-        UserError: A package is missing, or paddle2onnx or the ONNX checker refuses the graph.
+    Returns:
+        The names of the graphs by deploy.yaml's keys, the rows of the verification, and the spec's fields of
+        deploy.yaml.
     """
-    try:
-        import onnx
-        import paddle2onnx
+    cases, comparisons, files = make_cases(network, spec, input_shape, output_op), [], {}
+    normalize = split_normalize(spec.transforms)[1] if spec.takes_frames(output_op) else None
+    exported = network.for_export()
+    for op in spec.verified_outputs(output_op):
+        files = writer.write(TracedNetwork(exported, spec, op, normalize), input_shape)
+        comparisons += verify(writer.folder, files, spec, op, cases)
+    return files, comparisons, spec.describe(network, output_op, cases[0].reference)
 
-        from paddle_rt.export.graph import optimise, rewrite_stem
-    except ImportError as error:
-        raise UserError(f"format onnx needs the packages onnx and paddle2onnx: {error}") from error
-    try:
-        # The default optimize_tool, "polygraphy", installs packages with pip while it runs; "none" writes the graph.
-        paddle2onnx.export(str(graph), str(parameters), str(target), opset_version=OPSET, optimize_tool="none")
-        converted = onnx.load(str(target))
-        optimise(converted)
-        rewrite_stem(converted)
-        onnx.checker.check_model(converted, full_check=True)
-    except Exception as error:  # paddle2onnx logs what it met and goes on to an UnboundLocalError
-        raise UserError(f"paddle2onnx cannot convert the graph: {type(error).__name__}: {brief(error)}") from error
-    onnx.save(converted, str(target))
+
+def _write_video_graphs(
+    network: Network, spec: ExportSpec, input_shape: Sequence[int | None], output_op: str, writer: _Writer
+) -> _Written:
+    """Write and verify the graphs of a network for video; the result is that of `_write_image_graphs`."""
+    cases, state_shape = make_video_cases(network, spec, input_shape), network.state_shape()
+    files = writer.write(TracedStep(network.for_export(), split_normalize(spec.transforms)[1]), input_shape)
+    comparisons = verify_video(writer.folder, files, state_shape, cases)
+    return files, comparisons, spec.describe(network, output_op, cases[0].logits[0]) | {"state_shape": state_shape}
 
 
 @contextlib.contextmanager
-def _evaluating(model: paddle.nn.Layer) -> Iterator[None]:
-    training = model.training
-    model.eval()
+def _evaluating(network: Network) -> Iterator[None]:
+    training = network.training
+    network.eval()
     try:
-        with model.folded() if hasattr(model, "folded") else contextlib.nullcontext():
+        with folding(network):
             yield
     finally:
         if training:
-            model.train()
+            network.train()
 
 
 @contextlib.contextmanager
-def _scratch(save_dir: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder beside `save_dir`, on the same file system, that is gone afterwards."""
+def _scratch_folder(save_dir: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Make a folder beside `save_dir`, on the same file system, and remove it after the block."""
     scratch = save_dir.absolute().with_name(f".{save_dir.absolute().name}.{os.getpid()}.part")
     scratch.mkdir(parents=True)
     try:
@@ -285,11 +175,11 @@ def _scratch(save_dir: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def _publish(scratch: pathlib.Path, save_dir: pathlib.Path) -> None:
-    """Move a complete export to its place and remove what an earlier one had beyond it."""
+    """Move a complete export to its place, and remove the files that only an earlier export had."""
     if not save_dir.exists():
         os.rename(scratch, save_dir)
         return
-    (save_dir / "deploy.yaml").unlink(missing_ok=True)  # a kill in between leaves no export that looks whole
+    (save_dir / "deploy.yaml").unlink(missing_ok=True)  # so that a kill in between leaves no export that looks whole
     fresh = [name for name in _FILES if (scratch / name).is_file()]
     for name in fresh:
         os.replace(scratch / name, save_dir / name)

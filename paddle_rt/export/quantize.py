@@ -1,8 +1,8 @@
-"""int8: post-training quantisation of an export, calibrated and judged on frames of a data set.
+"""int8: post-training quantisation of an export, calibrated and judged on samples of a data set.
 
-NNCF places quantisers around convolutions and products with constant weights and corrects their biases. What is not a
-product of that kind stays in higher precision, and so do, measured to cost the most labels, the first and the last
-convolution and those beside the softmax of an attention.
+NNCF puts quantisers around convolutions and products with constant weights and corrects their biases. Everything else
+stays in higher precision, and so do the layers whose quantisation was measured to change the most labels: the first and
+the last convolution, and those beside the softmax of an attention.
 """
 
 import contextlib
@@ -11,173 +11,151 @@ import json
 import logging
 import os
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from paddle_rt.errors import UserError
 from paddle_rt.files import whole_file
-from paddle_rt.inference.deployment import (
-    VERIFICATION,
-    Deployment,
-    check_graph,
-    file_digest,
-    load_deployment,
-    save_deployment,
-)  # fmt: skip
-from paddle_rt.inference.engines import Engine, OpenVino
-from paddle_rt.inference.preprocess import Preprocess
-from paddle_rt.inference.upsample import labels_from_logits
-from paddle_rt.tasks.segmentation.metrics import confusion_matrix, scores
+from paddle_rt.inference import load, load_deployment
+from paddle_rt.inference.deployment import VERIFICATION, Deployment, check_graph, file_digest, save_deployment
+from paddle_rt.inference.predictor import Predictor
+from paddle_rt.tasks.export import ExportSpec
 
 FILE = "model_int8.onnx"
 AGREEMENT = 0.97
-_GROUPS = 8  # what is put back into higher precision at once, as a share of all layers; half of them at most
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 _PASSES_ON = ("Reshape", "Transpose", "Mul", "Add", "Div", "Squeeze", "Unsqueeze")
-Sample = tuple[np.ndarray, np.ndarray]
+Sample = tuple[np.ndarray, Any]  # a frame and its truth
+Attempt = Callable[[Sequence[str]], tuple[float, list[Any]]]  # from layers to keep to the agreement and the results
 
 
 def quantize(
     export_dir: str | os.PathLike,
     calibration: Sequence[np.ndarray],
     samples: Sequence[Sample],
-    ignore_index: int = 255,
+    spec: ExportSpec,
     agreement: float = AGREEMENT,
-    progress: Callable[[Sequence, str], Any] = lambda items, _: items,
+    groups: int = 8,
 ) -> dict[str, Any]:
     """Add model_int8.onnx to an export, or nothing at all.
 
     Args:
-        export_dir: A finished export with output_op "coarse" and an ONNX graph.
-        calibration: Frames, uint8 BGR [H, W, 3], from which the ranges of the activations are learned.
-        samples: Frames and their labels [H, W], on which the result is judged; best others than `calibration`.
-        ignore_index: Label that does not count.
-        agreement: Share of pixels whose label must stay what the graph in single precision gives. Below it, groups of
-            layers are put back into higher precision, that first which gains most; nothing is written if half of all
+        export_dir: A finished export with an ONNX graph and the output that the spec quantises.
+        calibration: Frames, uint8 BGR [H, W, 3], from which the ranges of the activations are determined.
+        samples: Frames and their truths, on which the result is judged; preferably not those of `calibration`.
+        spec: The task's part of the export, which compares and scores results.
+        agreement: The share of results that must stay those of the graph in single precision. Below it, groups of
+            layers return to higher precision, the one that gains most first; nothing is written if half of all layers
             do not suffice.
-        progress: Wraps a list that takes long with a description, such as tqdm.
+        groups: The number of groups that the layers are divided into.
 
     Returns:
-        What verification.json gets under "int8": label_agreement, mIoU before and after, counts, layers kept.
+        The entry "int8" of verification.json: agreement, score before and after, counts, layers in higher precision.
 
     Raises:
-        UserError: The export has no such graph, nncf is missing, or too many labels change.
+        UserError: The export has no such graph, nncf is missing, or too many results change.
     """
     if not calibration or not samples:
-        raise UserError("int8 needs frames to calibrate with and labelled frames to judge by; the data set is empty")
+        raise UserError("int8 needs frames to calibrate with and samples to judge by; the data set is empty")
     if not 0 <= agreement <= 1:
-        raise UserError(f"the label agreement to reach is a share from 0 to 1, got {agreement}")
+        raise UserError(f"the agreement to reach is a share from 0 to 1, got {agreement}")
     nncf, onnx = _packages()
     deployment = load_deployment(export_dir)
-    if deployment.output_op != "coarse" or not deployment.onnx or deployment.state_shape:
-        raise UserError(f"int8 needs images' ONNX graph of coarse logits; export {export_dir} with --output_op coarse")
+    if deployment.output_op != spec.int8_output or not deployment.onnx or deployment.state_shape:
+        raise UserError(
+            f"int8 needs an ONNX graph of images, not of video, with the output {spec.int8_output}; export it to "
+            f"{export_dir} with --output_op {spec.int8_output}"
+        )
     check_graph(deployment, deployment.onnx)
-    source = deployment.folder / deployment.onnx
-    judge = _Judge(deployment, samples, ignore_index, progress)
-    before = judge.labels(OpenVino(source))
-    feed = [judge.prepare(frame)[0] for frame in calibration]
-    kept = _kept_layers(onnx.load(str(source)).graph)
+    predictor = load(export_dir)
+    before = _predict(predictor, samples)
+    feed = [_network_input(predictor, frame) for frame in calibration]
+    graph = onnx.load(str(deployment.folder / deployment.onnx)).graph
+    kept = _kept_layers(graph)
     with tempfile.TemporaryDirectory(dir=deployment.folder, prefix=".int8.") as scratch:
-        part = pathlib.Path(scratch) / FILE
+        trial = _trial(deployment, pathlib.Path(scratch))
 
-        def attempt(layers: Sequence[str]) -> tuple[float, list[np.ndarray]]:
-            onnx.save(_quantized(nncf, onnx.load(str(source)), feed, layers), str(part))
-            after = judge.labels(OpenVino(part, precision="int8"))
-            return float(np.mean([(a == b).mean() for a, b in zip(before, after, strict=True)])), after
+        def attempt(layers: Sequence[str]) -> tuple[float, list[Any]]:
+            model = onnx.load(str(trial.folder / trial.onnx))
+            onnx.save(_quantized(nncf, model, feed, layers), str(trial.folder / FILE))
+            _record(trial, {})
+            after = _predict(load(trial.folder, precision="int8"), samples)
+            return spec.agreement(before, after), after
 
-        groups = _groups(onnx.load(str(source)).graph, kept)
-        kept, share, after = _put_back(attempt, kept, groups, agreement, progress)
+        kept, share, after = _keep_more(attempt, kept, _groups(graph, kept, groups), agreement)
+        truths = [truth for _, truth in samples]
+        name, score_before = spec.score(before, truths, deployment)
+        _, score_after = spec.score(after, truths, deployment)
         report = {
-            "label_agreement": share, "mIoU_fp32": judge.miou(before), "mIoU_int8": judge.miou(after),
+            spec.agreement_key: share, f"{name}_fp32": score_before, f"{name}_int8": score_after,
             "images": len(samples), "calibration_images": len(calibration), "higher_precision": kept,
             "nncf": nncf.__version__,
         }  # fmt: skip
         if share < agreement:
-            raise _too_different(report, agreement)
-        os.replace(part, deployment.folder / FILE)
-    _describe(deployment, report)
+            raise UserError(
+                f"int8 changes too much: {share:.4f} of the results agree with fp32, {agreement} were asked for "
+                f"({name} {score_before:.4f} to {score_after:.4f}); nothing was written; calibrate with more images or "
+                "lower the threshold"
+            )
+        os.replace(trial.folder / FILE, deployment.folder / FILE)
+    _record(dataclasses.replace(deployment, int8=FILE), report)
     return report
 
 
-def take_frames(dataset: Any, number: int, progress: Callable[[Sequence, str], Any]) -> list[Sample]:
-    """Frames and labels of a data set that was built without transforms, evenly spaced.
+def _predict(predictor: Predictor, samples: Sequence[Sample]) -> list[Any]:
+    return [predictor(frame) for frame, _ in tqdm(samples, "results", leave=False, disable=None)]
 
-    Args:
-        dataset: Items with "img", float32 RGB [3, H, W] from 0 to 255, and "label", [H, W] or [1, H, W].
-        number: How many, at most.
-        progress: As in `quantize`.
+
+def _network_input(predictor: Predictor, frame: np.ndarray) -> np.ndarray:
+    """Return the graph's input for a frame, repeated for each image of its batch."""
+    predictor.begin([frame])
+    image = predictor.prepare(frame).image
+    return np.repeat(image[np.newaxis], predictor.deployment.input_shape[0] or 1, axis=0)
+
+
+def _trial(deployment: Deployment, folder: pathlib.Path) -> Deployment:
+    """Make an export in another folder that a predictor can load as soon as its int8 graph is there."""
+    for name in (deployment.onnx, VERIFICATION):
+        shutil.copy(deployment.folder / name, folder / name)
+    return dataclasses.replace(deployment, folder=folder, model=None, params=None, int8=FILE)
+
+
+def _record(deployment: Deployment, report: dict[str, Any]) -> None:
+    """Enter the int8 graph into verification.json and, last, into deploy.yaml."""
+    file = deployment.folder / VERIFICATION
+    content = json.loads(file.read_text(encoding="utf-8"))
+    content["files"][FILE] = file_digest(deployment.folder / FILE)
+    content["int8"] = report
+    with whole_file(file) as part:
+        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    save_deployment(deployment)
+
+
+def _keep_more(
+    attempt: Attempt, kept: list[str], groups: list[list[str]], agreement: float
+) -> tuple[list[str], float, list[Any]]:
+    """Keep more layers in higher precision until enough results agree, or half of the groups are kept.
 
     Returns:
-        Pairs of uint8 BGR [H, W, 3] and the label [H, W].
+        The layers in higher precision, the share of results that agree, and the results.
     """
-    indices = np.unique(np.linspace(0, len(dataset) - 1, min(number, len(dataset))).astype(int)).tolist()
-    items = (dataset[index] for index in progress(indices, "frames"))
-    return [
-        (np.ascontiguousarray(item["img"].transpose(1, 2, 0)[..., ::-1].astype(np.uint8)), np.squeeze(item["label"]))
-        for item in items
-    ]
-
-
-def _too_different(report: dict[str, Any], agreement: float) -> UserError:
-    return UserError(
-        f"int8 changes too many labels: {report['label_agreement']:.4f} agree with fp32, {agreement} were asked for "
-        f"(mIoU {report['mIoU_fp32']:.4f} to {report['mIoU_int8']:.4f}); nothing was written; calibrate with more "
-        "images or lower the threshold"
-    )
-
-
-def _put_back(
-    attempt: Callable[[Sequence[str]], tuple[float, list[np.ndarray]]], kept: list[str], groups: list[list[str]],
-    agreement: float, progress: Callable,
-) -> tuple[list[str], float, list[np.ndarray]]:  # fmt: skip
-    """Keep more layers in higher precision until enough labels agree; layers kept, the share, and the labels."""
     share, after = attempt(kept)
-    while share < agreement and len(groups) > _GROUPS // 2:
-        shares = [attempt(kept + group)[0] for group in progress(groups, "layers to keep")]
+    least = len(groups) // 2
+    while share < agreement and len(groups) > least:
+        shares = [attempt(kept + group)[0] for group in tqdm(groups, "layers to keep", leave=False, disable=None)]
         kept = kept + groups.pop(int(np.argmax(shares)))
         share, after = attempt(kept)
     return kept, share, after
 
 
-class _Judge:
-    """Labels and scores of engines on the same samples."""
-
-    def __init__(
-        self, deployment: Deployment, samples: Sequence[Sample], ignore_index: int, progress: Callable
-    ) -> None:
-        self._batch, _, *size = deployment.input_shape
-        self._preprocess = Preprocess(deployment.transforms, size, normalized=True)
-        self._align_corners = deployment.align_corners
-        self._classes = deployment.num_classes
-        self._samples, self._ignore_index, self._progress = samples, ignore_index, progress
-
-    def prepare(self, frame: np.ndarray) -> tuple[np.ndarray, list]:
-        """The graph's input, [N, h, w, 3], and what was done to the size."""
-        image, trail = self._preprocess(frame)
-        return np.repeat(image[np.newaxis], self._batch or 1, axis=0), trail
-
-    def labels(self, engine: Engine) -> list[np.ndarray]:
-        found = []
-        for frame, _ in self._progress(self._samples, "labels"):
-            images, trail = self.prepare(frame)
-            logits = engine.run(images)[0]
-            found.append(labels_from_logits(logits, images.shape[1:3], align_corners=self._align_corners, trail=trail))
-        return found
-
-    def miou(self, labels: Sequence[np.ndarray]) -> float:
-        confusion = sum(
-            confusion_matrix(guess, truth, self._classes, self._ignore_index)
-            for guess, (_, truth) in zip(labels, self._samples, strict=True)
-        )
-        return float(scores(confusion)["mIoU"])
-
-
 def _packages() -> tuple[Any, Any]:
     try:
-        with contextlib.redirect_stdout(None):  # it greets
+        with contextlib.redirect_stdout(None):  # nncf prints a greeting
             import nncf
             import onnx
     except ImportError as error:
@@ -191,35 +169,38 @@ def _quantized(nncf: Any, model: Any, feed: Sequence[np.ndarray], kept: Sequence
     others = {node.op_type for node in model.graph.node} - set(_PRODUCTS)
     scope = nncf.IgnoredScope(names=list(kept), types=sorted(others), validate=False)
     dataset = nncf.Dataset(feed, lambda images: {name: images})
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # progress bars of its own
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # nncf prints progress bars
         return nncf.quantize(
             model, dataset, preset=nncf.QuantizationPreset.MIXED, subset_size=len(feed), ignored_scope=scope
         )
 
 
 def _products(graph: Any) -> list[Any]:
-    """Convolutions and products with a constant, in the order of the graph."""
+    """Return the convolutions and the products with a constant, in the order of the graph."""
     constants = {tensor.name for tensor in graph.initializer}
     return [node for node in graph.node if node.op_type in _PRODUCTS and set(node.input[:2]) & constants]
 
 
 def _kept_layers(graph: Any) -> list[str]:
-    """Names of what stays in higher precision: products of two computed matrices, the first and last layer, and those
-    that lead to a softmax or come from its quotient."""
+    """Return the names of the layers that stay in higher precision.
+
+    These are the products of two computed matrices, the first and the last layer, and those whose result leads to a
+    softmax or whose input comes from the division of one.
+    """
     products = _products(graph)
     if not products:
         raise UserError("the graph has neither a convolution nor a product to quantise")
-    makers = {name: node for node in graph.node for name in node.output}
+    producers = {name: node for node in graph.node for name in node.output}
     kept = [node.name for node in graph.node if node.op_type in _PRODUCTS and node not in products]
     kept += [products[0].name, products[-1].name]
     for node in products:
         reader = _only_reader(graph, node)
         while reader is not None and reader.op_type in _PASSES_ON:
             reader = _only_reader(graph, reader)
-        maker = makers.get(node.input[0])
-        while maker is not None and maker.op_type in ("Reshape", "Transpose"):
-            maker = makers.get(maker.input[0])
-        if (reader is not None and reader.op_type == "Softmax") or (maker is not None and maker.op_type == "Div"):
+        producer = producers.get(node.input[0])
+        while producer is not None and producer.op_type in ("Reshape", "Transpose"):
+            producer = producers.get(producer.input[0])
+        if (reader is not None and reader.op_type == "Softmax") or (producer is not None and producer.op_type == "Div"):
             kept.append(node.name)
     return list(dict.fromkeys(kept))
 
@@ -229,18 +210,7 @@ def _only_reader(graph: Any, node: Any) -> Any:
     return readers[0] if len(readers) == 1 else None
 
 
-def _groups(graph: Any, kept: Sequence[str]) -> list[list[str]]:
-    """The layers that are quantised, in consecutive groups."""
-    left = [node.name for node in _products(graph) if node.name not in kept]
-    return [list(group) for group in np.array_split(left, min(_GROUPS, len(left)))] if left else []
-
-
-def _describe(deployment: Deployment, report: dict[str, Any]) -> None:
-    """Enter the new graph into verification.json and, last, into deploy.yaml."""
-    file = deployment.folder / VERIFICATION
-    content = json.loads(file.read_text(encoding="utf-8"))
-    content["files"][FILE] = file_digest(deployment.folder / FILE)
-    content["int8"] = report
-    with whole_file(file) as part:
-        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    save_deployment(dataclasses.replace(deployment, folder=pathlib.Path(deployment.folder), int8=FILE))
+def _groups(graph: Any, kept: Sequence[str], number: int) -> list[list[str]]:
+    """Divide the layers that are quantised into consecutive groups."""
+    rest = [node.name for node in _products(graph) if node.name not in kept]
+    return [list(group) for group in np.array_split(rest, min(number, len(rest)))] if rest else []

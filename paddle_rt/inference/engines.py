@@ -1,7 +1,7 @@
-"""Engines that run an exported graph: images in, its output out; or a video's frame and state in, both out.
+"""Engines that run an exported graph.
 
-An engine is loaded by `load_engine`. Precisions are set and never inherited: OpenVINO, for one, takes bf16 by itself
-where the CPU has it. A package, a device or a precision that is not there ends in one line that says what to do.
+The precision is always set explicitly, since OpenVINO, for one, chooses bf16 by itself where the CPU has it. A package,
+a device or a precision that is not available is reported in one line that says what to do.
 """
 
 import functools
@@ -16,7 +16,7 @@ from paddle_rt.errors import UserError, unknown
 
 DEVICES = ("cpu", "gpu", "tensorrt")
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
-# Precisions by backend and device. int8 runs the quantised graph of an export.
+# Precisions by backend and device; int8 runs the quantised graph of an export.
 SUPPORTED = {
     "onnxruntime": {"cpu": ("fp32", "int8"), "gpu": ("fp32",), "tensorrt": ("fp32", "fp16", "int8")},
     "openvino": {"cpu": ("fp32", "bf16", "fp16", "int8"), "gpu": ("fp32", "fp16", "int8")},
@@ -25,18 +25,33 @@ SUPPORTED = {
 BACKENDS = tuple(SUPPORTED)
 
 
+class UnsupportedError(UserError):
+    """A backend, a device and a precision that exist, but not together."""
+
+
 class Engine(Protocol):
     """A loaded graph."""
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """Shape: float32 [B, C, H, W] or uint8 [B, H, W, C], as the graph demands, to [B, classes, h, w] or [B, H, W]."""
+        """Return the graph's output for images.
+
+        Shape: float32 [B, C, H, W] or uint8 [B, H, W, C], as the graph requires, to [B, ...].
+        """
 
     def step(self, frame: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Run a video's graph: uint8 [1, H, W, 3] and the state before it to [1, classes, h, w] and the next state."""
+        """Run the graph of a video network on a frame and the state before it; return logits and the next state.
+
+        Shape: uint8 [1, H, W, 3] and deploy.yaml's state_shape to [1, num_classes, h, w] and state_shape.
+        """
 
 
 def check_choice(backend: str, device: str, precision: str) -> None:
-    """Raise a UserError unless the backend exists and has the device and the precision there."""
+    """Check that a backend exists and that it offers the precision on the device.
+
+    Raises:
+        UserError: A name is unknown.
+        UnsupportedError: The backend does not have the device or the precision.
+    """
     for kind, name, valid in (
         ("backend", backend, BACKENDS), ("device", device, DEVICES), ("precision", precision, PRECISIONS)
     ):  # fmt: skip
@@ -44,12 +59,12 @@ def check_choice(backend: str, device: str, precision: str) -> None:
             raise unknown(kind, name, valid)
     offered = SUPPORTED[backend]
     if device not in offered:
-        raise UserError(f"backend {backend} has no device {device}; it has {', '.join(offered)}")
+        raise UnsupportedError(f"backend {backend} has no device {device}; it has {', '.join(offered)}")
     if precision not in offered[device]:
         others = [name for name, devices in SUPPORTED.items() if precision in devices.get(device, ())]
         where = f"; {precision} on {device} is for backend {' or '.join(others)}" if others else ""
         valid = ", ".join(offered[device])
-        raise UserError(f"backend {backend} has no precision {precision} on {device}, only {valid}{where}")
+        raise UnsupportedError(f"backend {backend} has no precision {precision} on {device}, only {valid}{where}")
 
 
 class OnnxRuntime:
@@ -57,12 +72,12 @@ class OnnxRuntime:
 
     Args:
         graph: The file.
-        device: "cpu", "gpu" (CUDA) or "tensorrt", which leaves to CUDA what TensorRT does not take.
+        device: "cpu", "gpu" (CUDA) or "tensorrt", where CUDA runs what TensorRT does not support.
         threads: Threads within an operator; None for every core.
-        precision: "fp16" lets TensorRT compute so; "int8" is the graph's own affair.
+        precision: "fp16" lets TensorRT compute in half precision; "int8" needs a quantised graph.
 
     Raises:
-        UserError: The package is missing, the file is damaged, or the device is not there.
+        UserError: The package is missing, the file is damaged, or the device is not available.
     """
 
     def __init__(
@@ -91,7 +106,7 @@ class OnnxRuntime:
             self._session = onnxruntime.InferenceSession(str(graph), options, providers=providers)
         except Exception as error:  # its exceptions share no other base
             raise UserError(f"ONNX Runtime cannot load {graph}: {error}") from error
-        if self._session.get_providers()[0] != wanted:  # it falls back to the CPU and says nothing
+        if self._session.get_providers()[0] != wanted:  # ONNX Runtime falls back to the CPU silently
             raise UserError(f"ONNX Runtime cannot start {wanted}: CUDA, cuDNN or TensorRT of its version is missing")
         self._inputs = [item.name for item in self._session.get_inputs()]
 
@@ -105,11 +120,11 @@ class OnnxRuntime:
 
 @functools.cache
 def openvino_core():
-    """OpenVINO's Core, one for the whole process.
+    """Return OpenVINO's Core, of which the whole process has one.
 
-    Each Core gives its thread a stack for signals and, when it goes, puts the one before it back. Where the older of
-    two goes first, the younger puts back memory that is freed, and the next signal ends the process: Ctrl-C, or the
-    end of a child process.
+    Each Core installs a signal stack in its thread and restores the previous one when it is destroyed. If the older of
+    two Cores is destroyed first, the younger one restores memory that has been freed, and the next signal (Ctrl-C, or
+    the end of a child process) kills the process.
     """
     import openvino
 
@@ -121,13 +136,13 @@ class OpenVino:
 
     Args:
         graph: The file.
-        device: "cpu" or "gpu", Intel's.
+        device: "cpu" or "gpu" (Intel's).
         threads: CPU threads; None for every core.
-        precision: Of the arithmetic. With "int8", what the graph leaves in real numbers is computed in bf16 where the
-            CPU has it.
+        precision: The precision of the arithmetic. With "int8", the layers that are not quantised are computed in bf16
+            where the CPU has it.
 
     Raises:
-        UserError: The package is missing, the file is damaged, or the device or its precision is not there.
+        UserError: The package is missing, the file is damaged, or the device or its precision is not available.
     """
 
     def __init__(
@@ -142,7 +157,7 @@ class OpenVino:
             raise UserError(f"OpenVINO finds no {name} here, only {', '.join(core.available_devices)}; use device cpu")
         offered = core.get_property(name, "OPTIMIZATION_CAPABILITIES")
         if precision in ("bf16", "fp16") and precision.upper() not in offered:
-            raise UserError(f"this {name} does not compute in {precision}, OpenVINO says; use fp32 or int8")
+            raise UserError(f"according to OpenVINO this {name} does not compute in {precision}; use fp32 or int8")
         rest = "fp32" if precision != "int8" else "bf16" if "BF16" in offered else "fp32"
         hint = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}[rest if precision == "int8" else precision]
         settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
@@ -164,10 +179,10 @@ class OpenVino:
         return logits, state
 
     def _run(self, *arrays: np.ndarray) -> list[np.ndarray]:
-        if len(arrays) != self._inputs:  # OpenVINO takes what lies in the memory of an input that is not given
+        if len(arrays) != self._inputs:  # OpenVINO reads whatever memory a missing input has
             raise ValueError(f"the graph has {self._inputs} inputs, got {len(arrays)}")
         self._request.infer(arrays, share_inputs=True)
-        # Copied, since the next run writes to the same memory.
+        # The outputs are copied since the next run writes to the same memory.
         return [self._request.get_output_tensor(i).data.copy() for i in range(self._outputs)]
 
 
@@ -175,14 +190,15 @@ class PaddleInference:
     """Paddle Inference on model.json and model.pdiparams.
 
     Args:
-        graph, parameters: The two files.
+        graph: model.json.
+        parameters: model.pdiparams.
         device: "cpu", "gpu" or "tensorrt".
-        threads: Threads of the CPU library; None for every core that the process may run on.
+        threads: CPU threads; None for every core.
         precision: "fp32", or "fp16" on a GPU.
-        onednn: Use oneDNN on the CPU, which is several times as fast.
+        onednn: Whether to use oneDNN on the CPU, which is several times as fast.
 
     Raises:
-        UserError: Paddle is missing, a file is damaged, or the device is not there.
+        UserError: Paddle is missing, a file is damaged, or the device is not available.
     """
 
     def __init__(
@@ -203,14 +219,14 @@ class PaddleInference:
             ) from error
         config = inference.Config(str(graph), str(parameters))
         config.disable_glog_info()
-        # A PIR graph has no memory pass without the new executor: PaddleSeg's deploy/python/infer.py dies of it.
+        # Without the new executor a PIR graph has no memory pass, and the predictor cannot be created.
         config.enable_new_executor(True)
         config.enable_memory_optim()
         if device == "cpu":
             config.disable_gpu()
             config.set_cpu_math_library_num_threads(threads or cores())
             if onednn:
-                config.set_mkldnn_cache_capacity(10)  # image sizes whose plans are kept
+                config.set_mkldnn_cache_capacity(10)  # the number of image sizes whose plans are kept
                 config.enable_mkldnn()
             else:
                 config.disable_mkldnn()
@@ -225,7 +241,7 @@ class PaddleInference:
                 config.enable_tensorrt_engine(1 << 30, 1, 3, half, use_static=False, use_calib_mode=False)
         try:
             self._predictor = inference.create_predictor(config)
-        except Exception as error:  # Paddle raises RuntimeError, ValueError, MemoryError, ... by what is damaged
+        except Exception as error:  # what Paddle raises depends on which part is damaged
             raise UserError(f"Paddle Inference cannot load {graph} with {parameters}: {error}") from error
         self._inputs = [self._predictor.get_input_handle(name) for name in self._predictor.get_input_names()]
         self._outputs = [self._predictor.get_output_handle(name) for name in self._predictor.get_output_names()]
@@ -246,7 +262,7 @@ class PaddleInference:
 
 
 def cores() -> int:
-    """Count the cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

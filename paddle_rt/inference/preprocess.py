@@ -1,6 +1,6 @@
-"""Image transforms of deploy.yaml in NumPy and OpenCV, and the way back from the network's size to the image's.
+"""The image transforms of deploy.yaml in NumPy and OpenCV, and the way back from the network's size to the image's.
 
-The names, arguments and numbers are those of PaddleSeg's transforms. Sizes in arguments are (width, height) as there.
+Names, arguments and results are those of PaddleSeg's transforms. Sizes in arguments are (width, height), as there.
 
 Source: paddleseg/transforms/transforms.py.
 """
@@ -23,11 +23,13 @@ _INTERPOLATIONS = {
     "LANCZOS4": cv2.INTER_LANCZOS4,
 }
 Size = Sequence[int]
+# The changes of an image's size in their order: ("resize" or "padding", height before, width before).
+ResizeSteps = Sequence[tuple[str, int, int]]
 
 
 @dataclass(frozen=True)
 class Resize:
-    """Resize to target_size, or to the largest size of the same proportions within it; then up to size_divisor."""
+    """Resize to target_size, or to the largest size of the same proportions within it; round up to size_divisor."""
 
     target_size: Size = (512, 512)
     keep_ratio: bool = False
@@ -85,7 +87,7 @@ class ResizeByShort:
 
 @dataclass(frozen=True)
 class Padding:
-    """Fill up to target_size at the right and at the bottom."""
+    """Extend the image to target_size at the right and at the bottom."""
 
     target_size: Size
     im_padding_value: float = 127.5
@@ -101,7 +103,7 @@ class Padding:
         if height > target_height or width > target_width:
             raise UserError(f"Padding to {target_width}x{target_height}: the image is larger, {width}x{height}")
         margins = (0, target_height - height, 0, target_width - width)
-        value = self.im_padding_value  # OpenCV rounds it where the image is of bytes
+        value = self.im_padding_value  # OpenCV rounds it for an image of bytes
         return cv2.copyMakeBorder(image, *margins, cv2.BORDER_CONSTANT, value=(value,) * 3)
 
 
@@ -134,70 +136,71 @@ class Preprocess:
     """The transforms of a deploy.yaml in their order.
 
     Args:
-        described: Mappings with `type` and arguments.
-        network_size: (height, width) that the graph demands; None where it leaves one open. An image that the
-            transforms give another size is resized to it.
-        normalized: The graph normalises: only the steps that change the size are done here, on bytes.
+        transforms: Mappings with `type` and arguments.
+        network_size: (height, width) that the graph requires; None for a length that it leaves open. An image that has
+            another size after the transforms is resized to it.
+        graph_normalizes: Whether the graph normalises frames itself. If so, only the steps that change the size are
+            done here, on bytes.
 
     Raises:
-        UserError: A transform or an argument is unknown or does not work.
+        UserError: A transform or an argument is unknown or invalid.
     """
 
     def __init__(
         self,
-        described: Sequence[dict[str, Any]],
+        transforms: Sequence[dict[str, Any]],
         network_size: Sequence[int | None] = (None, None),
-        normalized: bool = False,
+        graph_normalizes: bool = False,
     ) -> None:
-        self.steps = split_normalize(described)[0] if normalized else [_build(item) for item in described]
+        self.steps = split_normalize(transforms)[0] if graph_normalizes else [_build(item) for item in transforms]
         self.network_size = network_size
-        self.normalized = normalized
+        self.graph_normalizes = graph_normalizes
 
     def __call__(self, frame: np.ndarray) -> tuple[np.ndarray, list[tuple[str, int, int]]]:
         """Prepare one image.
 
         Returns:
-            The network's input; and for `restore` what was done to the size: ("resize" or "padding", height, width).
+            The network's input, and the changes of the size, which `restore` undoes.
 
         Shape: uint8 BGR [H, W, 3] to float32 RGB [3, h, w]; to uint8 BGR [h, w, 3] where the graph normalises.
         """
-        image = frame if self.normalized else cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.float32)
-        trail = []
+        image = frame if self.graph_normalizes else cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.float32)
+        resize_steps = []
         for step in self.steps:
             before = image.shape[:2]
             image = step(image)
             if image.shape[:2] != before:
-                trail.append(("padding" if isinstance(step, Padding) else "resize", *before))
+                resize_steps.append(("padding" if isinstance(step, Padding) else "resize", *before))
         height, width = (fixed or now for fixed, now in zip(self.network_size, image.shape[:2], strict=True))
         if image.shape[:2] != (height, width):
-            trail.append(("resize", *image.shape[:2]))
+            resize_steps.append(("resize", *image.shape[:2]))
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-        return np.ascontiguousarray(image if self.normalized else image.transpose(2, 0, 1)), trail
+        return np.ascontiguousarray(image if self.graph_normalizes else image.transpose(2, 0, 1)), resize_steps
 
 
-def split_normalize(described: Sequence[dict[str, Any]]) -> tuple[list[Any], Normalize]:
-    """Split transforms into the steps that change the size and the normalisation behind them, which a graph can do.
+def split_normalize(transforms: Sequence[dict[str, Any]]) -> tuple[list[Any], Normalize]:
+    """Split transforms into the steps that change the size and the normalisation after them, which a graph can do.
 
-    Without a Normalize the network takes values from 0 to 255, which Normalize(mean 0, std 1 / 255) leaves alone.
+    A network without a Normalize takes values from 0 to 255, which Normalize(mean 0, std 1 / 255) leaves unchanged.
 
     Raises:
         UserError: A transform is unknown, or Normalize is not the last one.
     """
-    steps = [_build(item) for item in described]
+    steps = [_build(item) for item in transforms]
     places = [position for position, step in enumerate(steps) if isinstance(step, Normalize)]
     if not places:
         return steps, Normalize([0.0], [1 / 255])
     if places != [len(steps) - 1]:
         names = ", ".join(type(step).__name__ for step in steps)
         raise UserError(
-            f"a graph that takes frames normalises last and once, the transforms are {names}; use output_op argmax"
+            f"a graph that takes frames normalises last and once, but the transforms are {names}; use output_op argmax"
         )
     return steps[:-1], steps[-1]
 
 
-def restore(plane: np.ndarray, trail: Sequence[tuple[str, int, int]], interpolation: int) -> np.ndarray:
-    """Bring one plane of the network's output [h, w] back to the image's size by undoing the last step first."""
-    for kind, height, width in reversed(trail):
+def restore(plane: np.ndarray, resize_steps: ResizeSteps, interpolation: int) -> np.ndarray:
+    """Bring one plane of the network's output [h, w] back to the image's size by undoing the steps, the last first."""
+    for kind, height, width in reversed(resize_steps):
         if kind == "padding":
             plane = plane[:height, :width]
         else:

@@ -1,129 +1,103 @@
-"""The door to an exported model: frames in, labels out."""
+"""Segmentation with an exported network: a frame goes in, a label map comes out."""
 
-import itertools
-import os
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from paddle_rt.errors import UserError
-from paddle_rt.inference.deployment import Deployment, check_graph, load_deployment
-from paddle_rt.inference.engines import ONNX_ENGINES, Engine, PaddleInference, check_choice
-from paddle_rt.inference.preprocess import Preprocess, restore
+from paddle_rt.errors import UserError, unknown
+from paddle_rt.inference.deployment import Deployment
+from paddle_rt.inference.predictor import Predictor, Prepared
+from paddle_rt.inference.preprocess import ResizeSteps, restore
 from paddle_rt.inference.upsample import confidence_from_logits, labels_from_logits, warmup
 
-# A network's first feature maps take hundreds of bytes a pixel: 64 million pixels are as much as a machine can hold.
-_MOST_PIXELS = 1 << 26
+OUTPUT_OPS = ("argmax", "softmax", "none", "coarse")
 
 
-class FrameSegmenter:
-    """What `Segmenter` and `VideoSegmenter` share: an exported model, and what is done to a frame before and after it.
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """A label map with the network's confidence in it.
 
-    Args, Raises: As `Segmenter`.
+    Args:
+        map: The class of each pixel, uint8 [H, W].
+        confidence: The softmax probability of that class, float32 [H, W].
     """
 
+    map: np.ndarray
+    confidence: np.ndarray
+
+
+class FrameSegmenter(Predictor):
+    """The part that `Segmenter` and `VideoSegmenter` share. Arguments and errors are those of `Predictor`.
+
+    Attributes:
+        is_video: Whether the class runs networks for video.
+    """
+
+    task = "segmentation"
+    stages = ("preprocess", "network", "labels")
     is_video = False
 
-    def __init__(
-        self,
-        export_dir: str | os.PathLike,
-        backend: str = "openvino",
-        precision: str = "fp32",
-        threads: int | None = None,
-        device: str = "cpu",
-    ) -> None:
-        check_choice(backend, device, precision)
-        if threads is not None and (type(threads) is not int or not 1 <= threads <= 1024):
-            raise UserError(f"threads must be from 1 to 1024, got {threads!r}")
-        self.deployment = load_deployment(export_dir)
-        if self.is_video != (self.deployment.state_shape is not None):
-            kinds = ("video: use VideoSegmenter", "images, without a state: use Segmenter")
-            raise UserError(f"the export in {self.deployment.folder} is a model for {kinds[self.is_video]}")
-        self._batch, channels, *self._size = self.deployment.input_shape
-        if (self.deployment.num_classes or 0) > 256:
-            raise UserError(f"labels are bytes: 256 classes at most, the graph has {self.deployment.num_classes}")
-        if channels != 3:
-            raise UserError(f"the graph takes {channels} channels, frames have 3")
-        self._preprocess = Preprocess(self.deployment.transforms, self._size, self.deployment.input_dtype == "uint8")
-        self._threads = threads
-        self._lock = threading.Lock()
-        self._stages = threading.local()
-        self._engine = _load_engine(self.deployment, backend, precision, threads, device)
+    def check(self, deployment: Deployment) -> None:
+        """Check that the export is one of a segmentation network of this kind.
 
-    @property
-    def timings(self) -> dict[str, float]:
-        """Seconds that this thread's last call spent in "preprocess", "network" and "labels"."""
-        return dict(getattr(self._stages, "seconds", {}))
+        Raises:
+            UserError: It is not.
+        """
+        op, file = deployment.output_op, deployment.folder / "deploy.yaml"
+        if op not in OUTPUT_OPS:
+            raise UserError(f"{file}: {unknown('output_op', op, OUTPUT_OPS)}")
+        if deployment.takes_frames != (op == "coarse"):
+            raise UserError(f"{file}: input_dtype {deployment.input_dtype!r} does not fit output_op {op!r}")
+        if deployment.state_shape and (op != "coarse" or deployment.input_shape[0] != 1):
+            raise UserError(f"{file}: a graph with a state takes one frame and gives coarse logits")
+        if self.is_video != (deployment.state_shape is not None):
+            kinds = ("video: use VideoSegmenter", "images, without a state: use Segmenter")
+            raise UserError(f"the export in {deployment.folder} is a model for {kinds[self.is_video]}")
+        if (deployment.num_classes or 0) > 256:
+            raise UserError(f"labels are bytes: 256 classes at most, the graph has {deployment.num_classes}")
+        super().check(deployment)
 
     def warmup(self, size: Sequence[int] | None = None) -> float:
-        """Do what only the first frame costs: compile, or load from the cache, the loops that turn coarse logits into
-        labels, and run the network once.
+        """Compile (or load) the kernels that label pixels, and label a black frame, as `Predictor.warmup` does."""
+        seconds = warmup() if self.deployment.output_op == "coarse" else 0.0
+        return seconds + super().warmup(size)
 
-        Args:
-            size: (height, width) of the frames to come; where it is None and the graph leaves its size open, the
-                network is not run.
-
-        Returns:
-            The seconds that it took.
-        """
-        start = time.perf_counter()
-        if self.deployment.output_op == "coarse":
-            warmup()
-        size = size or (None not in self._size and self._size)
-        if size:
-            self(np.zeros((*size, 3), np.uint8))
-        return time.perf_counter() - start
-
-    def _begin(self, frames: Sequence[np.ndarray], confidence: bool) -> None:
-        """Refuse what cannot be labelled, and set the clocks to zero."""
-        for frame in frames:
-            _check_frame(frame)
-        if confidence and self.deployment.output_op != "coarse":
-            raise UserError("confidence needs a graph of coarse logits; export with --output_op coarse")
-        self._stages.seconds = dict.fromkeys(("preprocess", "network", "labels"), 0.0)
-
-    def _prepare(self, frame: np.ndarray) -> tuple[np.ndarray, list[tuple[str, int, int]]]:
-        try:
-            image, trail = self._preprocess(frame)
-        except cv2.error as error:  # a size beyond the memory
-            raise UserError(f"the transforms cannot be run on an image of {list(frame.shape)}: {error}") from error
-        if image.size > 3 * _MOST_PIXELS:
-            raise UserError(
-                f"an image of {list(image.shape)} is too large for a network, {_MOST_PIXELS} pixels at most; export "
-                "with --input_size, or with a Resize in the config's val_dataset"
+    def label_map(self, output: np.ndarray, prepared: Prepared, size: tuple[int, int]) -> np.ndarray:
+        """Return the label map of a frame of this (height, width) from the graph's output for it."""
+        with self.timed("labels"):
+            self._check_output(output, prepared.size)
+            op, steps = self.deployment.output_op, prepared.resize_steps
+            if op == "argmax":
+                return restore(output.astype(np.uint8), steps, cv2.INTER_NEAREST_EXACT)
+            if op != "coarse":
+                return _best_class(output, steps, size)
+            corners = self.deployment.align_corners
+            return labels_from_logits(
+                output, prepared.size, align_corners=corners, resize_steps=steps, threads=self._threads
             )
-        return image, trail
 
-    def _infer(self, graph: Callable[..., Any], images: np.ndarray, *state: np.ndarray) -> Any:
-        """Run one of the engine's methods."""
-        try:
-            with self._timed("network"), self._lock:
-                return graph(images, *state)
-        except Exception as error:  # each engine has exceptions of its own, for lack of memory as well
-            told = " ".join(str(error).split())
-            raise UserError(f"the graph cannot be run on an image of {list(images.shape[1:])}: {told}") from error
+    def labels(self, output: np.ndarray, prepared: Prepared, size: tuple[int, int]) -> Labels:
+        """Return the label map and the confidence of a frame, as `label_map` does the map alone."""
+        found, corners = self.label_map(output, prepared, size), self.deployment.align_corners
+        with self.timed("labels"):
+            confidence = confidence_from_logits(
+                output,
+                prepared.size,
+                align_corners=corners,
+                resize_steps=prepared.resize_steps,
+                threads=self._threads,
+            )
+        return Labels(found, confidence)
 
-    def _labels(
-        self, output: np.ndarray, size: Sequence[int], trail: list[tuple[str, int, int]], full: tuple[int, int],
-        confidence: bool,
-    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:  # fmt: skip
-        """Turn one output of the graph into what a call gives."""
-        self._check_output(output, size)
-        if self.deployment.output_op == "argmax":
-            return restore(output.astype(np.uint8), trail, cv2.INTER_NEAREST_EXACT)
+    def require_coarse(self) -> None:
+        """Raise a UserError unless the graph gives the coarse logits that a confidence needs."""
         if self.deployment.output_op != "coarse":
-            return _best_class(output, trail, full)
-        how = dict(align_corners=self.deployment.align_corners, trail=trail, threads=self._threads)
-        labels = labels_from_logits(output, size, **how)
-        return (labels, confidence_from_logits(output, size, **how)) if confidence else labels
+            raise UserError("confidence needs a graph of coarse logits; export with --output_op coarse")
 
     def _check_output(self, output: np.ndarray, size: Sequence[int]) -> None:
-        """Refuse a graph that is not the one that deploy.yaml describes."""
+        """Refuse the output of a graph that is not the one that deploy.yaml describes."""
         op, classes = self.deployment.output_op, self.deployment.num_classes
         if op == "argmax":
             fits = output.shape == tuple(size) and (classes is None or int(output.max()) < classes)
@@ -132,121 +106,87 @@ class FrameSegmenter:
             fits = fits and (op == "coarse" or output.shape[1:] == tuple(size))
         if not fits:
             raise UserError(
-                f"the graph gives {output.dtype} {list(output.shape)} for an image of {list(size)}, which is not {op} "
-                f"of {classes} classes as deploy.yaml says; are they of one export?"
+                f"the graph returns {output.dtype} {list(output.shape)} for an image of {list(size)}, but deploy.yaml "
+                f"describes the {op} output of {classes} classes; are they from one export?"
             )
-
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self._stages.seconds[stage] += time.perf_counter() - start
 
 
 class Segmenter(FrameSegmenter):
-    """Label frames with an exported model. Several threads may share one; their networks run one after the other.
+    """Label frames with an exported network. Several threads may share it; their networks run one after the other.
+
+    Example:
+        segmenter = Segmenter("output/inference_model", backend="openvino", threads=2)
+        label_map = segmenter(frame)  # uint8 [H, W]
+        labels = segmenter.predict(frame)  # labels.map and labels.confidence
 
     Args:
         export_dir: The folder that tools/export.py wrote, or its deploy.yaml.
         backend: "openvino", "onnxruntime" or "paddle".
-        precision: "fp32", "bf16", "fp16" or "int8", as `backends.SUPPORTED` says.
+        precision: "fp32", "bf16", "fp16" or "int8", as far as `engines.SUPPORTED` lists it.
         threads: CPU threads; None for every core.
         device: "cpu", "gpu" or "tensorrt".
 
     Raises:
-        UserError: The export is damaged, of a model for video or without the backend's graph, a name is unknown, or a
-            package is missing.
+        UserError: The export is damaged, of a network for video or without a graph for the backend, a name is unknown,
+            or a package is missing.
     """
 
-    def __call__(self, frame: np.ndarray, confidence: bool = False) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
         """Label one frame.
 
         Args:
-            frame: uint8 BGR [H, W, 3], as OpenCV reads it.
-            confidence: Also give the softmax probability of each pixel's class.
+            frame: uint8 BGR, as OpenCV reads it.
 
         Returns:
-            Labels, uint8 [H, W]; with `confidence` also float32 [H, W].
+            The class of each pixel, uint8.
+
+        Shape: [H, W, 3] to [H, W].
 
         Raises:
-            UserError: The frame is something else, or too large to run.
+            UserError: The argument is not a frame, or it is too large.
         """
-        return self.batch([frame], confidence)[0]
+        return self.batch([frame])[0]
 
-    def batch(self, frames: Sequence[np.ndarray], confidence: bool = False) -> list:
+    def predict(self, frame: np.ndarray) -> Labels:
+        """Label one frame and compute the confidence of each label, which takes longer than the labels alone.
+
+        Args:
+            frame: uint8 BGR [H, W, 3].
+
+        Returns:
+            The label map and its confidence.
+
+        Raises:
+            UserError: As for a call; or the graph does not give coarse logits.
+        """
+        self.require_coarse()
+        ((output, prepared),) = self.run_frames([frame])
+        return self.labels(output, prepared, frame.shape[:2])
+
+    def batch(self, frames: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Label frames, as many at once as the graph takes. They may differ in size.
 
         Args:
-            frames, confidence: As in a call.
+            frames: uint8 BGR [H, W, 3] each.
 
         Returns:
-            What a call would give for each frame.
+            The label map of each frame, as a call returns it.
 
         Raises:
-            UserError: As in a call, before any frame is labelled if one is no frame.
+            UserError: As for a call; no frame has been labelled if one item is not a frame.
         """
-        self._begin(frames, confidence)
-        with self._timed("preprocess"):
-            inputs = [self._prepare(frame) for frame in frames]
-        results = []
-        for shape, group in itertools.groupby(inputs, key=lambda item: item[0].shape):
-            group = list(group)
-            most = self._batch or len(group)
-            for start in range(0, len(group), most):
-                part = group[start : start + most]
-                with self._timed("preprocess"):
-                    images = part[0][0][np.newaxis] if len(part) == 1 else np.stack([image for image, _ in part])
-                outputs = self._run(images, most if self._batch else len(part))
-                size = shape[:2] if self._preprocess.normalized else shape[1:]
-                for (_, trail), output in zip(part, outputs, strict=True):
-                    with self._timed("labels"):
-                        frame = frames[len(results)]
-                        results.append(self._labels(output, size, trail, frame.shape[:2], confidence))
-        return results
-
-    def _run(self, images: np.ndarray, batch: int) -> np.ndarray:
-        """Run the network on as many images as it wants, of which the first are given."""
-        number = len(images)
-        if number < batch:
-            images = np.concatenate([images, np.repeat(images[-1:], batch - number, axis=0)])
-        outputs = self._infer(self._engine.run, images)
-        if outputs.shape[:1] != (batch,):
-            raise UserError(f"the graph gives {list(outputs.shape)} for {batch} images; is it of this export?")
-        return outputs[:number]
+        outputs = zip(self.run_frames(frames), frames, strict=True)
+        return [self.label_map(output, prepared, frame.shape[:2]) for (output, prepared), frame in outputs]
 
 
-def _check_frame(frame: object) -> None:
-    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
-        got = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else type(frame).__name__
-        raise UserError(f"a frame is uint8 BGR [H, W, 3], got {got}")
-    if 0 in frame.shape:
-        raise UserError(f"a frame has at least one pixel, got {list(frame.shape)}")
+def _best_class(planes: np.ndarray, resize_steps: ResizeSteps, size: tuple[int, int]) -> np.ndarray:
+    """Bring logits or probabilities [num_classes, h, w] to the frame's size and take the first largest: [H, W].
 
-
-def _best_class(planes: np.ndarray, trail: list[tuple[str, int, int]], size: tuple[int, int]) -> np.ndarray:
-    """Bring logits or probabilities [num_classes, h, w] to the image's size and take the first largest: [H, W].
-
-    One class at a time, since all of them at a photograph's size would fill gigabytes.
+    One class is processed at a time, since all of them at the size of a photograph would fill gigabytes.
     """
     best, labels = np.full(size, -np.inf, np.float32), np.zeros(size, np.uint8)
     for label, plane in enumerate(planes):
-        plane = restore(plane, trail, cv2.INTER_LINEAR)
+        plane = restore(plane, resize_steps, cv2.INTER_LINEAR)
         labels[plane > best] = label
         np.maximum(best, plane, out=best)
     return labels
-
-
-def _load_engine(deployment: Deployment, backend: str, precision: str, threads: int | None, device: str) -> Engine:
-    if backend == "paddle":
-        names, missing = (deployment.model, deployment.params), "export it with --formats paddle"
-        engine = PaddleInference
-    else:
-        quantised = precision == "int8"
-        names = (deployment.int8 if quantised else deployment.onnx,)
-        missing = "make one with tools/quantize.py" if quantised else "export it with --formats onnx"
-        engine = ONNX_ENGINES[backend]
-    if not all(names):
-        kind = f"{precision} graph for {backend}"
-        raise UserError(f"the export in {deployment.folder} has no {kind}; {missing}")
-    check_graph(deployment, *names)
-    return engine(*(deployment.folder / name for name in names), device=device, threads=threads, precision=precision)

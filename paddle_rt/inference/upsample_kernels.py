@@ -1,13 +1,14 @@
-"""The compiled loops behind `upsample`: labels and confidences, one row of cells after the other.
+"""The compiled kernels behind `upsample`: labels and confidences, one row of cells after the other.
 
-A cell is the square between four neighbouring coarse logits; the last row and the last column are cells folded to a
-line. Inside a cell every class is a mean of its four corners, so a class that is the first largest at all four wins
-everywhere in it. Only the other cells, called open, are computed, and only for classes that can win in one of them.
+A cell is the square between four neighbouring coarse logits; the cells of the last row and of the last column have no
+height or no width. Inside a cell every class is a weighted mean of its four corners, so a class that is the first
+largest at all four corners wins everywhere in the cell. Only the other cells, called open, are computed, and only for
+the classes that can win in one of them.
 
-Loops are written so that LLVM makes vector instructions of them: views cut before the loop, unit stride, `max` and one
-selection in place of branches. Every function releases the GIL and writes rows of its own, so that plain threads run
-them side by side. Numba's own threads are not used: two callers that meet in its "workqueue" layer end the process,
-and its OpenMP layer does not survive a fork.
+The loops are written so that LLVM vectorises them: views are taken before the loop, strides are 1, and `max` and a
+single selection replace branches. Every kernel releases the GIL and writes rows of its own, so that ordinary threads
+can run it in parallel. Numba's own threads are not used: two callers at the same time in its "workqueue" layer kill
+the process, and its OpenMP layer does not survive a fork.
 """
 
 from collections.abc import Callable
@@ -16,27 +17,27 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-# A fused multiply-add rounds once in place of twice; nothing else that fast-math allows could leave the labels alone.
+# A fused multiply-add rounds once instead of twice. Whatever else fast-math allows would change labels.
 _OPTIONS = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
 _INFINITY = np.float32(np.inf)
 _LARGEST = np.float32(np.finfo(np.float32).max)
-# Logits are read times 1/4, an exact step, so that no difference of two of them overflows.
+# Logits are multiplied by 1/4, which is exact, so that no difference of two of them overflows.
 _QUARTER = np.float32(0.25)
 _LOG2E_4 = np.float32(4 / np.log(2))
-# 2 ** f for f in 0..1 to 2e-7, exactly 1 at 0: the minimax polynomial of degree 5, lowest power first.
+# The minimax polynomial of degree 5 for 2 ** f, f from 0 to 1, lowest power first: accurate to 2e-7, exactly 1 at 0.
 _POWERS = (1, 0.693151295, 0.240164444, 0.0557999127, 0.00901703071, 0.00186713005)
 _C0, _C1, _C2, _C3, _C4, _C5 = (np.float32(value) for value in _POWERS)
-# Columns that are interpolated along a row at once, so that the next row of cells finds most of them done.
+# The columns that are interpolated together, so that most of them are already available to the next row of cells.
 _GRAIN = 128
 
 
 class Axis(NamedTuple):
-    """Where the pixels of one axis lie among n coarse values.
+    """The places of the pixels of one axis among n coarse values.
 
     Args:
-        cell: int32 [pixels], the coarse value at or before each pixel, from 0 to n - 1, never decreasing.
-        weight: float32 [pixels], how far each pixel is on its way to the next value, from 0 to 1.
-        edge: int64 [n + 1], the first pixel of each cell, and the number of pixels.
+        cell: int32 [pixels], the index of the coarse value at or before each pixel, from 0 to n - 1, never decreasing.
+        weight: float32 [pixels], the weight of the next coarse value, from 0 to 1.
+        edge: int64 [n + 1], the first pixel of each cell, and at the end the number of pixels.
     """
 
     cell: np.ndarray
@@ -45,10 +46,10 @@ class Axis(NamedTuple):
 
 
 def _compiled(function: Callable) -> Callable:
-    """Compile at the first call and keep the machine code on disk where numba finds a place for it.
+    """Compile a function at its first call and store the machine code on disk.
 
-    That is $NUMBA_CACHE_DIR, else __pycache__ beside this file, else the user's cache folder. Where none can be
-    written every process compiles anew.
+    It is stored in $NUMBA_CACHE_DIR, or in __pycache__ beside this file, or in the user's cache folder. Where none of
+    them is writable, every process compiles again.
     """
     try:
         return numba.njit(cache=True, **_OPTIONS)(function)
@@ -58,7 +59,7 @@ def _compiled(function: Callable) -> Callable:
 
 @_compiled
 def _load(logits: np.ndarray, y: int, row: np.ndarray, first: np.ndarray) -> int:
-    """Copy one coarse row of every class, the last value twice, and find each column's first largest class.
+    """Copy one coarse row of every class, its last value twice, and find the first largest class of each column.
 
     Returns the number of values that are not finite.
 
@@ -67,18 +68,18 @@ def _load(logits: np.ndarray, y: int, row: np.ndarray, first: np.ndarray) -> int
     classes, width = logits.shape[0], logits.shape[2]
     best = logits[0, y].copy()
     first[:] = 0
-    strange = 0
+    not_finite = 0
     for c in range(classes):
         source, target = logits[c, y], row[c]
         for x in range(width):
             value, held, name = source[x], best[x], first[x]
-            strange += not abs(value) <= _LARGEST
+            not_finite += not abs(value) <= _LARGEST
             target[x] = value * _QUARTER
             best[x] = max(held, value)
             first[x] = c if value > held else name
         target[width] = target[width - 1]
     first[width] = first[width - 1]
-    return strange
+    return not_finite
 
 
 @_compiled
@@ -95,9 +96,9 @@ def _mark_open(above: np.ndarray, below: np.ndarray, opened: np.ndarray) -> int:
 
 @_compiled
 def _find_bound(above: np.ndarray, below: np.ndarray, opened: np.ndarray, bound: np.ndarray) -> None:
-    """Find what a class must reach at a corner to win anywhere in a cell; infinity in cells that are not open.
+    """Find the value that a class must reach at a corner to win in a cell; infinity in cells that are not open.
 
-    It is the largest over the classes of their smallest corner: that class is nowhere below it.
+    It is the maximum over the classes of their smallest corner, since the class with that maximum is nowhere below it.
     """
     bound[:] = -_INFINITY
     for c in range(above.shape[0]):
@@ -115,7 +116,7 @@ def _reaches(a: np.ndarray, b: np.ndarray, x: int, bound: np.ndarray) -> bool:
 
 @_compiled
 def _span(a: np.ndarray, b: np.ndarray, bound: np.ndarray) -> tuple[int, int]:
-    """Find the first cell and the last plus one in which a class can win, from its rows above and below."""
+    """Find the first and one past the last cell in which a class can win, from its rows above and below."""
     count = 0
     for x in range(bound.size):
         count += _reaches(a, b, x, bound)
@@ -139,7 +140,7 @@ def _stretch(row: np.ndarray, cell: np.ndarray, weight: np.ndarray, wide: np.nda
 
 @_compiled
 def _compete(above: np.ndarray, below: np.ndarray, weight: float, c: int, best: np.ndarray, out: np.ndarray) -> None:
-    """Let class c challenge the best so far along a row of pixels. Equal is not enough: the first largest stays."""
+    """Compare class c with the best class so far along a row of pixels; among equal values the first class stays."""
     for p in range(out.size):
         value = above[p] + weight * (below[p] - above[p])
         held, name = best[p], out[p]
@@ -155,13 +156,17 @@ def _contenders(
     """List the classes that can win in a row of cells, and interpolate them along its two coarse rows.
 
     Args:
-        rows: [2, C, w + 1], the coarse rows `above` and `below`, an even one at 0, an odd one at 1.
-        wide: [2, C, pixels], filled where needed.
-        done: [2, C, 3], the coarse row that wide holds, and its first pixel and last plus one.
-        found: [C, 3], filled with the class, its first pixel and its last plus one.
+        rows: [2, C, w + 1], the coarse rows `above` and `below`, the even one at index 0, the odd one at index 1.
+        above: The index of the coarse row above the cells.
+        below: The index of the coarse row below the cells.
+        columns: The places of the pixels in a row.
+        bound: [w], what `_find_bound` found.
+        wide: [2, C, pixels], the interpolated rows, which are filled where they are needed.
+        done: [2, C, 3], the coarse row that `wide` holds, its first pixel, and one past its last pixel.
+        found: [C, 3], filled with the class, its first pixel, and one past its last pixel.
 
     Returns:
-        The number of classes.
+        The number of classes that were found.
     """
     number = 0
     for c in range(rows.shape[1]):
@@ -186,7 +191,7 @@ def _contenders(
 def label_rows(logits: np.ndarray, lines: Axis, columns: Axis, top: int, end: int, labels: np.ndarray) -> int:
     """Label the pixel rows from top to end - 1.
 
-    Returns the number of values that are not finite among the logits read.
+    Returns the number of values among the logits that are not finite.
 
     Shape: logits float32 [C, h, w]; labels uint8 [H, W].
     """
@@ -198,14 +203,14 @@ def label_rows(logits: np.ndarray, lines: Axis, columns: Axis, top: int, end: in
     opened, bound = np.empty(width, np.uint8), np.empty(width, np.float32)
     fill, ceiling, best = np.empty(size, np.uint8), np.zeros(size, np.float32), np.empty(size, np.float32)
     found = np.empty((classes, 3), np.int64)
-    strange = 0
+    not_finite = 0
     while top < end:
         above = np.int64(lines.cell[top])
         below = min(above + 1, height - 1)
-        i, j = above & 1, below & 1  # an even coarse row is kept at 0, an odd one at 1
+        i, j = above & 1, below & 1  # even coarse rows are kept at index 0, odd ones at index 1
         for y in (above, below):
             if held[y & 1] != y:
-                strange += _load(logits, y, rows[y & 1], firsts[y & 1])
+                not_finite += _load(logits, y, rows[y & 1], firsts[y & 1])
                 held[y & 1] = y
         number = 0
         name = firsts[i]
@@ -225,7 +230,7 @@ def label_rows(logits: np.ndarray, lines: Axis, columns: Axis, top: int, end: in
                 c, p, q = found[k]
                 _compete(wide[i, c, p:q], wide[j, c, p:q], lines.weight[line], c, best[p:q], out[p:q])
         top = stop
-    return strange
+    return not_finite
 
 
 @_compiled
@@ -240,12 +245,15 @@ def _interpolate(above: np.ndarray, below: np.ndarray, weight: float, best: np.n
 def _add_exponential(
     value: np.ndarray, best: np.ndarray, part: np.ndarray, bits: np.ndarray, power: np.ndarray, total: np.ndarray
 ) -> None:
-    """Add exp(4 * (value - best)), as a polynomial for the fraction of the power of 2 and its exponent bits.
+    """Add exp(4 * (value - best)) to total, computed as a power of 2: a polynomial for its fraction times its exponent.
 
     Args:
-        part: float32, room for the former.
-        bits: int32, room for the latter.
-        power: float32, the same memory as bits.
+        value: float32 [pixels], the logits of a class, times 1/4.
+        best: float32 [pixels], the largest logits, times 1/4.
+        part: float32 [pixels], memory for the polynomial.
+        bits: int32 [pixels], memory for the exponent.
+        power: float32 [pixels], a view of the memory of `bits`.
+        total: float32 [pixels], the sum.
     """
     for p in range(total.size):
         exponent = max((value[p] - best[p]) * _LOG2E_4, np.float32(-126))
@@ -261,7 +269,7 @@ def _add_exponential(
 def confidence_rows(logits: np.ndarray, lines: Axis, columns: Axis, top: int, end: int, confidence: np.ndarray) -> int:
     """Find the largest softmax probability in the pixel rows from top to end - 1.
 
-    Returns the number of values that are not finite among the logits read.
+    Returns the number of values among the logits that are not finite.
 
     Shape: logits float32 [C, h, w]; confidence float32 [H, W].
     """
@@ -272,13 +280,13 @@ def confidence_rows(logits: np.ndarray, lines: Axis, columns: Axis, top: int, en
     values, best, part = np.empty((classes, size), np.float32), np.empty(size, np.float32), np.empty(size, np.float32)
     bits = np.empty(size, np.int32)
     power = bits.view(np.float32)
-    strange = 0
+    not_finite = 0
     for line in range(top, end):
         above = np.int64(lines.cell[line])
         below = min(above + 1, height - 1)
         for y in (above, below):
             if held[y & 1] != y:
-                strange += _load(logits, y, row, first)
+                not_finite += _load(logits, y, row, first)
                 held[y & 1] = y
                 for c in range(classes):
                     _stretch(row[c], columns.cell, columns.weight, wide[y & 1, c])
@@ -291,4 +299,4 @@ def confidence_rows(logits: np.ndarray, lines: Axis, columns: Axis, top: int, en
             _add_exponential(values[c], best, part, bits, power, total)
         for p in range(size):
             total[p] = np.float32(1) / total[p]
-    return strange
+    return not_finite

@@ -1,36 +1,38 @@
-"""Frames of a video in, labels out: a model that reads earlier frames too, with its state carried from frame to frame.
+"""Segmentation of video with an exported network that also reads earlier frames, through a state.
 
-What is carried is what the attention drew from the window's earlier frames, a few small matrices each. Every frame
-costs what a single image costs, however long the video is.
+The state holds the attention contexts of the earlier frames of the window, a few small matrices for each frame. Every
+frame costs as much as a single image, however long the video is.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 
 from paddle_rt.errors import UserError
 from paddle_rt.inference.deployment import VERIFICATION, file_digest
-from paddle_rt.inference.segmenter import FrameSegmenter
+from paddle_rt.inference.predictor import Prepared
+from paddle_rt.inference.segmenter import FrameSegmenter, Labels
 
-# Mean difference of thumbnails, of 255. Measured: frames of one drive at 10 a second or more differ by 16 at most in
-# rendered streets; frames of different drives by 27 and more there and by 33 and more in CamVid.
+# Mean difference of thumbnails, out of 255. Measured: frames of one drive, 10 or more a second, differ by at most 16 in
+# rendered streets; frames of different drives differ by at least 27 there and by at least 33 in CamVid.
 SCENE_CUT = 25.0
-_THUMBNAIL = (32, 16)  # width, height: small enough for noise and little movements to vanish
+_THUMBNAIL = (32, 16)  # width, height: small enough for noise and small movements to vanish
 
 
 @dataclass(frozen=True, eq=False)
 class VideoState:
-    """What a `VideoSegmenter` remembers of a video.
+    """The state of a `VideoSegmenter` between two frames.
 
     Args:
-        contexts: What the graph takes beside the next frame.
-        frames: How many frames it speaks of, at most those of the model's window but one.
+        contexts: The state that the graph takes beside the next frame.
+        frames: The number of frames in it, at most the network's temporal window less one.
         size: (height, width) of the last frame.
-        thumbnail: The last frame, small.
-        export: Digest of the export's verification.json, which names the export.
+        thumbnail: The last frame at 32x16 pixels.
+        export: The digest of the export's verification.json, which identifies the export.
     """
 
     contexts: np.ndarray
@@ -41,21 +43,25 @@ class VideoState:
 
 
 class VideoSegmenter(FrameSegmenter):
-    """Label the frames of a video in their order, with an exported model for video.
+    """Label the frames of a video in their order with an exported network for video.
 
-    A frame is labelled with what the model remembers of those before it. Nothing is remembered at the beginning, after
-    `reset()`, after a scene cut, and where frames change their size, since a picture cut or scaled otherwise is no
-    continuation. A frame that cannot be labelled leaves the state as it was. For one thread and one video at a time;
-    videos side by side need a segmenter each, or take turns through `state`.
+    A frame is labelled with the state that the frames before it left. The state is empty at the beginning, after
+    `reset()`, after a scene cut, and where the size of the frames changes, since an image that is cropped or scaled
+    differently is not a continuation. A frame that cannot be labelled leaves the state unchanged. A segmenter serves
+    one thread and one video at a time; several videos need a segmenter each, or take turns by setting `state`.
 
     Args:
-        export_dir: The folder that tools/export.py wrote for a model with a temporal window above 1.
-        backend, precision, threads, device: As for `Segmenter`.
-        scene_cut: A cut is where a frame and the one before it, both shrunk to 32x16 pixels, differ by more than this
-            on average, of 255. None for videos without cuts, or with so few frames a second that all of them differ.
+        export_dir: The folder that tools/export.py wrote for a network with a temporal window above 1.
+        backend: As for `Segmenter`.
+        precision: As for `Segmenter`.
+        threads: As for `Segmenter`.
+        device: As for `Segmenter`.
+        scene_cut: A scene is cut where a frame and the one before it, both reduced to 32x16 pixels, differ by more than
+            this on average, out of 255. None for videos without cuts, or with so few frames a second that every frame
+            differs.
 
     Raises:
-        UserError: As `Segmenter`; the export is of a model for images; or scene_cut is no number above 0.
+        UserError: As for `Segmenter`; the export is of a network for images; or scene_cut is not a number above 0.
     """
 
     is_video = True
@@ -69,74 +75,112 @@ class VideoSegmenter(FrameSegmenter):
         device: str = "cpu",
         scene_cut: float | None = SCENE_CUT,
     ) -> None:
-        if scene_cut is not None and (isinstance(scene_cut, bool) or not isinstance(scene_cut, int | float)):
-            raise UserError(f"scene_cut must be a number above 0, or None for no cuts, got {scene_cut!r}")
-        if scene_cut is not None and not scene_cut > 0:
-            raise UserError(f"scene_cut must be above 0, or None for no cuts, got {scene_cut}")
         super().__init__(export_dir, backend, precision, threads, device)
-        self._scene_cut = scene_cut
+        self.scene_cut = scene_cut
         self._export = file_digest(self.deployment.folder / VERIFICATION)
         self._state: VideoState | None = None
 
+    @property
+    def scene_cut(self) -> float | None:
+        """The mean difference of two frames above which a scene is cut; None where there are no cuts.
+
+        Raises:
+            UserError: The new value is not a number above 0.
+        """
+        return self._scene_cut
+
+    @scene_cut.setter
+    def scene_cut(self, threshold: float | None) -> None:
+        number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+        if threshold is not None and not (number and threshold > 0):
+            raise UserError(f"scene_cut must be a number above 0, or None for no cuts, got {threshold!r}")
+        self._scene_cut = threshold
+
     def reset(self) -> None:
-        """Forget the frames so far: the next one begins a video."""
+        """Clear the state: the next frame begins a video."""
         self._state = None
 
     @property
     def state(self) -> VideoState | None:
-        """What is remembered, None for nothing. It may be kept, and set again to go on from there.
+        """The state after the last frame, None if it is empty. It may be kept and set again to continue from there.
 
         Raises:
-            UserError: What is set comes from another export.
+            UserError: The new value comes from another export.
         """
         return self._state
 
     @state.setter
     def state(self, state: VideoState | None) -> None:
         if state is not None and not isinstance(state, VideoState):
-            raise UserError(f"a state is what VideoSegmenter.state gave, or None, got {type(state).__name__}")
+            raise UserError(f"a state is a value of VideoSegmenter.state or None, got {type(state).__name__}")
         if state is not None and state.export != self._export:
             raise UserError("the state comes from another export than this segmenter's; begin with reset()")
         self._state = state
 
     def warmup(self, size: Sequence[int] | None = None) -> float:
-        """As `Segmenter.warmup`; the state is cleared."""
+        """Warm up as `Segmenter.warmup` does, and clear the state."""
         seconds = super().warmup(size)
         self.reset()
         return seconds
 
-    def __call__(self, frame: np.ndarray, confidence: bool = False) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
         """Label the next frame.
 
-        Args, Returns, Raises: As a call of `Segmenter`.
+        Args:
+            frame: uint8 BGR, as OpenCV reads it.
+
+        Returns:
+            The class of each pixel, uint8.
+
+        Shape: [H, W, 3] to [H, W].
+
+        Raises:
+            UserError: The argument is not a frame, or it is too large.
         """
-        self._begin([frame], confidence)
-        with self._timed("preprocess"):
-            image, trail = self._prepare(frame)
+        return self._next(frame, self.label_map)
+
+    def predict(self, frame: np.ndarray) -> Labels:
+        """Label the next frame and compute the confidence of each label.
+
+        Args:
+            frame: uint8 BGR [H, W, 3].
+
+        Returns:
+            The label map and its confidence.
+
+        Raises:
+            UserError: As for a call.
+        """
+        return self._next(frame, self.labels)
+
+    def _next(self, frame: np.ndarray, finish: Callable[[np.ndarray, Prepared, tuple[int, int]], Any]) -> Any:
+        """Run the network on the next frame and return what `finish` makes of its output."""
+        self.begin([frame])
+        prepared = self.prepare(frame)
+        with self.timed("preprocess"):
             thumbnail = _shrink(frame)
-            before = self._state if self._goes_on(frame, thumbnail) else None
+            before = self._state if self._continues(frame, thumbnail) else None
         shape = self.deployment.state_shape
         contexts = np.zeros(shape, np.float32) if before is None else before.contexts
-        logits, contexts = self._infer(self._engine.step, image[np.newaxis], contexts)
+        logits, contexts = self.run_engine(self._engine.step, prepared.image[np.newaxis], contexts)
         if list(contexts.shape) != shape or len(logits) != 1:
             raise UserError(
-                f"the graph gives logits {list(logits.shape)} and a state {list(contexts.shape)}, deploy.yaml says a "
-                f"state {shape}; are they of one export?"
+                f"the graph returns logits {list(logits.shape)} and a state {list(contexts.shape)}, but deploy.yaml "
+                f"describes a state {shape}; are they from one export?"
             )
-        with self._timed("labels"):
-            result = self._labels(logits[0], image.shape[:2], trail, frame.shape[:2], confidence)
+        result = finish(logits[0], prepared, frame.shape[:2])
         frames = min(shape[1], 1 + (before.frames if before else 0))
         self._state = VideoState(contexts, frames, frame.shape[:2], thumbnail, self._export)
         return result
 
-    def _goes_on(self, frame: np.ndarray, thumbnail: np.ndarray) -> bool:
-        """Whether the frame continues what is remembered."""
+    def _continues(self, frame: np.ndarray, thumbnail: np.ndarray) -> bool:
+        """Return whether the frame continues the video of the state."""
         if self._state is None or self._state.size != frame.shape[:2]:
             return False
         return self._scene_cut is None or float(np.abs(thumbnail - self._state.thumbnail).mean()) <= self._scene_cut
 
 
 def _shrink(frame: np.ndarray) -> np.ndarray:
-    """A thumbnail, float32 [16, 32, 3]. Pixels between the ones of a 64-line picture are left out, for speed."""
+    """Return a thumbnail, float32 [16, 32, 3]. For speed it reads only as many pixels as an image of 64 lines has."""
     step = max(1, min(frame.shape[:2]) // 64)
     return cv2.resize(frame[::step, ::step], _THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32)

@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 import paddle
 
-from paddle_rt.errors import unknown
+from paddle_rt.errors import UserError, unknown
+from paddle_rt.tasks.export import ExportSpec
 
 DEFAULT = "segmentation"  # what PaddleSeg's configs, which name no task, are for
 
@@ -110,6 +112,26 @@ class Task(abc.ABC):
         Raises:
             UserError: No image was found, or some could not be read; the others have been written by then.
         """
+
+    def export_spec(self) -> ExportSpec:
+        """Return what exports of the task look like; by default they give the network's main output.
+
+        Raises:
+            UserError: The config lacks what an export needs.
+        """
+        return ExportSpec(task=self.name)
+
+    def raw_samples(self, split: str, number: int) -> list[tuple[np.ndarray, Any]]:
+        """Return frames, uint8 BGR [H, W, 3], and their truths, for the calibration and the scores of int8.
+
+        Args:
+            split: "train" or "val".
+            number: How many samples to return, at most.
+
+        Raises:
+            UserError: The task has no int8, or the data set is missing.
+        """
+        raise UserError(f"the task {self.name!r} has no samples to quantise a graph with")
 
 
 _TASKS: dict[str, type[Task]] = {}

@@ -39,17 +39,23 @@ class Loader:
             UserError: A file cannot be read or is out of order, sizes in a batch differ, or a worker was killed.
             RuntimeError: The dataset failed in another way; the text is its traceback.
         """
-        batches = iter(self.loader)
-        while True:
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            except SystemError as error:  # what Paddle makes of a worker that is gone
-                raise UserError("a process that loads images was killed; try fewer --num_workers") from error
-            if isinstance(batch, dict) and _ERROR in batch:
-                raise _unpack(batch[_ERROR].numpy())
-            yield batch
+        drawn = np.random.get_state()
+        batches = iter(self.loader)  # draws a number for its processes, which the run's own draws must not notice
+        np.random.set_state(drawn)
+        try:
+            while True:
+                try:
+                    batch = next(batches)
+                except StopIteration:
+                    return
+                except SystemError as error:  # what Paddle makes of a worker that is gone
+                    raise UserError("a process that loads images was killed; try fewer --num_workers") from error
+                if isinstance(batch, dict) and _ERROR in batch:
+                    raise _unpack(batch[_ERROR].numpy())
+                yield batch
+        finally:
+            # Paddle ends threads and processes by itself only where the last batch has been taken.
+            batches._try_shutdown_all()
 
 
 class _Caught:

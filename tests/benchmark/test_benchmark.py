@@ -24,6 +24,7 @@ from paddle_rt.export.publish import export
 from paddle_rt.inference import load_deployment
 from paddle_rt.paddleseg.compare import paddleseg_model
 from paddle_rt.registry import model_config
+from paddle_rt.tasks.segmentation.export import SegmentationExport
 from tests.helpers import ROOT, TINY, randomize, run_python
 
 KEYS = {
@@ -261,7 +262,7 @@ def test_gpu_script_runs_every_way(gpu_script, tmp_path):
     """On the CPU, where its graphs can be checked without a GPU."""
     net = paddle_rt.create_model("rtformer_slim", 5, **TINY)
     randomize(net)
-    export(net, tmp_path / "net", [{"type": "Normalize"}], [1, 3, 64, 96], formats=["onnx"])
+    export(net, tmp_path / "net", SegmentationExport([{"type": "Normalize"}]), [1, 3, 64, 96], formats=["onnx"])
     rows = gpu_script.measure(load_deployment(tmp_path / "net"), 2, "cpu")
     assert [(r["precision"], r["way"]) for r in rows] == [(p, w) for p in ("fp32", "fp16") for w in gpu_script.WAYS]
     for row in rows:

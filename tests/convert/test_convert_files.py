@@ -1,6 +1,5 @@
 """Files given to the converter: harmful, damaged or of another kind; and the tool's one line for each."""
 
-import importlib.util
 import io
 import json
 import pickle
@@ -8,7 +7,6 @@ import pickletools
 import shutil
 import struct
 import sys
-import warnings
 import zipfile
 
 import numpy as np
@@ -18,8 +16,8 @@ import pytest
 from paddle_rt import create_model
 from paddle_rt.checkpoint import atomic_save, read_state_dict
 from paddle_rt.convert import load_torch, read_torch
-from paddle_rt.errors import UserError, run_tool
-from tests.helpers import ROOT
+from paddle_rt.errors import UserError
+from tests.helpers import ROOT, call_tool
 
 DATA = ROOT / "tests" / "data"
 FORMATS = {
@@ -160,21 +158,11 @@ BAD = {
 
 
 @pytest.fixture
-def tool(monkeypatch, capsys):
+def tool(capsys):
     """Call tools/convert.py in this process; its exit code and what it wrote to stderr."""
-    monkeypatch.syspath_prepend(str(ROOT))
-    spec = importlib.util.spec_from_file_location("convert_tool", ROOT / "tools" / "convert.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
 
     def call(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["convert.py", *map(str, arguments)])
-        with warnings.catch_warnings():
-            try:
-                run_tool(module.main)
-            except SystemExit as stop:
-                return stop.code, capsys.readouterr().err
-        return 0, capsys.readouterr().err
+        return call_tool("convert", *arguments), capsys.readouterr().err
 
     return call
 

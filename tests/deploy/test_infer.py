@@ -14,20 +14,17 @@ import pytest
 
 from paddle_rt.errors import UserError
 from paddle_rt.export.publish import export
-from paddle_rt.imaging.images import overlay, read_image, read_label
+from paddle_rt.imaging.draw import overlay
+from paddle_rt.imaging.labels import read_label
 from paddle_rt.imaging.palettes import palette
+from paddle_rt.imaging.read_write import read_image
 from paddle_rt.inference import Segmenter
-from paddle_rt.inference.media import pipeline as stream
-from paddle_rt.inference.media.pipeline import (
-    Frame,
-    Source,
-    describe,
-    interrupt_once,
-    label_frames,
-    open_outputs,
-    open_source,
-)
+from paddle_rt.inference.media import sources
+from paddle_rt.inference.media.pipeline import Report, describe, interrupt_once, label_frames
+from paddle_rt.inference.media.sinks import open_outputs
+from paddle_rt.inference.media.sources import Frame, Source, open_source
 from paddle_rt.models.rtformer import RTFormer
+from paddle_rt.tasks.segmentation.export import SegmentationExport
 from tests.helpers import NORMALIZE, ROOT, TINY, randomize, run_python, written
 
 CLASSES = 5
@@ -72,9 +69,9 @@ def frames_of(values: range) -> list[Frame]:
     return [Frame(f"frame {value}", pathlib.Path(f"{value:06d}"), flat(value)) for value in values]
 
 
-def run(source: Source, save_dir: pathlib.Path, save: tuple[str, ...] | None = None) -> stream.Report:
+def run(source: Source, save_dir: pathlib.Path, save: tuple[str, ...] | None = None) -> Report:
     with open_outputs(source, save_dir, save, COLOURS) as write:
-        return label_frames(FakeSegmenter(), source.frames, write)
+        return label_frames(FakeSegmenter(), source, write)
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +88,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     randomize(net)
     net.eval()
     folder = tmp_path_factory.mktemp("export") / "e"
-    export(net, folder, [NORMALIZE], [1, 3, 64, 96], "coarse", ["onnx"])
+    export(net, folder, SegmentationExport([NORMALIZE]), [1, 3, 64, 96], "coarse", ["onnx"])
     return folder
 
 
@@ -135,7 +132,7 @@ def test_reading_labelling_and_writing_overlap():
         if frame.source == "frame 0":
             meet("write 0", "label 1")
 
-    report = label_frames(Slow(), read(), write)
+    report = label_frames(Slow(), Source(read()), write)
     assert not late
     assert order == [(f"frame {i}", i) for i in range(4)] and report.labelled == 4
 
@@ -153,7 +150,7 @@ def test_few_frames_wait_where_writing_is_slow():
         time.sleep(0.005)
         written_so_far.append(len(began) - len(written_so_far))
 
-    label_frames(FakeSegmenter(), read(), write)
+    label_frames(FakeSegmenter(), Source(read()), write)
     assert len(written_so_far) == 30 and max(written_so_far) <= 8, f"{max(written_so_far)} frames were waiting"
 
 
@@ -168,16 +165,16 @@ def test_faults_of_every_stage_reach_the_caller():
 
     done = []
     with pytest.raises(OSError, match="reader"):
-        label_frames(FakeSegmenter(), broken(frames_of(range(5))), lambda frame, _: done.append(frame.source))
+        label_frames(FakeSegmenter(), Source(broken(frames_of(range(5)))), lambda frame, _: done.append(frame.source))
     assert done == [f"frame {i}" for i in range(5)], "what was read before the fault is written"
     with pytest.raises(OSError, match="writer"):
-        label_frames(FakeSegmenter(), iter(frames_of(range(50))), full)
+        label_frames(FakeSegmenter(), Source(iter(frames_of(range(50)))), full)
 
     def network(_: np.ndarray) -> np.ndarray:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        label_frames(network, iter(frames_of(range(5))), full)
+        label_frames(network, Source(iter(frames_of(range(5)))), full)
 
 
 def test_first_interrupt_asks_and_the_second_ends():
@@ -191,7 +188,7 @@ def test_first_interrupt_asks_and_the_second_ends():
             yield frame
 
     with interrupt_once() as stopped:
-        report = label_frames(FakeSegmenter(), read(), lambda frame, _: done.append(frame.source), stopped)
+        report = label_frames(FakeSegmenter(), Source(read()), lambda frame, _: done.append(frame.source), stopped)
         assert report.interrupted and 10 < len(done) < 20, f"{len(done)} frames"
         assert done == [f"frame {i}" for i in range(len(done))]
         with pytest.raises(KeyboardInterrupt):
@@ -201,12 +198,12 @@ def test_first_interrupt_asks_and_the_second_ends():
 
 
 def test_report_names_the_stages():
-    report = label_frames(FakeSegmenter(), iter(frames_of(range(3))), lambda *_: None)
+    report = label_frames(FakeSegmenter(), Source(iter(frames_of(range(3)))), lambda *_: None)
     assert set(report.stages) == {"read", "preprocess", "network", "labels", "write"}
     assert report.stages["network"] == pytest.approx(0.006)
     line = describe(report)
     assert line.startswith("3 frames labelled in ") and "frames per second" in line and "network 2.0" in line
-    assert describe(stream.Report()) == "0 frames labelled"
+    assert describe(Report()) == "0 frames labelled"
 
 
 @pytest.mark.parametrize("height, width", [(48, 64), (47, 63), (1, 1)])
@@ -256,7 +253,7 @@ def test_save_chooses_what_is_written(tmp_path):
 
 def test_frames_that_cannot_be_labelled_are_skipped(tmp_path):
     frames = frames_of(range(250, 256))
-    frames[2] = Frame("frame 252", frames[2].name, UserError("it cannot be decoded"))
+    frames[2] = Frame("frame 252", frames[2].name, UserError("frame 252: it cannot be decoded"))
     report = run(Source(iter(frames), "v", 10.0), tmp_path)
     assert report.failures == ["frame 252: it cannot be decoded", "frame 255: too white"]
     assert len(read_video(tmp_path / "v_overlay.mp4")[0]) == report.labelled == 4
@@ -300,7 +297,7 @@ def test_what_is_not_there_is_refused(tmp_path):
     with pytest.raises(UserError, match="a camera is given as camera:0"):
         open_source("camera:front")
     (tmp_path / "folder.mp4").mkdir()
-    with pytest.raises(UserError, match="no pictures"):
+    with pytest.raises(UserError, match="no images"):
         open_source(str(tmp_path / "folder.mp4"))
 
 
@@ -330,7 +327,7 @@ class FakeCapture:
 def camera(monkeypatch):
     def show(*images: object) -> None:
         monkeypatch.setattr(FakeCapture, "images", images)
-        monkeypatch.setattr(stream.cv2, "VideoCapture", FakeCapture)
+        monkeypatch.setattr(sources.cv2, "VideoCapture", FakeCapture)
 
     return show
 
@@ -351,7 +348,7 @@ def test_camera_ends_after_so_many_frames(camera, tmp_path, monkeypatch):
 ])  # fmt: skip
 def test_cameras_that_fail_keep_what_they_gave(camera, images, labelled, failures):
     camera(*images)
-    report = label_frames(FakeSegmenter(), open_source("camera:0").frames, lambda *_: None)
+    report = label_frames(FakeSegmenter(), open_source("camera:0"), lambda *_: None)
     assert report.labelled == labelled and len(report.failures) == len(failures)
     assert all(part in line for part, line in zip(failures, report.failures, strict=True)), report.failures
 

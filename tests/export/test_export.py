@@ -13,15 +13,16 @@ import pytest
 import yaml
 
 from paddle_rt.errors import UserError
-from paddle_rt.export import publish as export_module
+from paddle_rt.export import convert
 from paddle_rt.export.publish import export
-from paddle_rt.export.verify import run_model
-from paddle_rt.imaging.images import read_label
+from paddle_rt.export.verify import VerificationError
+from paddle_rt.imaging import read_label
 from paddle_rt.inference import Segmenter, load_deployment
 from paddle_rt.inference.engines import OnnxRuntime, OpenVino
 from paddle_rt.inference.preprocess import Preprocess
 from paddle_rt.models import layers
 from paddle_rt.models.rtformer import RTFormer
+from paddle_rt.tasks.segmentation.export import SegmentationExport
 from tests.helpers import NORMALIZE, ROOT, run_python, smooth_image
 
 TINY = dict(num_classes=5, base_channels=8, head_channels=8, spp_channels=8, cross_size=3)
@@ -55,8 +56,13 @@ def dynamic(model: RTFormer, tmp_path_factory: pytest.TempPathFactory) -> pathli
         for name in ("Popen", "run", "call", "check_call", "check_output"):
             patch.setattr(subprocess, name, refuse)
         patch.setattr("os.system", refuse)
-        export(model, folder, [NORMALIZE], output_op="argmax", dataset_type="CamVid")
+        export(model, folder, SegmentationExport([NORMALIZE], "CamVid"), output_op="argmax")
     return folder
+
+
+def run_network(model: RTFormer, images: np.ndarray) -> np.ndarray:
+    with paddle.no_grad():
+        return model(paddle.to_tensor(images))[0].numpy()
 
 
 def files(folder: pathlib.Path) -> set[str]:
@@ -107,7 +113,7 @@ def test_dynamic_export_labels_frames_of_any_size(
     model: RTFormer, dynamic: pathlib.Path, backend: str, size: tuple
 ) -> None:
     image = smooth_image(*size)
-    logits = run_model(model, Preprocess([NORMALIZE])(image)[0][np.newaxis])[0]
+    logits = run_network(model, Preprocess([NORMALIZE])(image)[0][np.newaxis])[0]
     labels = Segmenter(dynamic, backend, threads=1)(image)
     assert labels.dtype == np.uint8 and labels.shape == size
     different = float((labels != logits.argmax(0)).mean())
@@ -122,11 +128,11 @@ def test_dynamic_export_labels_frames_of_any_size(
 def test_outputs_that_leave_the_labels_to_us(
     model: RTFormer, tmp_path: pathlib.Path, output_op: str, shape: list[int | None]
 ) -> None:
-    report = export(model, tmp_path / "e", [NORMALIZE], shape, output_op)
+    report = export(model, tmp_path / "e", SegmentationExport([NORMALIZE]), shape, output_op)
     worst = max(row["relative_error"] for row in report["comparisons"])
     assert worst < 1e-4, f"{output_op}: worst relative error {worst:.1e}"
     image = smooth_image(161, 131)
-    expected = run_model(model, Preprocess([NORMALIZE])(image)[0][np.newaxis])[0].argmax(0)
+    expected = run_network(model, Preprocess([NORMALIZE])(image)[0][np.newaxis])[0].argmax(0)
     for backend in ("onnxruntime", "paddle"):
         segment = Segmenter(tmp_path / "e", backend, threads=1)
         different = float((segment(image) != expected).mean())
@@ -135,30 +141,32 @@ def test_outputs_that_leave_the_labels_to_us(
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("old", "new", "message"),
     [
-        ("output_op: argmax", "output_op: none"),
-        ("type: Normalize", "type: [Normalize]"),
-        ("- 0.485", "- .inf"),
-        ("- 0.485", "- a"),
-        ("num_classes: 5", "num_classes: 5.0"),
+        ("output_op: argmax", "output_op: none", "returns int32 .* describes the none output of 5 classes"),
+        ("type: Normalize", "type: [Normalize]", r"unknown transform \['Normalize'\]"),
+        ("- 0.485", "- .inf", "mean of Normalize must be a list of 1 or 3 finite numbers"),
+        ("- 0.485", "- a", "mean of Normalize must be a list of 1 or 3 finite numbers"),
+        ("num_classes: 5", "num_classes: 5.0", "num_classes must be a whole number of at least 1, got 5.0"),
+        ("task: segmentation", "task: pose", "is for the task 'pose', not 'segmentation'"),
+        ("task: segmentation", "task: [pose]", "task must be a name"),
     ],
 )
 def test_deploy_yaml_that_contradicts_its_graph(
-    dynamic: pathlib.Path, tmp_path: pathlib.Path, old: str, new: str
+    dynamic: pathlib.Path, tmp_path: pathlib.Path, old: str, new: str, message: str
 ) -> None:
     shutil.copytree(dynamic, tmp_path / "e")
     text = (tmp_path / "e/deploy.yaml").read_text()
     assert old in text, text
     (tmp_path / "e/deploy.yaml").write_text(text.replace(old, new, 1))
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=message):
         Segmenter(tmp_path / "e", threads=1)(smooth_image(40, 60))
 
 
 def test_model_is_left_as_it_was(model: RTFormer, tmp_path: pathlib.Path) -> None:
     model.train()
     try:
-        export(model, tmp_path / "e", [NORMALIZE], [1, 3, 64, 64], "none", ["paddle"])
+        export(model, tmp_path / "e", SegmentationExport([NORMALIZE]), [1, 3, 64, 64], "none", ["paddle"])
         assert model.training and len(model(paddle.zeros([2, 3, 64, 64]))) == 2
     finally:
         model.eval()
@@ -173,8 +181,8 @@ def test_wrong_pooling_of_paddle2onnx_is_caught(
 ) -> None:
     """paddle2onnx gives the operator one fixed window; 5 rows or columns do not divide into 3."""
     monkeypatch.setattr(layers.AdaptiveMaxPool2D, "forward", broken_pooling)
-    with pytest.raises(UserError, match="does not compute what the model does.*ONNX Runtime"):
-        export(model, tmp_path / "e", [NORMALIZE], [1, 3, 160, 160], "none")
+    with pytest.raises(VerificationError, match="does not compute what the network does.*ONNX Runtime"):
+        export(model, tmp_path / "e", SegmentationExport([NORMALIZE]), [1, 3, 160, 160], "none")
     assert not files(tmp_path)
 
 
@@ -182,26 +190,26 @@ def test_mismatch_leaves_an_earlier_export_untouched(
     model: RTFormer, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "e"
-    export(model, folder, [NORMALIZE], [1, 3, 64, 96], "none")
+    export(model, folder, SegmentationExport([NORMALIZE]), [1, 3, 64, 96], "none")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    convert = export_module.convert_to_onnx
+    convert_to_onnx = convert.convert_to_onnx
 
     def damage(graph: pathlib.Path, parameters: pathlib.Path, target: pathlib.Path) -> None:
-        convert(graph, parameters, target)
+        convert_to_onnx(graph, parameters, target)
         changed = onnx.load(str(target))
         weight = max(changed.graph.initializer, key=lambda item: np.prod(item.dims))
         values = onnx.numpy_helper.to_array(weight) * np.float32(1.01)
         weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
         onnx.save(changed, str(target))
 
-    monkeypatch.setattr(export_module, "convert_to_onnx", damage)
-    with pytest.raises(UserError, match="nothing was written.*ONNX Runtime"):
-        export(model, folder, [NORMALIZE], [1, 3, 64, 96], "none")
+    monkeypatch.setattr(convert, "convert_to_onnx", damage)
+    with pytest.raises(VerificationError, match="nothing was written.*ONNX Runtime"):
+        export(model, folder, SegmentationExport([NORMALIZE]), [1, 3, 64, 96], "none")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert files(tmp_path) == {"e"}
     monkeypatch.undo()
 
-    export(model, folder, [NORMALIZE], [1, 3, 64, 96], "none", ["paddle"])
+    export(model, folder, SegmentationExport([NORMALIZE]), [1, 3, 64, 96], "none", ["paddle"])
     assert "model.onnx" not in files(folder), "the graph of the export before this one"
     with pytest.raises(UserError, match="no fp32 graph for openvino.*--formats onnx"):
         Segmenter(folder)
@@ -211,7 +219,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: pathlib.Path) -> None
     net = RTFormer(**TINY)
     net.seghead.conv2.bias.set_value(np.full(5, np.nan, np.float32))
     with pytest.raises(UserError, match="not finite"):
-        export(net, tmp_path / "e", [NORMALIZE])
+        export(net, tmp_path / "e", SegmentationExport([NORMALIZE]))
     assert not files(tmp_path)
 
 
@@ -228,7 +236,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: pathlib.Path) -> None
 )
 def test_wrong_arguments(model: RTFormer, tmp_path: pathlib.Path, arguments: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        export(model, tmp_path / "e", [NORMALIZE], **arguments)
+        export(model, tmp_path / "e", SegmentationExport([NORMALIZE]), **arguments)
     assert not files(tmp_path)
 
 
@@ -254,12 +262,12 @@ def test_transforms_are_paddleseg_s(model: RTFormer, transforms: list[dict]) -> 
     for size in ((75, 133), (150, 60)):
         image = smooth_image(*size)
         sample = theirs({"img": image.astype(np.float32)})
-        ours, trail = Preprocess(transforms)(image)
+        ours, resize_steps = Preprocess(transforms)(image)
         np.testing.assert_array_equal(ours, sample["img"])
-        logits = run_model(model, ours[np.newaxis])
+        logits = run_network(model, ours[np.newaxis])
         restored = reverse_transform(paddle.to_tensor(logits), sample["trans_info"], mode="bilinear")
         expected = restored.numpy()[0].argmax(0)
-        different = float((_best_class(logits[0], trail, size) != expected).mean())
+        different = float((_best_class(logits[0], resize_steps, size) != expected).mean())
         assert different < 1e-3, f"{different:.2%} of the labels differ from PaddleSeg's"
 
 
@@ -291,7 +299,7 @@ def test_damaged_deploy_yaml(dynamic: pathlib.Path, tmp_path: pathlib.Path, chan
 def test_damaged_graph_and_wrong_names(dynamic: pathlib.Path, tmp_path: pathlib.Path) -> None:
     for name in files(dynamic):
         (tmp_path / name).write_bytes((dynamic / name).read_bytes()[: 3000 if name == "model.onnx" else None])
-    with pytest.raises(UserError, match="model.onnx is not the graph that verification.json speaks of"):
+    with pytest.raises(UserError, match="model.onnx is not the graph that verification.json describes"):
         Segmenter(tmp_path)
     for engine in (OnnxRuntime, OpenVino):
         with pytest.raises(UserError, match="cannot load"):

@@ -10,9 +10,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import paddle_rt
-from paddle_rt.export import verify
 from paddle_rt.export.graph import optimise
 from paddle_rt.export.publish import export
+from paddle_rt.tasks.segmentation.export import SegmentationExport
 from tests.helpers import NORMALIZE, TENSORRT_OPERATORS, randomize, relative_error
 
 FLOAT = TensorProto.FLOAT
@@ -393,10 +393,10 @@ def network(request: pytest.FixtureRequest) -> paddle.nn.Layer:
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 64, 96), (None, 3, None, None)], ids=["fixed", "open"])
-def test_exported_graphs_of_every_model(network, tmp_path, shape, monkeypatch):
+def test_exported_graphs_of_every_model(network, tmp_path, shape):
     """Export compares the numbers, here at small sizes; the nodes are read."""
-    monkeypatch.setattr(verify, "_OPEN_SIZES", ((1, 97, 161), (2, 64, 96)))
-    export(network, tmp_path / "e", [NORMALIZE], shape, "coarse", ["onnx"])
+    spec = SegmentationExport([NORMALIZE], open_sizes=((1, 97, 161), (2, 64, 96)))
+    export(network, tmp_path / "e", spec, shape, "coarse", ["onnx"])
     graph = onnx.load(str(tmp_path / "e" / "model.onnx")).graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
     makers = {name: n for n in graph.node for name in n.output}

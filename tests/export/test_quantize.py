@@ -11,13 +11,15 @@ import pytest
 
 from paddle_rt.errors import UserError
 from paddle_rt.export.publish import export
-from paddle_rt.export.quantize import quantize, take_frames
+from paddle_rt.export.quantize import quantize
 from paddle_rt.inference import Segmenter
 from paddle_rt.models.rtformer import RTFormer
+from paddle_rt.tasks.segmentation.export import SegmentationExport, take_samples
 from paddle_rt.tasks.segmentation.street_dataset import StreetScenes
 from tests.helpers import TINY, randomize
 
 SIZE = (64, 128)
+SPEC = SegmentationExport([{"type": "Normalize", "mean": [0.5], "std": [0.5]}], "StreetScenes")
 
 
 @pytest.fixture(scope="module")
@@ -26,14 +28,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     net = RTFormer(num_classes=19, **TINY)
     randomize(net)
     folder = tmp_path_factory.mktemp("int8") / "export"
-    normalize = {"type": "Normalize", "mean": [0.5], "std": [0.5]}
-    export(net, folder, [normalize], [1, 3, *SIZE], "coarse", ["onnx"], "StreetScenes")
+    export(net, folder, SPEC, [1, 3, *SIZE], "coarse", ["onnx"])
     return folder
 
 
 @pytest.fixture(scope="module")
 def samples() -> list[tuple[np.ndarray, np.ndarray]]:
-    return take_frames(StreetScenes([], "val", 6, *SIZE), 4, lambda items, _: items)
+    return take_samples(StreetScenes([], "val", 6, *SIZE), 4)
 
 
 def files(folder: pathlib.Path) -> dict[str, bytes]:
@@ -50,7 +51,7 @@ def test_frames_are_the_data_set_s(samples):
 
 def test_int8_graph_runs_and_is_described(exported, samples, tmp_path):
     shutil.copytree(exported, tmp_path / "e")
-    report = quantize(tmp_path / "e", [frame for frame, _ in samples], samples, agreement=0.5)
+    report = quantize(tmp_path / "e", [frame for frame, _ in samples], samples, SPEC, agreement=0.5)
     assert set(files(tmp_path / "e")) == {"model.onnx", "model_int8.onnx", "deploy.yaml", "verification.json"}
     assert json.loads((tmp_path / "e/verification.json").read_text())["int8"] == report
     assert 0.5 <= report["label_agreement"] <= 1 and 0 <= report["mIoU_int8"] <= 1
@@ -67,7 +68,7 @@ def test_int8_graph_runs_and_is_described(exported, samples, tmp_path):
 
 def test_attention_and_the_ends_stay_in_higher_precision(exported, samples, tmp_path):
     shutil.copytree(exported, tmp_path / "e")
-    report = quantize(tmp_path / "e", [frame for frame, _ in samples], samples, agreement=0.0)
+    report = quantize(tmp_path / "e", [frame for frame, _ in samples], samples, SPEC, agreement=0.0)
     graph = onnx.load(str(tmp_path / "e/model_int8.onnx")).graph
     makers = {name: node for node in graph.node for name in node.output}
     products = [node for node in graph.node if node.op_type in ("Conv", "MatMul")]
@@ -78,21 +79,20 @@ def test_attention_and_the_ends_stay_in_higher_precision(exported, samples, tmp_
     assert len(real) == len(report["higher_precision"])
 
 
-def test_below_the_threshold_layers_are_put_back_and_then_nothing_is_written(exported, samples, tmp_path, monkeypatch):
-    monkeypatch.setattr("paddle_rt.export.quantize._GROUPS", 2)
+def test_below_the_threshold_layers_are_put_back_and_then_nothing_is_written(exported, samples, tmp_path):
     shutil.copytree(exported, tmp_path / "e")
     before = files(tmp_path / "e")
-    with pytest.raises(UserError, match="int8 changes too many labels: 0.* 1.0 were asked for .* nothing was written"):
-        quantize(tmp_path / "e", [samples[0][0]], samples[:1], agreement=1.0)
+    with pytest.raises(UserError, match="int8 changes too much: 0.* 1.0 were asked for .* nothing was written"):
+        quantize(tmp_path / "e", [samples[0][0]], samples[:1], SPEC, agreement=1.0, groups=2)
     assert files(tmp_path / "e") == before
 
 
 def test_what_cannot_be_quantised(exported, samples, tmp_path):
     with pytest.raises(UserError, match="the data set is empty"):
-        quantize(exported, [], samples)
+        quantize(exported, [], samples, SPEC)
     with pytest.raises(UserError, match="share from 0 to 1"):
-        quantize(exported, [samples[0][0]], samples, agreement=97)
+        quantize(exported, [samples[0][0]], samples, SPEC, agreement=97)
     net = RTFormer(num_classes=19, **TINY)
-    export(net, tmp_path / "e", [{"type": "Normalize"}], [1, 3, *SIZE], "argmax", ["onnx"])
+    export(net, tmp_path / "e", SegmentationExport([{"type": "Normalize"}]), [1, 3, *SIZE], "argmax", ["onnx"])
     with pytest.raises(UserError, match="--output_op coarse"):
-        quantize(tmp_path / "e", [samples[0][0]], samples)
+        quantize(tmp_path / "e", [samples[0][0]], samples, SPEC)

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from paddle_rt.errors import UserError
 from paddle_rt.export.publish import export
-from paddle_rt.export.verify import run_model
 from paddle_rt.inference import BACKENDS, Segmenter, confidence_from_logits, labels_from_logits
 from paddle_rt.inference import engines as backends
 from paddle_rt.inference.engines import openvino_core
 from paddle_rt.inference.preprocess import Preprocess
 from paddle_rt.models.rtformer import RTFormer
+from paddle_rt.tasks.segmentation.export import SegmentationExport
 from tests.helpers import NORMALIZE, randomize, run_python, smooth_image
 
 CLASSES = 5
@@ -43,13 +43,14 @@ def model() -> RTFormer:
 def exports(model: RTFormer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
     folder = tmp_path_factory.mktemp("exports")
     for name, shape in SHAPES.items():
-        export(model, folder / name, [NORMALIZE], shape, "coarse", dataset_type="CamVid")
+        export(model, folder / name, SegmentationExport([NORMALIZE], "CamVid"), shape, "coarse")
     return {name: folder / name for name in SHAPES}
 
 
 def expected_logits(model: RTFormer, image: np.ndarray) -> np.ndarray:
     """Coarse logits of a uint8 BGR image that has the network's size: PaddleSeg's normalisation, the model itself."""
-    return run_model(model, Preprocess([NORMALIZE])(image)[0][np.newaxis], coarse=True)[0]
+    with paddle.no_grad():
+        return model.coarse_logits(paddle.to_tensor(Preprocess([NORMALIZE])(image)[0][np.newaxis])).numpy()[0]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -57,7 +58,10 @@ def expected_logits(model: RTFormer, image: np.ndarray) -> np.ndarray:
 def test_labels_and_confidence_are_the_model_s(model, exports, backend, shape):
     height, width = SHAPES[shape][2] or 101, SHAPES[shape][3] or 75
     frame = picture(height, width)
-    labels, confidence = Segmenter(exports[shape], backend, threads=1)(frame, confidence=True)
+    segmenter = Segmenter(exports[shape], backend, threads=1)
+    predicted = segmenter.predict(frame)
+    labels, confidence = predicted.map, predicted.confidence
+    assert np.array_equal(labels, segmenter(frame))
     logits = expected_logits(model, frame)
     wanted = labels_from_logits(logits, (height, width))
     assert len(np.unique(wanted)) > 1
@@ -72,7 +76,7 @@ def test_labels_and_confidence_are_the_model_s(model, exports, backend, shape):
 def test_frames_of_other_sizes_are_resized_as_bytes(model, exports, backend):
     frame = picture(75, 133)
     resized = cv2.resize(frame, (160, 96), interpolation=cv2.INTER_LINEAR)
-    wanted = labels_from_logits(expected_logits(model, resized), (96, 160), trail=[("resize", 75, 133)])
+    wanted = labels_from_logits(expected_logits(model, resized), (96, 160), resize_steps=[("resize", 75, 133)])
     labels = Segmenter(exports["fixed"], backend, threads=1)(frame)
     different = int((labels != wanted).sum())
     assert different <= 2, f"{different} of {labels.size} labels differ"
@@ -80,16 +84,16 @@ def test_frames_of_other_sizes_are_resized_as_bytes(model, exports, backend):
 
 def test_steps_that_change_the_size_stay_outside_the_graph(model, tmp_path):
     steps = [{"type": "ResizeByLong", "long_size": 96}, {"type": "Padding", "target_size": [96, 64]}, NORMALIZE]
-    export(model, tmp_path / "e", steps, [1, 3, 64, 96], "coarse", ["onnx"])
+    export(model, tmp_path / "e", SegmentationExport(steps), [1, 3, 64, 96], "coarse", ["onnx"])
     frame = picture(60, 120)
     resized = cv2.resize(frame, (96, 48), interpolation=cv2.INTER_LINEAR)
     padded = cv2.copyMakeBorder(resized, 0, 16, 0, 0, cv2.BORDER_CONSTANT, value=(128, 128, 128))
-    trail = [("resize", 60, 120), ("padding", 48, 96)]
-    wanted = labels_from_logits(expected_logits(model, padded), (64, 96), trail=trail)
+    resize_steps = [("resize", 60, 120), ("padding", 48, 96)]
+    wanted = labels_from_logits(expected_logits(model, padded), (64, 96), resize_steps=resize_steps)
     different = int((Segmenter(tmp_path / "e", threads=1)(frame) != wanted).sum())
     assert different <= 2, f"{different} of {wanted.size} labels differ"
-    with pytest.raises(UserError, match="normalises last and once, the transforms are Normalize, Resize"):
-        export(model, tmp_path / "f", [NORMALIZE, {"type": "Resize"}], [1, 3, 64, 96], "coarse")
+    with pytest.raises(UserError, match="normalises last and once, but the transforms are Normalize, Resize"):
+        export(model, tmp_path / "f", SegmentationExport([NORMALIZE, {"type": "Resize"}]), [1, 3, 64, 96], "coarse")
 
 
 @pytest.mark.parametrize("shape", ["fixed", "open", "pair"])
@@ -100,8 +104,6 @@ def test_a_batch_is_its_frames(exports, shape):
         different = int((labels != segment(frame)).sum())
         assert different <= 1, f"{different} labels differ"
     assert segment.batch([]) == []
-    labels, confidence = segment.batch(frames, confidence=True)[2]
-    assert labels.shape == confidence.shape == (50, 70)
 
 
 def test_timings_name_the_stages(exports):
@@ -112,9 +114,9 @@ def test_timings_name_the_stages(exports):
 
 
 def test_float_exports_have_no_confidence(model, tmp_path):
-    export(model, tmp_path / "e", [NORMALIZE], [1, 3, 64, 96], "argmax", ["onnx"])
+    export(model, tmp_path / "e", SegmentationExport([NORMALIZE]), [1, 3, 64, 96], "argmax", ["onnx"])
     with pytest.raises(UserError, match="--output_op coarse"):
-        Segmenter(tmp_path / "e", threads=1)(picture(64, 96), confidence=True)
+        Segmenter(tmp_path / "e", threads=1).predict(picture(64, 96))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -136,8 +138,8 @@ sys.modules["paddle"] = sys.modules["paddleseg"] = None  # importing either now 
 import numpy as np
 from paddle_rt.inference import Segmenter
 segment = Segmenter({str(exports["fixed"])!r}, {backend!r}, threads=1)
-labels, confidence = segment(np.zeros((20, 30, 3), np.uint8), confidence=True)
-assert labels.shape == confidence.shape == (20, 30)
+labels = segment.predict(np.zeros((20, 30, 3), np.uint8))
+assert labels.map.shape == labels.confidence.shape == (20, 30)
 """
     done = run_python("-c", program)
     assert done.returncode == 0, done.stderr
@@ -164,6 +166,7 @@ def test_signals_are_heard_when_segmenters_are_gone(exports):
     program = f"""
 import faulthandler, os, signal
 from paddle_rt.inference import Segmenter
+from paddle_rt.tasks.segmentation.export import SegmentationExport
 faulthandler.enable()
 first, second = (Segmenter({str(exports["fixed"])!r}, "openvino", threads=1) for _ in range(2))
 del first
@@ -260,14 +263,14 @@ def test_a_frame_that_no_network_can_hold(exports):
 def test_a_graph_of_another_export_or_without_its_verification(exports, tmp_path):
     shutil.copytree(exports["fixed"], tmp_path / "a")
     shutil.copy(exports["odd"] / "model.onnx", tmp_path / "a")
-    with pytest.raises(UserError, match="damaged, or of another export"):
+    with pytest.raises(UserError, match="damaged, or from another export"):
         Segmenter(tmp_path / "a")
     shutil.copytree(exports["fixed"], tmp_path / "b")
     (tmp_path / "b/verification.json").unlink()
     with pytest.raises(UserError, match="no file verification.json"):
         Segmenter(tmp_path / "b")
     (tmp_path / "b/verification.json").write_text('{"files": {}')
-    with pytest.raises(UserError, match="does not tell the files"):
+    with pytest.raises(UserError, match="does not list the files"):
         Segmenter(tmp_path / "b")
 
 
@@ -278,7 +281,7 @@ def _mutations() -> st.SearchStrategy:
     )  # fmt: skip
     keys = st.sampled_from(
         ["model", "params", "onnx", "int8", "transforms", "input_shape", "input_dtype", "output_op", "output_dtype",
-         "align_corners", "num_classes", "dataset_type", "class_names", "state_shape", "surprise"]
+         "align_corners", "num_classes", "dataset_type", "class_names", "state_shape", "task", "settings", "surprise"]
     )  # fmt: skip
     return st.lists(st.tuples(keys, values), min_size=1, max_size=3)
 

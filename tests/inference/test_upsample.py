@@ -26,13 +26,15 @@ def by_paddle(logits: np.ndarray, size: tuple[int, int], align_corners: bool) ->
     return F.interpolate(tensor, list(size), mode="bilinear", align_corners=align_corners)[0].numpy()
 
 
-def places(length: int, trail: list[tuple[str, int]], network: int, coarse: int, align_corners: bool) -> list[float]:
+def places(
+    length: int, resize_steps: list[tuple[str, int]], network: int, coarse: int, align_corners: bool
+) -> list[float]:
     """Each pixel's place among the coarse values, one at a time: the definition of the composed map."""
     found = []
-    sizes = [n for _, n in trail] + [network]
+    sizes = [n for _, n in resize_steps] + [network]
     for pixel in range(length):
         at = float(pixel)
-        for (kind, before), after in zip(trail, sizes[1:], strict=True):
+        for (kind, before), after in zip(resize_steps, sizes[1:], strict=True):
             if kind == "resize":
                 at = min(max((at + 0.5) * after / before - 0.5, 0.0), after - 1.0)
         if network == 1:
@@ -164,27 +166,27 @@ def test_refuses_what_is_not_finite(value: float, function: object) -> None:
 
 
 @st.composite
-def trails(draw: st.DrawFn) -> tuple[list[tuple[str, int, int]], tuple[int, int]]:
+def size_changes(draw: st.DrawFn) -> tuple[list[tuple[str, int, int]], tuple[int, int]]:
     """A frame's size, up to three steps on it, and the network's size after them."""
-    size, trail = draw(sizes), []
+    size, resize_steps = draw(sizes), []
     for _ in range(draw(st.integers(0, 3))):
         kind = draw(st.sampled_from(["resize", "padding"]))
-        trail.append((kind, *size))
+        resize_steps.append((kind, *size))
         size = draw(sizes) if kind == "resize" else tuple(n + draw(st.integers(0, 9)) for n in size)
-    return trail, size
+    return resize_steps, size
 
 
 @settings(max_examples=200, deadline=None)
-@given(logits=hnp.arrays(np.float32, shapes, elements=any_value), steps=trails(), align_corners=st.booleans())
-def test_trail_is_the_composed_map(logits: np.ndarray, steps: tuple, align_corners: bool) -> None:
-    trail, size = steps
-    frame = trail[0][1:] if trail else size
+@given(logits=hnp.arrays(np.float32, shapes, elements=any_value), steps=size_changes(), align_corners=st.booleans())
+def test_resize_steps_are_the_composed_map(logits: np.ndarray, steps: tuple, align_corners: bool) -> None:
+    resize_steps, size = steps
+    frame = resize_steps[0][1:] if resize_steps else size
     at_y, at_x = (
-        places(frame[i], [(kind, pair[i]) for kind, *pair in trail], size[i], logits.shape[1 + i], align_corners)
+        places(frame[i], [(kind, pair[i]) for kind, *pair in resize_steps], size[i], logits.shape[1 + i], align_corners)
         for i in (0, 1)
     )
-    labels = labels_from_logits(logits, size, align_corners=align_corners, trail=trail)
-    if any(kind == "resize" for kind, *_ in trail):
+    labels = labels_from_logits(logits, size, align_corners=align_corners, resize_steps=resize_steps)
+    if any(kind == "resize" for kind, *_ in resize_steps):
         values = by_numpy(logits, at_y, at_x)
     else:
         values = by_paddle(logits, size, align_corners)[:, : frame[0], : frame[1]]
@@ -194,8 +196,8 @@ def test_trail_is_the_composed_map(logits: np.ndarray, steps: tuple, align_corne
 @pytest.mark.parametrize("align_corners", [False, True])
 def test_padding_is_cropped(align_corners: bool) -> None:
     logits = smooth_logits(7, 30, 40)
-    trail = [("padding", 201, 300)]
-    labels = labels_from_logits(logits, (240, 320), align_corners=align_corners, trail=trail)
+    resize_steps = [("padding", 201, 300)]
+    labels = labels_from_logits(logits, (240, 320), align_corners=align_corners, resize_steps=resize_steps)
     whole = labels_from_logits(logits, (240, 320), align_corners=align_corners)
     assert np.array_equal(labels, whole[:201, :300]), f"{(labels != whole[:201, :300]).sum()} labels differ"
 
@@ -203,7 +205,7 @@ def test_padding_is_cropped(align_corners: bool) -> None:
 def test_resized_frame_is_close_to_two_steps() -> None:
     logits = smooth_logits(7, 32, 64)
     two = by_paddle(by_paddle(logits, (256, 512), False), (360, 480), False).argmax(axis=0)
-    one = labels_from_logits(logits, (256, 512), trail=[("resize", 360, 480)])
+    one = labels_from_logits(logits, (256, 512), resize_steps=[("resize", 360, 480)])
     share = (one == two).mean()
     assert share > 0.999, f"one interpolation agrees with two on {share:.5f} of the pixels"
 
@@ -280,9 +282,9 @@ ONE = np.zeros((1, 2, 2), np.float32)
         ({"size": (4, 4, 1)}, "height, width"),
         ({"size": (4.0, 4)}, "whole"),
         ({"threads": 0}, "threads"),
-        ({"trail": [("resizing", 4, 4)]}, "'resize'"),
-        ({"trail": [("resize", 4)]}, "height, width"),
-        ({"trail": [("padding", 9, 4)]}, "padding"),
+        ({"resize_steps": [("resizing", 4, 4)]}, "'resize'"),
+        ({"resize_steps": [("resize", 4)]}, "height, width"),
+        ({"resize_steps": [("padding", 9, 4)]}, "padding"),
     ],
 )
 def test_wrong_arguments(arguments: dict, message: str) -> None:

@@ -12,17 +12,19 @@ import pytest
 import yaml
 
 from paddle_rt.errors import UserError
-from paddle_rt.export import verify
 from paddle_rt.export.publish import export
 from paddle_rt.export.quantize import quantize
-from paddle_rt.imaging.images import read_label
+from paddle_rt.imaging.labels import read_label
 from paddle_rt.imaging.palettes import palette
 from paddle_rt.inference import BACKENDS, Segmenter, VideoSegmenter, labels_from_logits
 from paddle_rt.inference.engines import openvino_core
-from paddle_rt.inference.media.pipeline import Frame, label_frames, open_outputs, open_source
+from paddle_rt.inference.media.pipeline import label_frames
+from paddle_rt.inference.media.sinks import open_outputs
+from paddle_rt.inference.media.sources import Frame, Source, open_source
 from paddle_rt.inference.preprocess import Preprocess
 from paddle_rt.models import resnet
 from paddle_rt.models.fanet import KEYS, FANet
+from paddle_rt.tasks.segmentation.export import SegmentationExport
 from tests.helpers import NORMALIZE, TENSORRT_OPERATORS, randomize, relative_error, run_python
 
 CLASSES, WINDOW, WIDTHS = 5, 3, (4, 8, 16, 32)
@@ -47,11 +49,10 @@ def network() -> Callable[..., FANet]:
 @pytest.fixture(scope="module")
 def exports(network, tmp_path_factory) -> dict[str, pathlib.Path]:
     folder = tmp_path_factory.mktemp("exports")
-    export(network(WINDOW), folder / "video", [NORMALIZE], [1, 3, *SIZE], dataset_type="CamVid")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verify, "_OPEN_SIZES", ((1, 65, 97), (1, 48, 64)))  # smaller ones, for time
-        export(network(2, seed=1), folder / "open", [NORMALIZE], [None, 3, None, None], formats=["onnx"])
-    export(network(1), folder / "image", [NORMALIZE], [1, 3, *SIZE], formats=["onnx"])
+    export(network(WINDOW), folder / "video", SegmentationExport([NORMALIZE], "CamVid"), [1, 3, *SIZE])
+    small = SegmentationExport([NORMALIZE], open_sizes=((1, 65, 97), (1, 48, 64)))
+    export(network(2, seed=1), folder / "open", small, [None, 3, None, None], formats=["onnx"])
+    export(network(1), folder / "image", SegmentationExport([NORMALIZE]), [1, 3, *SIZE], formats=["onnx"])
     return {name: folder / name for name in ("video", "open", "image")}
 
 
@@ -127,7 +128,8 @@ def test_every_backend_labels_a_video_as_the_model_does(network, exports, backen
     segment = VideoSegmenter(exports["video"], backend, threads=1)
     assert segment.warmup() > 0 and segment.state is None
     for t, frame in enumerate(frames):
-        labels, confidence = segment(frame, confidence=True)
+        predicted = segment.predict(frame)
+        labels, confidence = predicted.map, predicted.confidence
         assert_alike(labels, clip_labels(model, frames[max(0, t + 1 - WINDOW) : t + 1]), f"frame {t}")
         assert confidence.shape == SIZE and segment.state.frames == min(t + 1, WINDOW - 1)
     assert (clip_labels(model, frames[-1:]) != labels).mean() > 0.01, "the window has no effect"
@@ -214,9 +216,9 @@ def test_wrong_exports_and_arguments(network, exports, tmp_path):
             VideoSegmenter(exports["video"], scene_cut=value)
     for wrong in (dict(output_op="argmax"), dict(input_shape=[2, 3, *SIZE])):
         with pytest.raises(UserError, match="temporal window of 2 is exported as output_op coarse for one frame"):
-            export(network(2), tmp_path / "e", [NORMALIZE], **wrong)
-    with pytest.raises(UserError, match="int8 needs images'"):
-        quantize(exports["video"], video(1), [(video(1)[0], np.zeros(SIZE, np.uint8))])
+            export(network(2), tmp_path / "e", SegmentationExport([NORMALIZE]), **wrong)
+    with pytest.raises(UserError, match="int8 needs an ONNX graph of images, not of video"):
+        quantize(exports["video"], video(1), [(video(1)[0], np.zeros(SIZE, np.uint8))], SegmentationExport())
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
@@ -240,6 +242,7 @@ import sys
 sys.modules["paddle"] = sys.modules["paddleseg"] = None  # importing either now fails
 import numpy as np
 from paddle_rt.inference import VideoSegmenter
+from paddle_rt.tasks.segmentation.export import SegmentationExport
 for backend in ("onnxruntime", "openvino"):
     segment = VideoSegmenter({str(exports["video"])!r}, backend, threads=1)
     assert segment(np.zeros((20, 30, 3), np.uint8)).shape == (20, 30)
@@ -257,15 +260,15 @@ def write_video(path: pathlib.Path, frames: list[np.ndarray]) -> list[np.ndarray
     return [frame.image for frame in open_source(str(path)).frames]
 
 
-def labelled(source_frames, segment, **how) -> tuple[list[np.ndarray], list[str]]:
+def labelled(frames, segment, fps: float | None = 10.0) -> tuple[list[np.ndarray], list[str]]:
     results = []
-    report = label_frames(segment, iter(source_frames), lambda _, labels: results.append(labels), **how)
+    report = label_frames(segment, Source(iter(frames), "v", fps), lambda _, labels: results.append(labels))
     return results, report.failures
 
 
 def test_frames_that_are_missing_leave_the_state(exports):
     frames = [Frame(f"frame {i}", pathlib.Path(f"{i}"), image) for i, image in enumerate(video(5))]
-    broken = Frame("frame x", pathlib.Path("x"), UserError("it cannot be decoded"))
+    broken = Frame("frame x", pathlib.Path("x"), UserError("frame x: it cannot be decoded"))
     segment = VideoSegmenter(exports["video"], threads=1)
     whole, _ = labelled(frames, segment)
     segment.reset()
@@ -277,7 +280,7 @@ def test_frames_that_are_missing_leave_the_state(exports):
 def test_pictures_are_videos_of_one_frame(exports):
     frames = [Frame(f"{i}.png", pathlib.Path(f"{i}"), image) for i, image in enumerate(video(3))]
     segment = VideoSegmenter(exports["video"], threads=1)
-    alone, _ = labelled(frames, segment, pictures=True)
+    alone, _ = labelled(frames, segment, fps=None)
     for labels, frame in zip(alone, frames, strict=True):
         segment.reset()
         assert np.array_equal(labels, segment(frame.image))
@@ -293,7 +296,7 @@ def test_a_truncated_video(exports, tmp_path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     source = open_source(str(path))
     with open_outputs(source, tmp_path, ("overlay",), palette(None, CLASSES)) as write:
-        report = label_frames(VideoSegmenter(exports["video"], threads=1), source.frames, write)
+        report = label_frames(VideoSegmenter(exports["video"], threads=1), source, write)
     assert 0 < report.labelled < 12 and len(report.failures) == 1 and "12 frames" in report.failures[0]
     (tmp_path / "empty.mp4").write_bytes(b"")
     with pytest.raises(UserError, match="is empty"):

@@ -1,34 +1,7 @@
-"""Write StreetScenes frames and labels as files: python tools/data/render_streetscenes.py --output data/streetscenes"""
+"""`paddle-rt render_streetscenes` from a clone: python tools/data/render_streetscenes.py --help"""
 
-import pathlib
-import sys
-
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
-from tqdm import tqdm
-
-from paddle_rt.imaging.palettes import palette
-from paddle_rt.imaging.images import write_image, write_png
-from paddle_rt.tasks.segmentation.street_dataset import SERIES
-from paddle_rt.streetscenes.scenes import make_scene, render
-from paddle_rt.cli.arguments import Parser, positive
-from paddle_rt.errors import run_tool
-
-
-def main() -> None:
-    parser = Parser(__doc__)
-    parser.add_argument("--output", required=True, help="folder for images/ and labels/")
-    parser.add_argument("--mode", default="val", choices=list(SERIES), help="which series of scenes")
-    parser.add_argument("--number", type=positive, default=20, help="how many scenes")
-    parser.add_argument("--size", nargs=2, type=positive, default=[256, 512], metavar=("H", "W"), help="of a frame")
-    parser.add_argument("--seed", type=int, default=0, help="as the dataset's")
-    arguments = parser.parse_args()
-
-    folder, first = pathlib.Path(arguments.output), SERIES[arguments.mode][0]
-    for number in tqdm(range(arguments.number), desc="render", unit="img", disable=None):
-        image, label = render(make_scene(first + number, arguments.seed), *arguments.size)
-        write_image(folder / "images" / f"{number:05d}.png", image)
-        write_png(folder / "labels" / f"{number:05d}.png", label, palette("StreetScenes", 19))
-
+from paddle_rt.cli.render_streetscenes import main
+from paddle_rt.cli.run import run_tool
 
 if __name__ == "__main__":
     run_tool(main)

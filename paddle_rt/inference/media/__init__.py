@@ -1,0 +1,1 @@
+"""Images, videos and cameras in; label images, overlays and videos out."""

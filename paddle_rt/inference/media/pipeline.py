@@ -1,67 +1,34 @@
-"""Pictures, videos and cameras in, label pictures and overlays out; reading, labelling and writing at the same time."""
+"""Label the frames of a source while the next ones are read and the last ones are written."""
 
 import collections
 import contextlib
-import itertools
-import os
-import re
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
-import cv2
 import numpy as np
 
-from paddle_rt.errors import UserError, unknown
-from paddle_rt.files import output_names
-from paddle_rt.imaging import images as pictures
+from paddle_rt.errors import UserError
+from paddle_rt.inference.media.sources import Frame, Source
 from paddle_rt.inference.segmenter import FrameSegmenter
 from paddle_rt.inference.video_segmenter import VideoSegmenter
 
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
-SAVE = ("labels", "overlay")
-_COUNTED = (".mp4", ".m4v", ".mov", ".avi")  # their headers count the frames; for others OpenCV multiplies time by rate
-_AHEAD = 2  # frames that wait before and behind the network: enough to overlap, few enough for large pictures
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A frame, or why there is none.
-
-    Args:
-        source: The file, or the video and the frame's number, for messages.
-        name: Of the files to write, relative and without suffix.
-        image: uint8 BGR [H, W, 3], or what is wrong with it.
-    """
-
-    source: str
-    name: Path
-    image: np.ndarray | UserError
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a command line means by its path.
-
-    Args:
-        frames: The frames in order; reading happens as they are asked for.
-        name: Of a video's or camera's outputs; empty for pictures.
-        fps: Frames per second of a video or camera; None for pictures.
-        total: How many frames there should be, where known.
-    """
-
-    frames: Iterator[Frame]
-    name: str = ""
-    fps: float | None = None
-    total: int | None = None
+_AHEAD = 2  # frames that wait before and after the network: enough to overlap the stages, few enough for large images
 
 
 @dataclass
 class Report:
-    """What `label_frames` did: frames labelled, what went wrong with others, and seconds as a whole and by stage."""
+    """The result of `label_frames`.
+
+    Args:
+        labelled: The number of labelled frames.
+        failures: One line for each frame that could not be read or labelled.
+        seconds: The duration of the whole run.
+        stages: Seconds by stage, added over the frames.
+        interrupted: Whether the run was stopped before the source ended.
+    """
 
     labelled: int = 0
     failures: list[str] = field(default_factory=list)
@@ -70,129 +37,36 @@ class Report:
     interrupted: bool = False
 
 
-def open_source(path: str, limit: int | None = None) -> Source:
-    """Find out what a path means and open it.
-
-    Args:
-        path: A picture, a folder of pictures, a text list of pictures, a video file, or camera:N.
-        limit: Stop after so many frames; None for all of them, and for a camera until it is interrupted.
-
-    Raises:
-        UserError: Nothing is there, or a video or camera cannot be opened.
-    """
-    if path.startswith("camera:"):
-        source = _open_camera(path)
-    elif Path(path).suffix.lower() in VIDEO_SUFFIXES and not os.path.isdir(path):
-        source = _open_video(path)
-    else:
-        files, root = pictures.list_images(path)
-        source = Source(_read_pictures(files, output_names(files, root)), total=len(files))
-    total = min((number for number in (source.total, limit) if number), default=None)
-    return Source(itertools.islice(source.frames, limit), source.name, source.fps, total)
-
-
-def _open_camera(path: str) -> Source:
-    number = re.fullmatch(r"camera:(\d{1,4})", path)
-    if not number:
-        raise UserError(f"a camera is given as camera:0, camera:1 and so on, got {path!r}")
-    capture = cv2.VideoCapture(int(number[1]))
-    if not capture.isOpened():
-        raise UserError(f"cannot open {path}: there is no such camera, or another program uses it")
-    return Source(_read_video(capture, path), f"camera_{number[1]}", _rate(capture))
-
-
-def _open_video(path: str) -> Source:
-    try:
-        size = os.stat(path).st_size
-        Path(path).open("rb").close()
-    except OSError as error:
-        raise UserError(f"cannot read video {path}: {error.strerror}") from error
-    if not size:
-        raise UserError(f"video {path} is empty (0 bytes)")
-    # FFmpeg by name, since other readers of OpenCV take a % for a series of pictures; absolute, since FFmpeg takes what
-    # is before a colon for a protocol.
-    capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)
-    if not capture.isOpened():
-        raise UserError(f"cannot open video {path}: it is cut off, damaged, without frames, or no video ({size} bytes)")
-    promised = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    total = int(promised) if 0 < promised < 1e9 and 0 < capture.get(cv2.CAP_PROP_FPS) <= 240 else None
-    return Source(_read_video(capture, path, total), Path(path).stem, _rate(capture), total)
-
-
-def _rate(capture: cv2.VideoCapture) -> float:
-    rate = capture.get(cv2.CAP_PROP_FPS)
-    return rate if 0 < rate <= 240 else 25.0  # cameras may say 0, videos of a varying rate 1000 and more
-
-
-def _read_pictures(files: Sequence[str], names: Sequence[Path]) -> Iterator[Frame]:
-    for file, name in zip(files, names, strict=True):
-        try:
-            yield Frame(file, name, pictures.read_image(file))
-        except UserError as error:
-            yield Frame(file, name, error)
-
-
-def _read_video(capture: cv2.VideoCapture, path: str, promised: int | None = None) -> Iterator[Frame]:
-    shape, decoded = None, 0
-    for index in itertools.count():
-        source, name = f"{path}, frame {index}", Path(f"{index:06d}")
-        if not capture.grab():
-            break
-        whole, image = capture.retrieve()
-        if not whole:
-            yield Frame(source, name, UserError("it cannot be decoded"))
-            continue
-        shape = shape or image.shape
-        if image.shape != shape:
-            yield Frame(source, name, UserError(
-                f"it is {image.shape[1]}x{image.shape[0]}, those before are {shape[1]}x{shape[0]}; one video has one "
-                "size, the rest is left out"
-            ))  # fmt: skip
-            return
-        decoded += 1
-        yield Frame(source, name, image)
-    if not decoded:
-        raise UserError(f"{path} gives no frame that can be decoded")
-    if path.startswith("camera:"):
-        yield Frame(path, name, UserError(f"the camera stopped after {index} frames"))
-    # FFmpeg passes over damaged frames without a word; an estimate may be off by the sound that goes on for longer.
-    slack = 0 if Path(path).suffix.lower() in _COUNTED else 1 + (promised or 0) // 20
-    if promised and index < promised - slack:
-        yield Frame(path, name, UserError(
-            f"its header promises {promised} frames, {index} can be decoded; it is damaged, cut off or trimmed"
-        ))  # fmt: skip
-
-
 def label_frames(
-    segment: FrameSegmenter,
-    frames: Iterator[Frame],
+    segmenter: FrameSegmenter,
+    source: Source,
     write: Callable[[Frame, np.ndarray], None],
     stopped: Callable[[], bool] = lambda: False,
     progress: Callable[[], object] = lambda: None,
-    pictures: bool = False,
 ) -> Report:
-    """Label frames in this thread, while one other reads ahead and one writes behind; few frames wait between them.
+    """Label frames in this thread while one thread reads ahead and one writes; few frames wait between them.
+
+    The state of a `VideoSegmenter` goes from frame to frame of a video; a frame that cannot be read or labelled leaves
+    it unchanged. Images do not belong together: the state is cleared before each of them.
 
     Args:
-        segment: The exported model, a `Segmenter` or `VideoSegmenter`. The latter's state goes from frame to frame; one
-            that is missing or cannot be labelled leaves it as it is.
-        frames: Where the frames come from; advanced in the reading thread.
-        write: Gets each frame with its labels, in order, in the writing thread.
-        stopped: Once it says so no more is read; what was read is labelled and written.
-        progress: Called after every frame, be it labelled or not.
-        pictures: The frames have nothing to do with each other: a `VideoSegmenter` begins anew with each.
+        segmenter: A `Segmenter` or a `VideoSegmenter`.
+        source: The frames; the reading thread advances them.
+        write: Receives each frame with its labels, in order, in the writing thread.
+        stopped: Once it returns True, nothing more is read; the frames that have been read are labelled and written.
+        progress: Called after every frame, whether it was labelled or not.
 
     Returns:
-        What was done. Frames without an image and those that cannot be labelled are its failures.
+        What was done.
 
     Raises:
-        Exception: What `frames` or `write` raised, after both threads have ended.
+        Exception: Whatever the source or `write` raised, after both threads have ended.
     """
     report, start = Report(), time.perf_counter()
 
     def read() -> Frame | None:
         with _timed(report, "read"):
-            return None if stopped() else next(frames, None)
+            return None if stopped() else next(source.frames, None)
 
     def save(frame: Frame, labels: np.ndarray) -> None:
         with _timed(report, "write"):
@@ -204,9 +78,9 @@ def label_frames(
         going: collections.deque = collections.deque()
         while (frame := coming.popleft().result()) is not None:
             coming.append(reader.submit(read))
-            if pictures and isinstance(segment, VideoSegmenter):
-                segment.reset()
-            labels = _label(segment, frame, report)
+            if isinstance(segmenter, VideoSegmenter) and not source.is_video:
+                segmenter.reset()
+            labels = _label(segmenter, frame, report)
             if labels is not None:
                 going.append(writer.submit(save, frame, labels))
             if len(going) > _AHEAD:
@@ -221,15 +95,16 @@ def label_frames(
     return report
 
 
-def _label(segment: FrameSegmenter, frame: Frame, report: Report) -> np.ndarray | None:
-    try:
-        if isinstance(frame.image, UserError):
-            raise frame.image
-        labels = segment(frame.image)
-    except UserError as error:
-        report.failures.append(str(error) if frame.source in str(error) else f"{frame.source}: {error}")
+def _label(segmenter: FrameSegmenter, frame: Frame, report: Report) -> np.ndarray | None:
+    if isinstance(frame.image, UserError):
+        report.failures.append(str(frame.image))
         return None
-    for stage, seconds in segment.timings.items():
+    try:
+        labels = segmenter(frame.image)
+    except UserError as error:
+        report.failures.append(f"{frame.source}: {error}")
+        return None
+    for stage, seconds in segmenter.timings.items():
         report.stages[stage] += seconds
     report.labelled += 1
     return labels
@@ -239,13 +114,18 @@ def _label(segment: FrameSegmenter, frame: Frame, report: Report) -> np.ndarray 
 def _timed(report: Report, stage: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
-    report.stages[stage] += time.perf_counter() - start  # a stage belongs to one thread
+    report.stages[stage] += time.perf_counter() - start  # only one thread works at each stage
 
 
 @contextlib.contextmanager
 def interrupt_once() -> Iterator[Callable[[], bool]]:
-    """Within the block the first Ctrl-C only makes the function that it gives say True; a second one raises
-    KeyboardInterrupt as always. For the main thread."""
+    """Turn the first Ctrl-C within the block into a request to stop; a second one raises KeyboardInterrupt.
+
+    For the main thread only.
+
+    Yields:
+        A function that returns whether Ctrl-C was pressed.
+    """
     caught = []
 
     def remember(number: int, _: object) -> None:
@@ -259,80 +139,8 @@ def interrupt_once() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-@contextlib.contextmanager
-def open_outputs(
-    source: Source, save_dir: str | os.PathLike, save: Sequence[str] | None, colours: np.ndarray
-) -> Iterator[Callable[[Frame, np.ndarray], None]]:
-    """Give the function that writes a frame's labels.
-
-    Args:
-        source: Pictures get pseudo_color_prediction/NAME.png (indexed colours, the pixel's value is its class) and
-            added_prediction/NAME.jpg; a video or camera NAME/000000.png and so on, and NAME_overlay.mp4.
-        save_dir: Where these go.
-        save: "labels", "overlay" or both; None for both of pictures and the overlay of a video.
-        colours: RGB [num_classes, 3], uint8.
-
-    Yields:
-        A function of frame and labels. The video appears when the block ends, unless it raises.
-
-    Raises:
-        UserError: An unknown name in `save`, or a video that cannot be written.
-    """
-    save, folder = save or (SAVE if source.fps is None else ("overlay",)), Path(save_dir)
-    for kind in save:
-        if kind not in SAVE:
-            raise unknown("output", kind, SAVE)
-    is_video = source.fps is not None and "overlay" in save
-    video = _write_video(folder / f"{source.name}_overlay.mp4", source.fps) if is_video else contextlib.nullcontext()
-    with video as add_to_video:
-
-        def write(frame: Frame, labels: np.ndarray) -> None:
-            if "labels" in save:
-                labels_folder = folder / (source.name or "pseudo_color_prediction")
-                pictures.write_png(labels_folder / f"{frame.name}.png", labels, colours)
-            if "overlay" in save:
-                overlay = pictures.overlay(frame.image, labels, colours)
-                if add_to_video:
-                    add_to_video(overlay)
-                else:
-                    pictures.write_image(folder / "added_prediction" / f"{frame.name}.jpg", overlay)
-
-        yield write
-
-
-@contextlib.contextmanager
-def _write_video(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
-    """Give a function that adds a frame; the video appears when the block ends without an error and has frames."""
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")  # FFmpeg goes by the suffix
-    writer, count = cv2.VideoWriter(), 0
-
-    def add(image: np.ndarray) -> None:
-        nonlocal count
-        height, width = image.shape[:2]
-        # The codec wants even sides, and OpenCV would cut a row or column off.
-        image = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-        if not count:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            size, code = image.shape[1::-1], cv2.VideoWriter_fourcc(*"mp4v")
-            if not writer.open(os.path.abspath(part), cv2.CAP_FFMPEG, code, fps, size):
-                raise UserError(f"cannot write video {path} of {width}x{height}; --save labels writes pictures")
-        writer.write(image)
-        count += 1
-
-    try:
-        yield add
-        writer.release()
-        if count:
-            if cv2.VideoCapture(os.path.abspath(part), cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FRAME_COUNT) != count:
-                raise UserError(f"video {path} could not be written whole; is the disk full?")  # OpenCV does not say
-            os.replace(part, path)
-    finally:
-        writer.release()
-        part.unlink(missing_ok=True)
-
-
 def describe(report: Report) -> str:
-    """Frames, frames per second, and milliseconds a frame by stage, in a line."""
+    """Return a line with the number of frames, frames per second, and milliseconds a frame by stage."""
     count = report.labelled
     if not count:
         return "0 frames labelled"
@@ -340,5 +148,5 @@ def describe(report: Report) -> str:
     stages = ", ".join(f"{name} {1000 * report.stages[name] / count:.1f}" for name in order if name in report.stages)
     return (
         f"{count} frames labelled in {report.seconds:.1f} s, {count / report.seconds:.1f} frames per second; "
-        f"ms a frame, reading and writing beside the rest: {stages}"
+        f"ms a frame, where reading and writing run in parallel with the rest: {stages}"
     )

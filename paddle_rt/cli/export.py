@@ -1,0 +1,65 @@
+"""Export a trained model, checked against it: paddle-rt export -c CONFIG --model_path output/best_model"""
+
+import argparse
+import sys
+
+from paddle_rt.cli.arguments import new_parser, positive
+from paddle_rt.cpu import import_paddle
+from paddle_rt.errors import UserError
+
+
+def main() -> None:
+    parser = new_parser(__doc__)
+    add = parser.add_argument
+    add("--model_path", help=".pdparams file, or a folder that holds model.pdparams")
+    add("--random_weights", action="store_true", help="export an untrained model instead, to measure its speed")
+    add("--save_dir", default="./output/inference_model", help="where graphs, deploy.yaml and verification.json go")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--input_size", nargs=2, type=positive, metavar=("H", "W"), help="one image of this size")
+    size.add_argument("--input_shape", nargs=4, type=_length, metavar=("N", "C", "H", "W"),
+        help="None or -1 leaves N, H or W open; without either flag all three are open")  # fmt: skip
+    add("--output_op", help="coarse (default: uint8 frames in, small logits out, for Segmenter), or PaddleSeg's argmax "
+        "(labels), softmax, none (logits), which take normalised images")  # fmt: skip
+    add("--formats", nargs="+", default=["paddle", "onnx"], help="paddle, onnx or both")
+    parser.set_defaults(device="cpu")
+    arguments = parser.parse_args()
+    import_paddle()
+
+    from paddle_rt import components
+    from paddle_rt.config import build_task, load_config, trained_network
+    from paddle_rt.config.build import without_pretrained
+    from paddle_rt.export.publish import export
+    from paddle_rt.export.verify import TOLERANCE
+    from paddle_rt.training.devices import set_up
+
+    if bool(arguments.model_path) == arguments.random_weights:
+        raise UserError("give trained weights with --model_path, or ask for an untrained model with --random_weights")
+    config = load_config(arguments.config, arguments.opts)
+    spec = build_task(config).export_spec()
+    set_up(arguments.device, seed=0)
+    if arguments.random_weights:
+        print("warning: these weights are random, the export is good for measuring speed only", file=sys.stderr)
+        network = components.build_network(without_pretrained(config.values["model"]))
+    else:
+        network = trained_network(config, arguments.model_path)
+    shape = _input_shape(arguments, config.values["model"].get("in_channels", 3))
+    report = export(network, arguments.save_dir, spec, shape, arguments.output_op, arguments.formats)
+    for row in report["comparisons"]:
+        print("; ".join(f"{key} {f'{value:.2g}' if isinstance(value, float) else value}" for key, value in row.items()))
+    if any(row.get("relative_error", 0) > TOLERANCE for row in report["comparisons"]):
+        print("warning: these weights multiply rounding, so more than 1e-4 was allowed", file=sys.stderr)
+    print(f"exported {report['output_op']} {report['input_shape']} to {arguments.save_dir}")
+
+
+def _input_shape(arguments: argparse.Namespace, channels: int) -> list[int | None]:
+    if arguments.input_size:
+        return [1, channels, *arguments.input_size]
+    if arguments.input_shape is None:
+        return [None, channels, None, None]
+    if arguments.input_shape[1] != channels:
+        raise UserError(f"--input_shape has {arguments.input_shape[1]} channels, the model takes {channels}")
+    return arguments.input_shape
+
+
+def _length(text: str) -> int | None:
+    return None if text in ("None", "-1") else positive(text)

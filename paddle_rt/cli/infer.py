@@ -1,0 +1,93 @@
+"""Run an exported network on images, a video or a camera: paddle-rt infer --config EXPORT/deploy.yaml --image_path PATH
+
+Needs neither PaddleSeg nor, with the backends onnxruntime and openvino, Paddle. Ctrl-C ends it in order: what was read
+is labelled and written, and a video holds all frames up to there. A network for video carries its state from frame to
+frame; a single image is a video of one frame to it.
+"""
+
+import argparse
+import os
+import sys
+
+import cv2
+from tqdm import tqdm
+
+from paddle_rt.cli.arguments import Parser, positive
+from paddle_rt.cpu import import_paddle
+from paddle_rt.errors import UserError
+from paddle_rt.imaging.palettes import palette
+from paddle_rt.inference import BACKENDS, VideoSegmenter, load
+from paddle_rt.inference.engines import DEVICES, PRECISIONS
+from paddle_rt.inference.media.pipeline import Report, describe, interrupt_once, label_frames
+from paddle_rt.inference.media.sinks import SAVE, open_outputs
+from paddle_rt.inference.media.sources import open_source
+from paddle_rt.inference.segmenter import FrameSegmenter
+from paddle_rt.inference.video_segmenter import SCENE_CUT
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if arguments.backend == "paddle":
+        import_paddle()
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our own line says what is wrong with a video
+    cv2.setLogLevel(2)  # errors
+    source = open_source(arguments.image_path, arguments.frames)
+    segmenter = open_segmenter(arguments)
+    colours = palette(segmenter.deployment.dataset_type, segmenter.deployment.num_classes or 255)
+    segmenter.warmup()
+    with (
+        interrupt_once() as stopped,
+        open_outputs(source, arguments.save_dir, arguments.save, colours) as write,
+        tqdm(desc="infer", total=source.total, unit="frame", disable=None) as bar,
+    ):
+        report = label_frames(segmenter, source, write, stopped, bar.update)
+    finish(report, arguments.save_dir)
+
+
+def open_segmenter(arguments: argparse.Namespace) -> FrameSegmenter:
+    """Load the export, which must be one of a segmentation network."""
+    predictor = load(arguments.config, arguments.backend, arguments.precision, arguments.threads, arguments.device)
+    if not isinstance(predictor, FrameSegmenter):
+        raise UserError(f"{arguments.config} is not an export for segmentation; load it with paddle_rt.inference.load")
+    if isinstance(predictor, VideoSegmenter):
+        predictor.scene_cut = arguments.scene_cut
+    return predictor
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--config", required=True, help="deploy.yaml of an export, or its folder")
+    add("--image_path", required=True, help="a picture, a folder with all pictures below it, a text list of pictures, "
+        "a video file, or camera:0, camera:1 ...")  # fmt: skip
+    add("--frames", type=positive, help="stop after so many; a camera runs until Ctrl-C if not given")
+    add("--backend", default="openvino", help=f"{' or '.join(BACKENDS)}")
+    add("--device", default="cpu", help=f"{' or '.join(DEVICES)}")
+    add("--precision", default="fp32", help=f"{' or '.join(PRECISIONS)}")
+    add("--threads", "--cpu_threads", type=positive, help="CPU threads, one for every core if not given")
+    add("--save_dir", default="./output", help="folder for what is written")
+    add("--save", nargs="+", choices=SAVE, help="labels: an indexed PNG a frame; overlay: a JPEG for a picture, an MP4 "
+        "for a video; if not given both for pictures and the overlay for a video")  # fmt: skip
+    add("--scene_cut", type=_threshold, default=SCENE_CUT, help="a model for video forgets what it saw where a frame "
+        "and the one before differ by more than this, of 255 on average; off for never")  # fmt: skip
+    return parser.parse_args()
+
+
+def _threshold(text: str) -> float | None:
+    try:
+        return None if text == "off" else float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a number or off, got {text!r}") from error
+
+
+def finish(report: Report, save_dir: str) -> None:
+    """Say what was done, and end with the exit code that goes with it."""
+    print(f"{describe(report)}\nresults are in {save_dir}")
+    more = len(report.failures) - 10
+    failures = "; ".join(report.failures[:10]) + (f"; and {more} more" if more > 0 else "")
+    if report.interrupted:
+        if failures:
+            print(f"not labelled: {failures}", file=sys.stderr)
+        raise KeyboardInterrupt
+    if failures:
+        raise UserError(f"not labelled: {failures}")

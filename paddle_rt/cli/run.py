@@ -1,0 +1,83 @@
+"""Run a tool's `main`: log lines, errors on one line, exit codes."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+
+from paddle_rt.errors import InternalError, UserError
+
+# Warnings of Paddle that say nothing to the user of a tool.
+_NOISE = (
+    "No ccache found",
+    "When training, we now always track global mean and variance",
+    "\nNon compatible API",
+    "There are some unused values",
+)
+
+# What to install for a package that a tool imports and the base installation does not have.
+_INSTALL = {
+    "paddle": "pip install paddlepaddle==3.2.2, or paddlepaddle-gpu==3.2.2 on a machine with an NVIDIA GPU",
+    "paddleseg": "pip install 'paddle_rt[train]'",
+    "visualdl": "pip install 'paddle_rt[train]'",
+    "matplotlib": "pip install 'paddle_rt[train]'",
+    "onnx": "pip install 'paddle_rt[export]'",
+    "paddle2onnx": "pip install 'paddle_rt[export]'",
+    "nncf": "pip install 'paddle_rt[int8]'",
+    "onnxruntime": "pip install 'paddle_rt[onnxruntime]'",
+    "openvino": "pip install 'paddle_rt[openvino]'",
+}
+
+
+def run_tool(main: Callable[[], None]) -> None:
+    """Run a command line's `main`, and turn a user's mistake into one line on stderr and a non-zero exit code.
+
+    Exit codes: 1 for a mistake in the input, a failing file system or engine, or a missing package; 2 for wrong flags;
+    130 for Ctrl-C. Any other exception is a fault of this project and keeps its traceback.
+
+    Args:
+        main: The function to run.
+    """
+    for message in _NOISE:
+        warnings.filterwarnings("ignore", message)
+    set_up_logging()
+    try:
+        main()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (UserError, InternalError, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        if getattr(error, "details", ""):
+            print(error.details, file=sys.stderr)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _INSTALL:
+            raise
+        print(f"error: this needs the package {package}, which is not installed: {_INSTALL[package]}", file=sys.stderr)
+        sys.exit(1)
+    except MemoryError as error:
+        print(f"error: out of memory: {' '.join(str(error).split())[:200]}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted: what was saved before is whole", file=sys.stderr)
+        sys.exit(130)
+
+
+def set_up_logging() -> None:
+    """Write what the library logs to stdout, in PaddleSeg's format, on the first process of a launch alone."""
+    first = os.environ.get("PADDLE_TRAINER_ID", "0") == "0"
+    handler = _Handler(sys.stdout) if first else logging.NullHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s [%(levelname)s]\t%(message)s", "%Y-%m-%d %H:%M:%S"))
+    logger = logging.getLogger("paddle_rt")
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.INFO)
+
+
+class _Handler(logging.StreamHandler):
+    """A handler whose errors are raised: a closed pipe or a full disk ends the tool."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  the name is logging's
+        raise  # noqa: PLE0704  called while the exception is handled

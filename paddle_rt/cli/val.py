@@ -1,0 +1,40 @@
+"""Score a checkpoint on a config's validation data: paddle-rt val -c CONFIG --model_path output/best_model"""
+
+import json
+import logging
+import pathlib
+
+from paddle_rt.cli.arguments import new_parser, not_negative, parse_for_task
+from paddle_rt.cpu import import_paddle
+from paddle_rt.errors import UserError
+from paddle_rt.files import whole_file
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> None:
+    parser = new_parser(__doc__)
+    add = parser.add_argument
+    add("--model_path", required=True, help=".pdparams file, or a folder that holds model.pdparams")
+    add("--num_workers", type=not_negative, default=0, help="processes that load the data")
+    add("--output", help="also write all scores to this JSON file")
+    add("--data_format", default="NCHW", choices=["NCHW"], help="layout of the images")
+    import_paddle()
+    arguments, config, task = parse_for_task(parser, "val")
+
+    import paddle
+
+    from paddle_rt.config import trained_network
+    from paddle_rt.training.devices import set_up
+
+    if arguments.output and pathlib.Path(arguments.output).is_dir():
+        raise UserError(f"--output {arguments.output} is a folder; give a file such as metrics.json")
+    set_up(arguments.device)
+    network = trained_network(config, arguments.model_path)
+    scores = task.evaluate(network, task.build_data("val"), arguments.num_workers)
+    for line in (scores.summary, *scores.details):
+        logger.info(line)
+    if arguments.output and paddle.distributed.get_rank() == 0:
+        flags = {name: getattr(arguments, name) for name in ("config", "model_path", "opts")}
+        with whole_file(arguments.output) as part:
+            part.write_text(json.dumps({**flags, **scores.report}, indent=1) + "\n", encoding="utf-8")

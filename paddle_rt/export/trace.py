@@ -1,0 +1,107 @@
+"""Trace a network into a Paddle graph: model.json and model.pdiparams."""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import paddle
+
+from paddle_rt.errors import UserError
+from paddle_rt.inference.preprocess import Normalize
+from paddle_rt.models.base import Network
+from paddle_rt.tasks.export import ExportSpec
+
+
+class TracedNetwork(paddle.nn.Layer):
+    """A network with a task's output and, where the graph takes frames, their normalisation.
+
+    Args:
+        network: The network, as its `for_export` returns it.
+        spec: The task's part of the export.
+        output_op: What the graph computes.
+        normalize: The normalisation of frames; None for a graph that takes images.
+    """
+
+    def __init__(self, network: Network, spec: ExportSpec, output_op: str, normalize: Normalize | None) -> None:
+        super().__init__()
+        self.network = network
+        self.spec, self.output_op, self.normalize = spec, output_op, normalize
+
+    def forward(self, inputs: paddle.Tensor) -> paddle.Tensor:
+        return _run(self, inputs)
+
+
+class TracedStep(paddle.nn.Layer):
+    """A step of a network for video with the normalisation of its frame.
+
+    Args:
+        network: The network, as its `for_export` returns it.
+        normalize: The normalisation of frames.
+    """
+
+    def __init__(self, network: Network, normalize: Normalize) -> None:
+        super().__init__()
+        self.network = network
+        self.normalize = normalize
+
+    def forward(self, frame: paddle.Tensor, state: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        return _run_step(self, frame, state)
+
+
+# `not_to_static` keeps Paddle from rewriting the Python code: the graph records the operators as they run.
+@paddle.jit.not_to_static
+def _run(traced: TracedNetwork, inputs: paddle.Tensor) -> paddle.Tensor:
+    images = inputs if traced.normalize is None else _normalize_frames(inputs, traced.normalize)
+    return traced.spec.output(traced.network, images, traced.output_op)
+
+
+@paddle.jit.not_to_static
+def _run_step(traced: TracedStep, frame: paddle.Tensor, state: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+    return traced.network.coarse_step(_normalize_frames(frame, traced.normalize), state)
+
+
+def _normalize_frames(frames: paddle.Tensor, normalize: Normalize) -> paddle.Tensor:
+    """Turn uint8 BGR frames [N, H, W, 3] into RGB images [N, 3, H, W] by one product and one sum."""
+    mean, std = (np.broadcast_to(np.array(v, np.float64), 3)[::-1] for v in (normalize.mean, normalize.std))
+    scale, shift = (paddle.to_tensor(v.astype(np.float32)) for v in (1 / (255 * std), -mean / std))
+    images = (frames.astype("float32") * scale + shift).transpose([0, 3, 1, 2])
+    return images.index_select(paddle.to_tensor([2, 1, 0]), axis=1)
+
+
+def save_graph(
+    traced: TracedNetwork | TracedStep, folder: pathlib.Path, input_shape: Sequence[int | None]
+) -> tuple[pathlib.Path, pathlib.Path]:
+    """Trace a layer and write model.json and model.pdiparams.
+
+    Args:
+        traced: The layer.
+        folder: The folder of the files.
+        input_shape: [N, C, H, W]; None for a length that the graph leaves open.
+
+    Returns:
+        The two files.
+
+    Raises:
+        UserError: Paddle cannot run the network at this shape, or its graph format is switched off.
+    """
+    traced.eval()
+    batch, channels, *size = input_shape
+    if traced.normalize is None:
+        specs = [paddle.static.InputSpec([batch, channels, *size], "float32", "x")]  # PaddleSeg's readers expect x
+    else:
+        specs = [paddle.static.InputSpec([batch, *size, channels], "uint8", "frame")]
+    if isinstance(traced, TracedStep):
+        specs.append(paddle.static.InputSpec(traced.network.state_shape(), "float32", "state"))
+    try:
+        paddle.jit.save(paddle.jit.to_static(traced, input_spec=specs, full_graph=True), str(folder / "model"))
+    except (ValueError, RuntimeError, AssertionError, TypeError) as error:  # what Paddle's operators and tracer raise
+        raise UserError(f"Paddle cannot trace the network at {list(input_shape)}: {brief(error)}") from error
+    graph, parameters = folder / "model.json", folder / "model.pdiparams"
+    if not graph.is_file():
+        raise UserError("Paddle wrote no model.json; unset FLAGS_enable_pir_api, which switches its graph format off")
+    return graph, parameters
+
+
+def brief(error: Exception) -> str:
+    """Return an engine's message on one line, without the hints and source lines that Paddle appends."""
+    return " ".join(str(error).split("[Hint")[0].split())[:300]

@@ -1,0 +1,90 @@
+"""Outputs of frames and their labels: indexed images, overlays and videos."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from paddle_rt import imaging
+from paddle_rt.errors import UserError, unknown
+from paddle_rt.inference.media.sources import Frame, Source
+
+SAVE = ("labels", "overlay")
+
+
+@contextlib.contextmanager
+def open_outputs(
+    source: Source, save_dir: str | os.PathLike, save: Sequence[str] | None, colours: np.ndarray
+) -> Iterator[Callable[[Frame, np.ndarray], None]]:
+    """Open the outputs of a source.
+
+    Images get pseudo_color_prediction/NAME.png (indexed colours; the value of a pixel is its class) and
+    added_prediction/NAME.jpg. A video or a camera gets NAME/000000.png and so on, and NAME_overlay.mp4.
+
+    Args:
+        source: The source of the frames.
+        save_dir: The folder of the outputs.
+        save: "labels", "overlay" or both; None for both of images and for the overlay of a video.
+        colours: RGB [num_classes, 3], uint8.
+
+    Yields:
+        A function that writes a frame and its labels. The video appears when the block ends without an error.
+
+    Raises:
+        UserError: `save` holds an unknown name, or a video cannot be written.
+    """
+    save, folder = save or (("overlay",) if source.is_video else SAVE), Path(save_dir)
+    for kind in save:
+        if kind not in SAVE:
+            raise unknown("output", kind, SAVE)
+    writes_video = source.is_video and "overlay" in save
+    video = _write_video(folder / f"{source.name}_overlay.mp4", source.fps) if writes_video else None
+    with video or contextlib.nullcontext() as add_to_video:
+
+        def write(frame: Frame, labels: np.ndarray) -> None:
+            if "labels" in save:
+                labels_folder = folder / (source.name or "pseudo_color_prediction")
+                imaging.write_label(labels_folder / f"{frame.name}.png", labels, colours)
+            if "overlay" in save:
+                overlay = imaging.overlay(frame.image, labels, colours)
+                if add_to_video:
+                    add_to_video(overlay)
+                else:
+                    imaging.write_image(folder / "added_prediction" / f"{frame.name}.jpg", overlay)
+
+        yield write
+
+
+@contextlib.contextmanager
+def _write_video(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
+    """Yield a function that adds a frame; the video appears if the block ends without an error and has frames."""
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")  # FFmpeg chooses the format by the suffix
+    writer, count = cv2.VideoWriter(), 0
+
+    def add(image: np.ndarray) -> None:
+        nonlocal count
+        height, width = image.shape[:2]
+        # The codec needs even sides; OpenCV would cut off a row or a column.
+        image = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+        if not count:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            size, code = image.shape[1::-1], cv2.VideoWriter_fourcc(*"mp4v")
+            if not writer.open(os.path.abspath(part), cv2.CAP_FFMPEG, code, fps, size):
+                raise UserError(f"cannot write video {path} of {width}x{height}; --save labels writes images")
+        writer.write(image)
+        count += 1
+
+    try:
+        yield add
+        writer.release()
+        if count:
+            # OpenCV does not report a failure, so the frames are counted.
+            if cv2.VideoCapture(os.path.abspath(part), cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FRAME_COUNT) != count:
+                raise UserError(f"video {path} could not be written completely; is the disk full?")
+            os.replace(part, path)
+    finally:
+        writer.release()
+        part.unlink(missing_ok=True)

@@ -1,0 +1,227 @@
+"""The part that the predictors of all tasks share: an export, its preprocessing and its engine."""
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+
+from paddle_rt.errors import UserError
+from paddle_rt.inference.deployment import Deployment, check_graph, load_deployment
+from paddle_rt.inference.engines import ONNX_ENGINES, Engine, PaddleInference, check_choice
+from paddle_rt.inference.preprocess import Preprocess, ResizeSteps
+
+# The first feature maps of a network take hundreds of bytes a pixel: a machine can hold about 64 million pixels.
+_MOST_PIXELS = 1 << 26
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A frame that the preprocessing has prepared for the network.
+
+    Args:
+        image: The network's input.
+        size: (height, width) of the input.
+        resize_steps: The changes of the frame's size.
+    """
+
+    image: np.ndarray
+    size: tuple[int, int]
+    resize_steps: ResizeSteps
+
+
+class Predictor:
+    """An exported network behind its preprocessing. The predictor of a task extends it by what it makes of the output.
+
+    Several threads may share a predictor; their networks run one after the other.
+
+    Args:
+        export_dir: The folder that tools/export.py wrote, or its deploy.yaml.
+        backend: "openvino", "onnxruntime" or "paddle".
+        precision: "fp32", "bf16", "fp16" or "int8", as far as `engines.SUPPORTED` lists it.
+        threads: CPU threads; None for every core.
+        device: "cpu", "gpu" or "tensorrt".
+
+    Attributes:
+        task: The task whose exports the class runs.
+        stages: The stages of a call, as `timings` names them.
+        deployment: The contents of deploy.yaml.
+
+    Raises:
+        UserError: The export is damaged, of another task or without a graph for the backend, a name is unknown, or a
+            package is missing.
+    """
+
+    task: ClassVar[str]
+    stages: ClassVar[tuple[str, ...]] = ("preprocess", "network", "postprocess")
+
+    def __init__(
+        self,
+        export_dir: str | os.PathLike,
+        backend: str = "openvino",
+        precision: str = "fp32",
+        threads: int | None = None,
+        device: str = "cpu",
+    ) -> None:
+        check_choice(backend, device, precision)
+        if threads is not None and (type(threads) is not int or not 1 <= threads <= 1024):
+            raise UserError(f"threads must be from 1 to 1024, got {threads!r}")
+        self.deployment = load_deployment(export_dir)
+        if self.deployment.task != self.task:
+            raise UserError(
+                f"the export in {self.deployment.folder} is for the task {self.deployment.task!r}, not {self.task!r}; "
+                "paddle_rt.inference.load chooses its predictor"
+            )
+        self.check(self.deployment)
+        self._batch, _, *self._size = self.deployment.input_shape
+        self._preprocess = Preprocess(self.deployment.transforms, self._size, self.deployment.takes_frames)
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._clocks = threading.local()
+        self._engine = _load_engine(self.deployment, backend, precision, threads, device)
+
+    def check(self, deployment: Deployment) -> None:
+        """Check what the task expects of a deploy.yaml; a subclass extends the check.
+
+        Raises:
+            UserError: The export does not fit this predictor.
+        """
+        if deployment.input_shape[1] != 3:
+            raise UserError(f"the graph takes {deployment.input_shape[1]} channels, but frames have 3")
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds that this thread's last call spent in each of the stages."""
+        return dict(getattr(self._clocks, "seconds", {}))
+
+    def warmup(self, size: Sequence[int] | None = None) -> float:
+        """Predict a black frame, since the first run of an engine takes longer.
+
+        Args:
+            size: (height, width) of the frames to come. If it is None and the graph leaves its size open, no frame is
+                predicted.
+
+        Returns:
+            The seconds that this took.
+        """
+        start = time.perf_counter()
+        size = size or (None not in self._size and self._size)
+        if size:
+            self(np.zeros((*size, 3), np.uint8))
+        return time.perf_counter() - start
+
+    def __call__(self, frame: np.ndarray) -> Any:
+        """Predict one frame, uint8 BGR [H, W, 3]; each task defines its result."""
+        raise NotImplementedError
+
+    def run_frames(self, frames: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, Prepared]]:
+        """Run the network on frames, on as many at once as the graph takes. They may differ in size.
+
+        Args:
+            frames: uint8 BGR [H, W, 3], as OpenCV reads them.
+
+        Yields:
+            For each frame the network's output, and the prepared frame.
+
+        Raises:
+            UserError: An item is not a frame, which is checked before the network runs, or it is too large.
+        """
+        self.begin(frames)
+        prepared = [self.prepare(frame) for frame in frames]
+        for _, group in itertools.groupby(prepared, key=lambda item: item.image.shape):
+            group = list(group)
+            most = self._batch or len(group)
+            for start in range(0, len(group), most):
+                part = group[start : start + most]
+                yield from zip(self._run(part, most if self._batch else len(part)), part, strict=True)
+
+    def begin(self, frames: Sequence[np.ndarray]) -> None:
+        """Check frames, and reset the timings of this thread.
+
+        Raises:
+            UserError: An item is not a frame.
+        """
+        for frame in frames:
+            _check_frame(frame)
+        self._clocks.seconds = dict.fromkeys(self.stages, 0.0)
+
+    def prepare(self, frame: np.ndarray) -> Prepared:
+        """Apply the transforms to a frame.
+
+        Raises:
+            UserError: The frame is too large.
+        """
+        with self.timed("preprocess"):
+            try:
+                image, resize_steps = self._preprocess(frame)
+            except cv2.error as error:  # the memory does not suffice for the size
+                raise UserError(f"the transforms fail on an image of {list(frame.shape)}: {error}") from error
+            if image.size > 3 * _MOST_PIXELS:
+                raise UserError(
+                    f"an image of {list(image.shape)} is too large for a network, which takes {_MOST_PIXELS} pixels at "
+                    "most; export with --input_size, or with a Resize in the config's val_dataset"
+                )
+            size = image.shape[:2] if self._preprocess.graph_normalizes else image.shape[1:]
+            return Prepared(image, size, resize_steps)
+
+    def run_engine(self, graph: Callable[..., Any], images: np.ndarray, *state: np.ndarray) -> Any:
+        """Run one of the engine's methods and measure its time.
+
+        Raises:
+            UserError: The engine fails, for example for lack of memory.
+        """
+        try:
+            with self.timed("network"), self._lock:
+                return graph(images, *state)
+        except Exception as error:  # each engine has its own exceptions, also for lack of memory
+            reason = " ".join(str(error).split())
+            raise UserError(f"the graph fails on an image of {list(images.shape[1:])}: {reason}") from error
+
+    def _run(self, prepared: Sequence[Prepared], batch: int) -> np.ndarray:
+        """Run the network on a batch, which is filled up with copies of the last image."""
+        with self.timed("preprocess"):
+            images = [item.image for item in prepared]
+            images = images[0][np.newaxis] if len(images) == 1 else np.stack(images)
+            if len(images) < batch:
+                images = np.concatenate([images, np.repeat(images[-1:], batch - len(images), axis=0)])
+        outputs = self.run_engine(self._engine.run, images)
+        if outputs.shape[:1] != (batch,):
+            raise UserError(f"the graph returns {list(outputs.shape)} for {batch} images; is it from this export?")
+        return outputs[: len(prepared)]
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of the block to a stage."""
+        start = time.perf_counter()
+        yield
+        self._clocks.seconds[stage] += time.perf_counter() - start
+
+
+def _check_frame(frame: object) -> None:
+    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+        got = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else type(frame).__name__
+        raise UserError(f"a frame is uint8 BGR [H, W, 3], got {got}")
+    if 0 in frame.shape:
+        raise UserError(f"a frame has at least one pixel, got {list(frame.shape)}")
+
+
+def _load_engine(deployment: Deployment, backend: str, precision: str, threads: int | None, device: str) -> Engine:
+    if backend == "paddle":
+        names, remedy = (deployment.model, deployment.params), "export it with --formats paddle"
+        engine = PaddleInference
+    else:
+        quantised = precision == "int8"
+        names = (deployment.int8 if quantised else deployment.onnx,)
+        remedy = "make one with tools/quantize.py" if quantised else "export it with --formats onnx"
+        engine = ONNX_ENGINES[backend]
+    if not all(names):
+        kind = f"{precision} graph for {backend}"
+        raise UserError(f"the export in {deployment.folder} has no {kind}; {remedy}")
+    check_graph(deployment, *names)
+    return engine(*(deployment.folder / name for name in names), device=device, threads=threads, precision=precision)
