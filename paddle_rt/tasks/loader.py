@@ -40,8 +40,9 @@ class Loader:
             RuntimeError: The dataset failed in another way; the text is its traceback.
         """
         drawn = np.random.get_state()
-        batches = iter(self.loader)  # draws a number for its processes, which the run's own draws must not notice
-        np.random.set_state(drawn)
+        batches = iter(self.loader)
+        if self.loader.num_workers > 0:  # Paddle has drawn a seed for its processes from the generator of this one
+            np.random.set_state(drawn)
         try:
             while True:
                 try:

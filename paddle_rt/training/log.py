@@ -36,7 +36,7 @@ class RunLog:
         self.reader_seconds: list[float] = []
         self.batch_seconds: list[float] = []
         self._file = save_dir / METRICS
-        self._vdl = None
+        self._vdl, self._began = None, time.perf_counter()
         if not self.writes:
             return
         _remove_lines_after(self._file, start)
@@ -45,7 +45,6 @@ class RunLog:
 
             self._vdl = LogWriter(str(save_dir))
         self._bar = tqdm(total=iters, initial=start, desc="train", unit="it", disable=None, dynamic_ncols=True)
-        self._began = time.perf_counter()
 
     def is_due(self, iteration: int) -> bool:
         """Tell whether a line is written after this iteration."""
