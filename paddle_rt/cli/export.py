@@ -1,6 +1,7 @@
 """Export a trained model, checked against it: paddle-rt export -c CONFIG --model_path output/best_model"""
 
 import argparse
+import dataclasses
 import sys
 
 from paddle_rt.cli.arguments import new_parser, positive
@@ -18,34 +19,32 @@ def main() -> None:
     size.add_argument("--input_size", nargs=2, type=positive, metavar=("H", "W"), help="one image of this size")
     size.add_argument("--input_shape", nargs=4, type=_length, metavar=("N", "C", "H", "W"),
         help="None or -1 leaves N, H or W open; without either flag all three are open")  # fmt: skip
-    add("--output_op", help="coarse (default: uint8 frames in, small logits out, for Segmenter), or PaddleSeg's argmax "
-        "(labels), softmax, none (logits), which take normalised images")  # fmt: skip
+    add("--output_op", help="of segmentation: coarse (default: uint8 frames in, small logits out, for Segmenter), or "
+        "PaddleSeg's argmax (labels), softmax, none (logits), which take normalised images")  # fmt: skip
     add("--formats", nargs="+", default=["paddle", "onnx"], help="paddle, onnx or both")
     parser.set_defaults(device="cpu")
     arguments = parser.parse_args()
     import_paddle()
 
-    from paddle_rt.config.build import SegBuilder, build, load_config, trained_model
+    from paddle_rt.config import build_network, build_task, load_config, trained_network
+    from paddle_rt.config.build import without_pretrained
     from paddle_rt.export.publish import export
     from paddle_rt.export.verify import TOLERANCE
-    from paddle_rt.training.train import set_up
+    from paddle_rt.training.devices import set_up
 
     if bool(arguments.model_path) == arguments.random_weights:
         raise UserError("give trained weights with --model_path, or ask for an untrained model with --random_weights")
     config = load_config(arguments.config, arguments.opts)
-    if "transforms" not in config.val_dataset_cfg:
-        raise UserError(f"{arguments.config} has no val_dataset with transforms, which deploy.yaml must hold")
+    spec = build_task(config).export_spec()
     set_up(arguments.device, seed=0)
     if arguments.random_weights:
         print("warning: these weights are random, the export is good for measuring speed only", file=sys.stderr)
-        config.dic["model"].pop("pretrained", None)
-        model = build(SegBuilder(config), "model")
+        values = {**config.values, "model": without_pretrained(config.values["model"])}
+        network = build_network(dataclasses.replace(config, values=values))
     else:
-        model = trained_model(config, arguments.model_path)
-    shape = _input_shape(arguments, config.model_cfg.get("in_channels", 3))
-    dataset = config.val_dataset_cfg
-    how = dict(input_shape=shape, output_op=arguments.output_op, formats=arguments.formats)
-    report = export(model, arguments.save_dir, dataset["transforms"], dataset_type=dataset["type"], **how)
+        network = trained_network(config, arguments.model_path)
+    shape = _input_shape(arguments, config.values["model"].get("in_channels", 3))
+    report = export(network, arguments.save_dir, spec, shape, arguments.output_op, arguments.formats)
     for row in report["comparisons"]:
         print("; ".join(f"{key} {f'{value:.2g}' if isinstance(value, float) else value}" for key, value in row.items()))
     if any(row.get("relative_error", 0) > TOLERANCE for row in report["comparisons"]):
