@@ -94,6 +94,7 @@ class SegmentationExport(ExportSpec):
 class ExportingMixin:
     """The export part of `SegmentationTask`."""
 
+    export_class = SegmentationExport
     config: Mapping[str, Any]
 
     def export_spec(self) -> SegmentationExport:
