@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from paddle_rt.errors import UserError, unknown
-from paddle_rt.imaging.images import list_images, read_image
+from paddle_rt.imaging import list_images, read_image
 from paddle_rt.inference.engines import UnsupportedError, check_choice
 from paddle_rt.registry import list_models
 

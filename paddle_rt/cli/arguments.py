@@ -2,14 +2,19 @@
 
 import argparse
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from paddle_rt.errors import unknown
+
+if TYPE_CHECKING:  # both import Paddle, before which its threads have to be chosen
+    from paddle_rt.config import Config
+    from paddle_rt.tasks.base import Task
 
 DEVICES = ["cpu", "gpu", "xpu", "npu", "mlu"]
 
 
 def _whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
-    """A parser of whole numbers from `low` to `high`."""
+    """Return a parser of whole numbers from `low` to `high`."""
 
     def parse(text: str) -> int:
         if not text.isdecimal() or int(text) < low or (high is not None and int(text) > high):
@@ -26,22 +31,29 @@ seed = _whole_number(0, 2**32 - 1)  # what NumPy takes
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that answers a mistake with one line, and an unknown flag with the nearest one.
+    """A parser that answers a mistake with one line, and an unknown flag with the nearest known one.
 
     Args:
         description: What the tool does; --help shows it with the flags and their defaults.
+        add_help: Whether the parser answers --help.
     """
 
-    def __init__(self, description: str) -> None:
-        shown = argparse.ArgumentDefaultsHelpFormatter
-        super().__init__(description=description, formatter_class=shown, allow_abbrev=False)
+    def __init__(self, description: str, add_help: bool = True) -> None:
+        formatter = argparse.ArgumentDefaultsHelpFormatter
+        super().__init__(description=description, formatter_class=formatter, allow_abbrev=False, add_help=add_help)
 
     def error(self, message: str) -> None:
+        """End the tool with exit code 2 and one line."""
         self.exit(2, f"error: {message}; see --help\n")
 
     def parse_args(
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:
+        """Parse the command line.
+
+        Raises:
+            UserError: A flag or a word on it is unknown.
+        """
         parsed, rest = self.parse_known_args(args, namespace)
         if rest:
             raise unknown("flag or word", rest[0], [flag for flag in self._option_string_actions if flag[1] == "-"])
@@ -49,7 +61,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def new_parser(description: str) -> argparse.ArgumentParser:
-    """A parser with the flags of every tool: --config, --device and --opts."""
+    """Return a parser with the flags of every tool that reads a config: --config, --device and --opts."""
     parser = Parser(description)
     parser.add_argument("-c", "--config", required=True, help="config file in PaddleSeg's schema")
     parser.add_argument("--device", default="gpu", choices=DEVICES, help="falls back to cpu where Paddle has no other")
@@ -57,24 +69,29 @@ def new_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def add_test_time(parser: argparse.ArgumentParser, switch: str) -> None:
-    """Add flips, scales and the sliding window; `switch` is the flag that turns flips and scales on."""
-    group = parser.add_argument_group("test time")
-    group.add_argument(switch, action="store_true", help="average over --scales and flips")
-    group.add_argument("--scales", nargs="+", type=float, default=[1.0], help="factors of the image's size")
-    group.add_argument("--flip_horizontal", action="store_true", help="also run the mirrored image")
-    group.add_argument("--flip_vertical", action="store_true", help="also run the image upside down")
-    group.add_argument("--is_slide", action="store_true", help="run windows of --crop_size, --stride apart")
-    group.add_argument("--crop_size", nargs=2, type=positive, metavar=("W", "H"), help="size of the window")
-    group.add_argument("--stride", nargs=2, type=positive, metavar=("W", "H"), help="step of the window")
+def parse_for_task(parser: argparse.ArgumentParser, tool: str) -> tuple[argparse.Namespace, "Config", "Task"]:
+    """Parse the command line of a tool that takes flags of the config's task, which are added to the parser.
 
+    Args:
+        parser: From `new_parser`.
+        tool: The name by which the task knows the tool, "val" or "predict".
 
-def merge_test_config(test_config: dict, arguments: argparse.Namespace, switched: bool) -> dict:
-    """Let the flags override a config's `test_config`, as PaddleSeg's tools do."""
-    names = []
-    if switched:
-        names += ["scales", "flip_horizontal", "flip_vertical"]
-    if arguments.is_slide:
-        names += ["is_slide", "crop_size", "stride"]
-    given = {name: getattr(arguments, name) for name in names}
-    return {**test_config, **given, **({"aug_eval": True} if switched else {})}
+    Returns:
+        The flags, the config, and its task, which has taken over the values of its flags.
+
+    Raises:
+        UserError: The config or a flag is wrong.
+    """
+    from paddle_rt.config import build_task, load_config
+    from paddle_rt.tasks import base
+
+    first = Parser("", add_help=False)
+    first.add_argument("-c", "--config")
+    first.add_argument("--opts", nargs="+")
+    found, _ = first.parse_known_args()
+    config = load_config(found.config, found.opts) if found.config else None
+    base.find_task(config.task_name if config else base.DEFAULT).add_flags(parser, tool)
+    arguments = parser.parse_args()  # ends the tool where there is no config
+    task = build_task(config)
+    task.configure(arguments)
+    return arguments, config, task

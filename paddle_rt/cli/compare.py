@@ -2,13 +2,14 @@
 
 import pathlib
 
+from paddle_rt import imaging
 from paddle_rt.cli.arguments import new_parser, positive
 from paddle_rt.cpu import import_paddle
 from paddle_rt.errors import UserError
 
 
 def checkpoints(path: str | None) -> list[str | None]:
-    """The checkpoints to compare: the file, the folder's own, or all below it; None stands for random weights."""
+    """Return the checkpoints to compare: a file, a folder's own, or all below it; None stands for random weights."""
     if path is None:
         return [None]
     root = pathlib.Path(path)
@@ -28,24 +29,27 @@ def main() -> None:
     import_paddle()
 
     import numpy as np
-    from paddleseg.transforms import Compose
 
-    from paddle_rt.config.build import SegBuilder, build, load_config, num_classes
-    from paddle_rt.imaging.images import list_images, read_image
-    from paddle_rt.paddleseg.compare import TOLERANCE, compare, paddleseg_model
-    from paddle_rt.training.train import set_up
+    from paddle_rt import components
+    from paddle_rt.config import build_task, load_config
+    from paddle_rt.config.build import without_pretrained
+    from paddle_rt.paddleseg.compare import TOLERANCE, compare
+    from paddle_rt.paddleseg.counterparts import paddleseg_model
+    from paddle_rt.training.devices import set_up
 
     config = load_config(arguments.config, arguments.opts)
-    config.dic["model"].pop("pretrained", None)
     set_up(arguments.device, seed=0)
-    builder = SegBuilder(config)
-    theirs, ours = paddleseg_model(config.model_cfg, num_classes(config)), build(builder, "model")
+    section = config.values["model"]
+    theirs, ours = (
+        paddleseg_model(section, section["num_classes"]),
+        components.build_network(without_pretrained(section)),
+    )
     if arguments.image_path:
-        transforms = Compose(build(builder, "val_transforms"))
-        files = list_images(arguments.image_path)[0][: arguments.images]
-        images = [transforms({"img": read_image(file).astype("float32")})["img"][np.newaxis] for file in files]
+        transforms = build_task(config).build_transforms()
+        files = imaging.list_images(arguments.image_path)[0][: arguments.images]
+        images = [transforms({"img": imaging.read_image(file).astype("float32")})["img"][np.newaxis] for file in files]
     else:
-        shape = [1, config.model_cfg.get("in_channels", 3), *arguments.input_size]
+        shape = [1, section.get("in_channels", 3), *arguments.input_size]
         images = list(np.random.default_rng(0).standard_normal([arguments.images, *shape]).astype("float32"))
     failures = []
     for checkpoint in checkpoints(arguments.model_path):

@@ -1,7 +1,6 @@
 """Export a trained model, checked against it: paddle-rt export -c CONFIG --model_path output/best_model"""
 
 import argparse
-import dataclasses
 import sys
 
 from paddle_rt.cli.arguments import new_parser, positive
@@ -19,14 +18,15 @@ def main() -> None:
     size.add_argument("--input_size", nargs=2, type=positive, metavar=("H", "W"), help="one image of this size")
     size.add_argument("--input_shape", nargs=4, type=_length, metavar=("N", "C", "H", "W"),
         help="None or -1 leaves N, H or W open; without either flag all three are open")  # fmt: skip
-    add("--output_op", help="of segmentation: coarse (default: uint8 frames in, small logits out, for Segmenter), or "
-        "PaddleSeg's argmax (labels), softmax, none (logits), which take normalised images")  # fmt: skip
+    add("--output_op", help="coarse (default: uint8 frames in, small logits out, for Segmenter), or PaddleSeg's argmax "
+        "(labels), softmax, none (logits), which take normalised images")  # fmt: skip
     add("--formats", nargs="+", default=["paddle", "onnx"], help="paddle, onnx or both")
     parser.set_defaults(device="cpu")
     arguments = parser.parse_args()
     import_paddle()
 
-    from paddle_rt.config import build_network, build_task, load_config, trained_network
+    from paddle_rt import components
+    from paddle_rt.config import build_task, load_config, trained_network
     from paddle_rt.config.build import without_pretrained
     from paddle_rt.export.publish import export
     from paddle_rt.export.verify import TOLERANCE
@@ -39,8 +39,7 @@ def main() -> None:
     set_up(arguments.device, seed=0)
     if arguments.random_weights:
         print("warning: these weights are random, the export is good for measuring speed only", file=sys.stderr)
-        values = {**config.values, "model": without_pretrained(config.values["model"])}
-        network = build_network(dataclasses.replace(config, values=values))
+        network = components.build_network(without_pretrained(config.values["model"]))
     else:
         network = trained_network(config, arguments.model_path)
     shape = _input_shape(arguments, config.values["model"].get("in_channels", 3))

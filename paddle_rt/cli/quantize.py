@@ -1,6 +1,6 @@
 """Add an int8 graph to an export: paddle-rt quantize -c CONFIG --export_dir output/inference_model
 
-It is calibrated on training images, and judged by agreement with fp32 and by the task's score on validation images.
+It is calibrated on samples of the config's train_dataset and judged on samples of its val_dataset.
 """
 
 import pathlib
@@ -12,7 +12,7 @@ from paddle_rt.cpu import import_paddle
 def main() -> None:
     parser = new_parser(__doc__)
     add = parser.add_argument
-    add("--export_dir", required=True, help="what tools/export.py wrote, with output_op coarse and an ONNX graph")
+    add("--export_dir", required=True, help="folder of an export with an ONNX graph of images")
     add("--images", type=positive, default=32, help="images to calibrate with, and as many to judge by")
     add("--agreement", type=float, default=0.97, help="share of results that must stay those of fp32")
     arguments = parser.parse_args()
@@ -23,8 +23,11 @@ def main() -> None:
 
     task = build_task(load_config(arguments.config, arguments.opts))
     calibration = [frame for frame, _ in task.raw_samples("train", arguments.images)]
-    samples = task.raw_samples("val", arguments.images)
-    report = quantize(arguments.export_dir, calibration, samples, task.export_spec(), arguments.agreement)
-    for key, value in report.items():
-        print(f"{key}: {', '.join(value) if isinstance(value, list) else value}")
+    samples, spec = task.raw_samples("val", arguments.images), task.export_spec()
+    report = quantize(arguments.export_dir, calibration, samples, spec, arguments.agreement)
+    agreement = report[spec.agreement_key]
+    print(f"{spec.agreement_key.replace('_', ' ')} with fp32 on {report['images']} images: {agreement:.4f}")
+    for name in (key.removesuffix("_fp32") for key in report if key.endswith("_fp32")):
+        print(f"{name}: {report[f'{name}_fp32']:.4f} in fp32, {report[f'{name}_int8']:.4f} in int8")
+    print(f"in higher precision: {', '.join(report['higher_precision'])}")
     print(f"wrote {pathlib.Path(arguments.export_dir) / 'model_int8.onnx'}")

@@ -5,8 +5,9 @@ import pathlib
 from tqdm import tqdm
 
 from paddle_rt.cli.arguments import Parser, positive
-from paddle_rt.imaging.images import write_image, write_png
+from paddle_rt.imaging.labels import write_label
 from paddle_rt.imaging.palettes import palette
+from paddle_rt.imaging.read_write import write_image
 from paddle_rt.streetscenes.scenes import make_scene, render
 from paddle_rt.tasks.segmentation.street_dataset import SERIES
 
@@ -24,4 +25,4 @@ def main() -> None:
     for number in tqdm(range(arguments.number), desc="render", unit="img", disable=None):
         image, label = render(make_scene(first + number, arguments.seed), *arguments.size)
         write_image(folder / "images" / f"{number:05d}.png", image)
-        write_png(folder / "labels" / f"{number:05d}.png", label, palette("StreetScenes", 19))
+        write_label(folder / "labels" / f"{number:05d}.png", label, palette("StreetScenes", 19))

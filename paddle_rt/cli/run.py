@@ -33,7 +33,7 @@ _INSTALL = {
 def run_tool(main: Callable[[], None]) -> None:
     """Run a command line's `main`, and turn a user's mistake into one line on stderr and a non-zero exit code.
 
-    Exit codes: 1 for a mistake in the input, a failing file system or engine, or a missing package, 2 for wrong flags,
+    Exit codes: 1 for a mistake in the input, a failing file system or engine, or a missing package; 2 for wrong flags;
     130 for Ctrl-C. Any other exception is a fault of this project and keeps its traceback.
 
     Args:

@@ -1,5 +1,7 @@
-"""Stream videos through checkpoints and score how right and how steady their labels are:
-paddle-rt video_metrics -c CONFIG [CONFIG ...] --model_path FILE [FILE ...] --output metrics.json"""
+"""Score checkpoints on videos, by how right and how steady their labels are.
+
+paddle-rt video_metrics -c CONFIG [CONFIG ...] --model_path FILE [FILE ...] --output metrics.json
+"""
 
 import argparse
 import json
@@ -34,16 +36,16 @@ def main() -> None:
 
     import_paddle()
 
-    from paddle_rt.config.build import SegBuilder, build, load_config, trained_model
-    from paddle_rt.tasks.segmentation.video_scores import require_one_task, score_videos, summarize
-    from paddle_rt.training.train import set_up
+    from paddle_rt.config import build_task, load_config, trained_network
+    from paddle_rt.tasks.segmentation.video_scores import require_same_data, score_videos, summarize
+    from paddle_rt.training.devices import set_up
 
     configs = [load_config(config, arguments.opts) for config, _ in pairs]
-    require_one_task(configs)
+    require_same_data([config.values for config in configs])
     set_up(arguments.device)
-    dataset = build(SegBuilder(configs[0]), "val_dataset")
-    models = [trained_model(config, path) for config, (_, path) in zip(configs, pairs, strict=True)]
-    rows = summarize(score_videos(models, dataset, arguments.videos, arguments.frames))
+    dataset = build_task(configs[0]).build_data("val")
+    networks = [trained_network(config, path) for config, (_, path) in zip(configs, pairs, strict=True)]
+    rows = summarize(score_videos(networks, dataset, arguments.videos, arguments.frames))
     print(f"{'  mIoU':8}{'flicker':>9}{'fps':>9}{'relative':>10}  checkpoint")
     for row, (_, path) in zip(rows, pairs, strict=True):
         print(f"{row['mIoU']:8.4f}{row['flicker']:9.4f}{row['fps']:9.2f}{row['relative_fps']:10.3f}  {path}")

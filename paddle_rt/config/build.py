@@ -6,8 +6,8 @@ from typing import Any
 import paddle
 import yaml
 
-from paddle_rt.checkpoint import load
 from paddle_rt import components
+from paddle_rt.checkpoint import load
 from paddle_rt.config import optimizer
 from paddle_rt.config.load import Config
 from paddle_rt.models.base import Network

@@ -1,0 +1,21 @@
+"""Images and labels: read, written and drawn with NumPy, OpenCV and Pillow alone."""
+
+from paddle_rt.imaging.draw import colorize, overlay
+from paddle_rt.imaging.labels import check_labels, read_label, write_label
+from paddle_rt.imaging.palettes import class_names, palette
+from paddle_rt.imaging.read_write import IMAGE_SUFFIXES, is_image, list_images, read_image, write_image
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "check_labels",
+    "class_names",
+    "colorize",
+    "is_image",
+    "list_images",
+    "overlay",
+    "palette",
+    "read_image",
+    "read_label",
+    "write_image",
+    "write_label",
+]

@@ -14,8 +14,10 @@ import pytest
 
 from paddle_rt.errors import UserError
 from paddle_rt.export.publish import export
-from paddle_rt.imaging.images import overlay, read_image, read_label
+from paddle_rt.imaging.draw import overlay
+from paddle_rt.imaging.labels import read_label
 from paddle_rt.imaging.palettes import palette
+from paddle_rt.imaging.read_write import read_image
 from paddle_rt.inference import Segmenter
 from paddle_rt.inference.media import sources
 from paddle_rt.inference.media.pipeline import Report, describe, interrupt_once, label_frames
@@ -295,7 +297,7 @@ def test_what_is_not_there_is_refused(tmp_path):
     with pytest.raises(UserError, match="a camera is given as camera:0"):
         open_source("camera:front")
     (tmp_path / "folder.mp4").mkdir()
-    with pytest.raises(UserError, match="no pictures"):
+    with pytest.raises(UserError, match="no images"):
         open_source(str(tmp_path / "folder.mp4"))
 
 

@@ -16,7 +16,7 @@ from paddle_rt.errors import UserError
 from paddle_rt.export import convert
 from paddle_rt.export.publish import export
 from paddle_rt.export.verify import VerificationError
-from paddle_rt.imaging.images import read_label
+from paddle_rt.imaging import read_label
 from paddle_rt.inference import Segmenter, load_deployment
 from paddle_rt.inference.engines import OnnxRuntime, OpenVino
 from paddle_rt.inference.preprocess import Preprocess

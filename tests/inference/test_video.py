@@ -14,7 +14,7 @@ import yaml
 from paddle_rt.errors import UserError
 from paddle_rt.export.publish import export
 from paddle_rt.export.quantize import quantize
-from paddle_rt.imaging.images import read_label
+from paddle_rt.imaging.labels import read_label
 from paddle_rt.imaging.palettes import palette
 from paddle_rt.inference import BACKENDS, Segmenter, VideoSegmenter, labels_from_logits
 from paddle_rt.inference.engines import openvino_core

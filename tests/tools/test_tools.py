@@ -343,7 +343,7 @@ BAD_FLAGS = {
     "val --model_path {weights} --output {weights}": (1, "--output .*iter_5 is a folder"),
     "val --model_path {weights}/model.pdopt": (1, "model.pdopt is no model's state dict.*an optimizer's file"),
     "val --model_path {weights} --opts model.base_channels=16": (1, "iter_5 does not fit RTFormer: .* another shape"),
-    "predict --model_path {weights} --image_path nowhere": (1, "no such picture, folder or list of pictures: nowhere"),
+    "predict --model_path {weights} --image_path nowhere": (1, "no such image, folder or list of images: nowhere"),
     "predict --model_path {weights} --image_path {pictures} --save_dir {config}": (1, "Not a directory: .*config.yml"),
     "predict --model_path {weights} --image_path {pictures} --custom_color 1 2": (1, "--custom_color takes three"),
     "predict --image_path {pictures}": (2, "arguments are required: --model_path"),
@@ -426,8 +426,8 @@ def without(dataset: dict, name: str) -> dict:
 
 BAD_DATA = {
     "label_out_of_range": (lambda folder: camvid(folder, 11), "labels/2.png: label values 11 are out of range"),
-    "missing_image": (lambda folder: without(camvid(folder), "images/1.png"), "cannot read picture .*images/1.png"),
-    "missing_label": (lambda folder: without(camvid(folder), "labels/3.png"), "cannot read picture .*labels/3.png"),
+    "missing_image": (lambda folder: without(camvid(folder), "images/1.png"), "cannot read image .*images/1.png"),
+    "missing_label": (lambda folder: without(camvid(folder), "labels/3.png"), "cannot read image .*labels/3.png"),
     "sizes": (lambda folder: camvid(folder, sizes=((32, 64), (40, 64))), "different sizes .*: .64, 32., .64, 40."),
 }
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from paddle_rt import imaging
 from paddle_rt.errors import UserError, unknown
-from paddle_rt.imaging import images
 from paddle_rt.inference.media.sources import Frame, Source
 
 SAVE = ("labels", "overlay")
@@ -47,13 +47,13 @@ def open_outputs(
         def write(frame: Frame, labels: np.ndarray) -> None:
             if "labels" in save:
                 labels_folder = folder / (source.name or "pseudo_color_prediction")
-                images.write_png(labels_folder / f"{frame.name}.png", labels, colours)
+                imaging.write_label(labels_folder / f"{frame.name}.png", labels, colours)
             if "overlay" in save:
-                overlay = images.overlay(frame.image, labels, colours)
+                overlay = imaging.overlay(frame.image, labels, colours)
                 if add_to_video:
                     add_to_video(overlay)
                 else:
-                    images.write_image(folder / "added_prediction" / f"{frame.name}.jpg", overlay)
+                    imaging.write_image(folder / "added_prediction" / f"{frame.name}.jpg", overlay)
 
         yield write
 

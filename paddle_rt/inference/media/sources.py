@@ -10,9 +10,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from paddle_rt import imaging
 from paddle_rt.errors import UserError
 from paddle_rt.files import output_names
-from paddle_rt.imaging import images
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
 # The headers of these formats hold the number of frames; for others OpenCV multiplies the duration by the frame rate.
@@ -71,7 +71,7 @@ def open_source(path: str, limit: int | None = None) -> Source:
     elif Path(path).suffix.lower() in VIDEO_SUFFIXES and not os.path.isdir(path):
         source = _open_video(path)
     else:
-        files, root = images.list_images(path)
+        files, root = imaging.list_images(path)
         source = Source(_read_images(files, output_names(files, root)), total=len(files))
     total = min((number for number in (source.total, limit) if number), default=None)
     return Source(itertools.islice(source.frames, limit), source.name, source.fps, total)
@@ -115,7 +115,7 @@ def _frame_rate(capture: cv2.VideoCapture) -> float:
 def _read_images(files: Sequence[str], names: Sequence[Path]) -> Iterator[Frame]:
     for file, name in zip(files, names, strict=True):
         try:
-            yield Frame(file, name, images.read_image(file))
+            yield Frame(file, name, imaging.read_image(file))
         except UserError as error:
             yield Frame(file, name, error)
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from paddle_rt.errors import UserError
-from paddle_rt.imaging.images import read_image, read_label, write_image
+from paddle_rt.imaging.labels import read_label
 from paddle_rt.imaging.palettes import CAMVID_32, VOID
+from paddle_rt.imaging.read_write import read_image, write_image
 from paddle_rt.tasks.segmentation.layouts import LAYOUTS
 
 SPLIT_SIZES = {"train": 367, "val": 101, "test": 233}

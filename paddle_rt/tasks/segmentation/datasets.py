@@ -9,7 +9,7 @@ import paddle
 
 from paddle_rt.components import Catalogue
 from paddle_rt.errors import UserError, unknown
-from paddle_rt.imaging.images import read_label
+from paddle_rt.imaging import read_label
 from paddle_rt.tasks.segmentation.layouts import require_dataset
 from paddle_rt.tasks.segmentation.transforms import Compose, Sample
 

@@ -7,9 +7,9 @@ import numpy as np
 import paddle
 from tqdm import tqdm
 
+from paddle_rt import imaging
 from paddle_rt.errors import UserError
 from paddle_rt.files import output_names
-from paddle_rt.imaging import images as imaging
 from paddle_rt.tasks.segmentation.transforms import Compose
 from paddle_rt.tasks.segmentation.tta import Augmentation, predict_logits, restore
 
@@ -78,7 +78,7 @@ def predict(
         labels = predict_image(network, image, transforms, augmentation or Augmentation()).astype(np.uint8)
         name, suffix, folder = names[file], pathlib.Path(file).suffix, pathlib.Path(save_dir)
         imaging.write_image(folder / "added_prediction" / f"{name}{suffix}", imaging.overlay(image, labels, palette))
-        imaging.write_png(folder / "pseudo_color_prediction" / f"{name}.png", labels, palette)
+        imaging.write_label(folder / "pseudo_color_prediction" / f"{name}.png", labels, palette)
         imaging.write_image(folder / "label_prediction" / f"{name}.png", labels)
     logger.info("%d images labelled, results in %s", len(files[rank::ranks]) - len(failures), save_dir)
     if failures:

@@ -8,7 +8,7 @@ import numpy as np
 
 from paddle_rt.components import Catalogue
 from paddle_rt.errors import UserError
-from paddle_rt.imaging.images import check_labels, read_image, read_label
+from paddle_rt.imaging import check_labels, read_image, read_label
 
 Sample = dict[str, Any]
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from paddle_rt.imaging import images
+from paddle_rt import imaging
 from paddle_rt.imaging import palettes as classes
 from paddle_rt.tasks.segmentation.camvid_prepare import SPLIT_SIZES, prepare, split_of
 from paddle_rt.tasks.segmentation.layouts import LAYOUTS, require_dataset
@@ -64,7 +64,7 @@ def test_camvid_groups() -> None:
 
 
 def test_classes_and_images_import_no_paddle() -> None:
-    modules = "paddle_rt.imaging.palettes, paddle_rt.imaging.images"
+    modules = "paddle_rt.imaging"
     code = f"import sys, {modules}; print([m for m in sys.modules if 'paddle' in m])"
     done = run_python("-c", code)
     loaded = {name.split(".")[0] for name in eval(done.stdout)}
@@ -125,7 +125,7 @@ def test_prepare_official(tmp_path: Path) -> None:
     assert (image, label) == ("images/val/0016E5_07959.png", "labels/val/0016E5_07959.png")
     expected = np.array([group for _, group in classes.CAMVID_32.values()]).reshape(4, 8)
     assert np.array_equal(cv2.imread(str(tmp_path / "camvid" / label), cv2.IMREAD_UNCHANGED), expected)
-    assert np.array_equal(images.read_image(tmp_path / "camvid" / image), picture(4, 8))
+    assert np.array_equal(imaging.read_image(tmp_path / "camvid" / image), picture(4, 8))
 
 
 def test_prepare_segnet_and_load(tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""Colour labels and blend them with images."""
+
+import cv2
+import numpy as np
+
+
+def color_table(palette: np.ndarray) -> np.ndarray:
+    """Return the RGB colour of each of the 256 values of a label, black from the palette's end on.
+
+    Shape: palette [N, 3] to [256, 3].
+    """
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(palette)] = palette[:256]
+    return table
+
+
+def colorize(labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """Return the image of the labels' colours, uint8 BGR.
+
+    Args:
+        labels: Class numbers, uint8.
+        palette: RGB colours, uint8; numbers from N on (255, not labelled) become black.
+
+    Shape: labels [H, W] and palette [N, 3] to [H, W, 3].
+    """
+    return color_table(palette)[:, ::-1][labels]
+
+
+def overlay(image: np.ndarray, labels: np.ndarray, palette: np.ndarray, weight: float = 0.6) -> np.ndarray:
+    """Blend an image with the colours of its labels; pixels that are not labelled keep the image's colour.
+
+    Args:
+        image: The image, uint8 BGR.
+        labels: Class numbers, uint8.
+        palette: RGB colours, uint8.
+        weight: Weight of the image in the sum; 0.6 as in PaddleSeg.
+
+    Returns:
+        The blended image, uint8 BGR.
+
+    Shape: image [H, W, 3], labels [H, W] and palette [N, 3] to [H, W, 3].
+    """
+    mixed = cv2.addWeighted(image, weight, colorize(labels, palette), 1 - weight, 0)
+    return np.where((labels < len(palette))[..., None], mixed, image)
