@@ -39,17 +39,24 @@ class Loader:
             UserError: A file cannot be read or is out of order, sizes in a batch differ, or a worker was killed.
             RuntimeError: The dataset failed in another way; the text is its traceback.
         """
+        drawn = np.random.get_state()
         batches = iter(self.loader)
-        while True:
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            except SystemError as error:  # what Paddle makes of a worker that is gone
-                raise UserError("a process that loads images was killed; try fewer --num_workers") from error
-            if isinstance(batch, dict) and _ERROR in batch:
-                raise _unpack(batch[_ERROR].numpy())
-            yield batch
+        if self.loader.num_workers > 0:  # Paddle has drawn a seed for its processes from the generator of this one
+            np.random.set_state(drawn)
+        try:
+            while True:
+                try:
+                    batch = next(batches)
+                except StopIteration:
+                    return
+                except SystemError as error:  # what Paddle makes of a worker that is gone
+                    raise UserError("a process that loads images was killed; try fewer --num_workers") from error
+                if isinstance(batch, dict) and _ERROR in batch:
+                    raise _unpack(batch[_ERROR].numpy())
+                yield batch
+        finally:
+            # Paddle ends threads and processes by itself only where the last batch has been taken.
+            batches._try_shutdown_all()
 
 
 class _Caught:

@@ -1,0 +1,151 @@
+"""What a run tells: log lines in PaddleSeg's form, metrics.jsonl, a VisualDL log, and a progress bar on a terminal."""
+
+import json
+import logging
+import pathlib
+import statistics
+import time
+from typing import Any
+
+import paddle
+from tqdm import tqdm
+
+from paddle_rt.files import whole_file
+from paddle_rt.tasks.base import Scores
+from paddle_rt.training.order import SampleOrder
+
+_log = logging.getLogger(__name__)
+METRICS = "metrics.jsonl"
+
+
+class RunLog:
+    """Collects the numbers of iterations and writes them every `log_iters` iterations; only the first process writes.
+
+    Args:
+        save_dir: Folder of metrics.jsonl and of the VisualDL log.
+        iters: Iterations of the whole run.
+        start: Iterations that are done; lines of metrics.jsonl behind them are of an interrupted run and are removed.
+        log_iters: Iterations between lines.
+        use_vdl: Also write a VisualDL log.
+    """
+
+    def __init__(self, save_dir: pathlib.Path, iters: int, start: int, log_iters: int, use_vdl: bool) -> None:
+        self.iters, self.log_iters = iters, log_iters
+        self.writes = paddle.distributed.get_rank() == 0
+        self.losses: list[list[float]] = []
+        self.reader_seconds: list[float] = []
+        self.batch_seconds: list[float] = []
+        self._file = save_dir / METRICS
+        self._vdl, self._began = None, time.perf_counter()
+        if not self.writes:
+            return
+        _remove_lines_after(self._file, start)
+        if use_vdl:
+            from visualdl import LogWriter
+
+            self._vdl = LogWriter(str(save_dir))
+        self._bar = tqdm(total=iters, initial=start, desc="train", unit="it", disable=None, dynamic_ncols=True)
+
+    def is_due(self, iteration: int) -> bool:
+        """Tell whether a line is written after this iteration."""
+        return iteration % self.log_iters == 0
+
+    def batch_read(self) -> None:
+        """Note that the samples of an iteration have arrived."""
+        self.reader_seconds.append(time.perf_counter() - self._began)
+
+    def step(self, iteration: int, order: SampleOrder, losses: list[float], lr: float, norm: float) -> None:
+        """Note what an iteration has done, and write a line if one is due.
+
+        Args:
+            iteration: Counted from 1.
+            order: Knows the epoch and the samples of an iteration.
+            losses: The weighted losses; their sum is minimised.
+            lr: Learning rate of the iteration.
+            norm: Norm of all gradients before any clipping.
+        """
+        self.losses.append(losses)
+        self.batch_seconds.append(time.perf_counter() - self._began)
+        if self.writes:
+            self._bar.update()
+            if self.is_due(iteration):
+                self._write_line(iteration, order, lr, norm)
+        if self.is_due(iteration):
+            self.losses, self.reader_seconds, self.batch_seconds = [], [], []
+        self._began = time.perf_counter()
+
+    def _write_line(self, iteration: int, order: SampleOrder, lr: float, norm: float) -> None:
+        parts = [statistics.fmean(column) for column in zip(*self.losses, strict=True)]
+        loss, batch, reader = sum(parts), statistics.fmean(self.batch_seconds), statistics.fmean(self.reader_seconds)
+        epoch, speed, left = order.epoch(iteration) + 1, order.samples / batch, int(batch * (self.iters - iteration))
+        eta = f"{left // 3600:02d}:{left // 60 % 60:02d}:{left % 60:02d}"
+        _log.info(
+            f"[TRAIN] epoch: {epoch}, iter: {iteration}/{self.iters}, loss: {loss:.4f}, lr: {lr:.6f}, "
+            f"batch_cost: {batch:.4f}, reader_cost: {reader:.5f}, ips: {speed:.4f} samples/sec, grad_norm: {norm:.4f} "
+            f"| ETA {eta}"
+        )
+        self._bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+        numbers = {"loss": loss, "lr": lr, "batch_cost": batch, "reader_cost": reader, "grad_norm": norm, "ips": speed}
+        self._append({"kind": "train", "iter": iteration, "epoch": epoch, **numbers, "losses": parts})
+        if self._vdl is not None:
+            for name, value in numbers.items():
+                self._vdl.add_scalar(f"Train/{name}", value, iteration)
+            for number, value in enumerate(parts if len(parts) > 1 else []):
+                self._vdl.add_scalar(f"Train/loss_{number}", value, iteration)
+
+    def evaluation(self, iteration: int, name: str, scores: Scores) -> None:
+        """Write the scores of a network; `name` is "model" or "ema_model"."""
+        if not self.writes:
+            return
+        _log.info(f"[EVAL] {scores.summary}")
+        for text in scores.details:
+            _log.info(f"[EVAL] {text}")
+        self._append({"kind": "eval", "iter": iteration, "model": name, **scores.values})
+        if self._vdl is not None:
+            prefix = "Ema_" if name == "ema_model" else ""
+            for key, value in scores.values.items():
+                self._vdl.add_scalar(f"Evaluate/{prefix}{key}", value, iteration)
+
+    def _append(self, content: dict[str, Any]) -> None:
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(content) + "\n")
+
+    def close(self) -> None:
+        """End the progress bar and the VisualDL log."""
+        if self.writes:
+            self._bar.close()
+        if self._vdl is not None:
+            self._vdl.close()
+
+
+def read_metrics(file: pathlib.Path) -> list[dict[str, Any]]:
+    """Read the lines of a metrics.jsonl; one that a kill cut off, which can only be the last, is left out."""
+    lines = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def _remove_lines_after(file: pathlib.Path, iteration: int) -> None:
+    if not file.is_file():
+        return
+    kept = [line for line in read_metrics(file) if line["iter"] <= iteration]
+    with whole_file(file) as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+
+def table(history: list[dict[str, Any]]) -> str:
+    """Lay out the evaluations of a run: a row each, a column a score.
+
+    Args:
+        history: Each with the iteration, the network's name and its scores.
+    """
+    names = list(dict.fromkeys(name for row in history for name in row["scores"]))
+    lines = [f"{'iter':>8}  {'model':<9}" + "".join(f"{name:>9}" for name in names)]
+    for row in history:
+        cells = "".join(f"{row['scores'].get(name, float('nan')):9.4f}" for name in names)
+        lines.append(f"{row['iter']:>8}  {row['model']:<9}{cells}")
+    return "\n".join(lines)

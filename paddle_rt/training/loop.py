@@ -1,0 +1,343 @@
+"""The training loop: one function that reads downwards, for any task."""
+
+import contextlib
+import logging
+import math
+import os
+import pathlib
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import paddle
+
+from paddle_rt.config import Config, build_network, build_optimizer, build_task
+from paddle_rt.errors import UserError
+from paddle_rt.tasks.base import Scores, Task
+from paddle_rt.tasks.loader import Loader
+from paddle_rt.training import checkpoints
+from paddle_rt.training.devices import set_seed, set_up
+from paddle_rt.training.distributed import gather_objects, largest_of_all, sync_batch_norm_buffers
+from paddle_rt.training.ema import ExponentialMovingAverage
+from paddle_rt.training.log import RunLog, table
+from paddle_rt.training.options import TrainOptions
+from paddle_rt.training.order import SampleOrder, SeededSamples, start_worker
+from paddle_rt.training.precision import Precision
+from paddle_rt.training.profiling import StepProfiler
+from paddle_rt.training.signals import Interrupted, Interruption
+from paddle_rt.training.state import Progress, TrainingState, conditions
+
+_log = logging.getLogger(__name__)
+
+
+def train(config: Config, options: TrainOptions) -> None:
+    """Train the network of a config.
+
+    Raises:
+        UserError: The config, an option, an image or a label does not work, or the loss is not a number any more.
+        OSError: A checkpoint cannot be written; those before it are whole.
+        Interrupted: A signal ended the run; it names the checkpoint that resumes it.
+    """
+    _make_folder(options.save_dir)
+    set_up(options.device, options.seed)
+    with paddle.utils.unique_name.guard():  # the optimizer's state has generated names, which must start from 0
+        task = build_task(config)
+        train_data = task.build_data("train")
+        val_data = task.build_data("val") if options.do_eval else None
+        network = build_network(config)
+        if paddle.distributed.get_world_size() > 1 and paddle.device.get_device() != "cpu":
+            network = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        optimizer = build_optimizer(config, network)
+        set_seed(options.seed)  # again, since not every network draws as often while it is built
+        fit(
+            Parts(network, optimizer, task, train_data, val_data),
+            options,
+            config.iters,
+            config.batch_size,
+            config.to_static_training,
+        )
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run trains, and on what.
+
+    Args:
+        network: Returns a list of outputs; the task's losses judge them.
+        optimizer: Its learning rate is a scheduler of Paddle.
+        task: Knows losses and scores.
+        train_data: Samples to train on.
+        val_data: Samples to score on, or None to score nothing.
+    """
+
+    network: paddle.nn.Layer
+    optimizer: paddle.optimizer.Optimizer
+    task: Task
+    train_data: paddle.io.Dataset
+    val_data: paddle.io.Dataset | None = None
+
+
+def fit(parts: Parts, options: TrainOptions, iters: int, batch_size: int, to_static: bool = False) -> TrainingState:
+    """Train until `iters` iterations are done.
+
+    The order of operations is PaddleSeg's: forward pass, backward pass, optimizer, scheduler, log, moving average,
+    evaluation, checkpoint.
+
+    Args:
+        parts: Network, optimizer, task and data.
+        options: How to train, log and save.
+        iters: Iterations of the whole run, those before a resume included.
+        batch_size: Samples of a batch in this process.
+        to_static: Compile the network's Python code into a graph first.
+
+    Returns:
+        The state at the end.
+
+    Raises:
+        UserError, OSError, Interrupted: As `train`.
+    """
+    save_dir = pathlib.Path(options.save_dir)
+    if paddle.distributed.get_rank() == 0:
+        checkpoints.clean(save_dir)
+    precision = Precision(options.precision, options.amp_level)
+    state = _begin(parts, options, precision, batch_size)
+    progress = state.progress
+    samples = SeededSamples(parts.train_data, progress.seed, options.repeats)
+    order = SampleOrder(len(samples), batch_size, options.accumulate, start=progress.iteration)
+    log = RunLog(save_dir, iters, progress.iteration, options.log_iters, options.use_vdl)
+    evaluate = _Evaluation(parts, state, options, precision, log)
+    step = _Step(parts.task, state, precision, to_static)
+    profiler = StepProfiler(options.profiler_options, save_dir / "profile")
+    state.network.train()
+    with Interruption().catch() as interruption, _batches(samples, order, options) as batches, contextlib.closing(log):
+        if progress.owes_evaluation and parts.val_data is not None:
+            evaluate(interruption)
+        while progress.iteration < iters:
+            group = [next(batches) for _ in range(options.accumulate)]
+            log.batch_read()
+            losses, norm = step(group, progress.iteration + 1)
+            rate = state.optimizer.get_lr()
+            _advance_scheduler(state.optimizer, sum(losses))
+            sync_batch_norm_buffers(state.network)
+            progress.iteration += 1
+            log.step(progress.iteration, order, losses, rate, norm)
+            if state.ema is not None:
+                state.ema.update(state.network, progress.iteration)
+
+            is_due = progress.iteration % options.save_interval == 0 or progress.iteration == iters
+            ends = profiler.step()
+            if is_due and parts.val_data is not None:
+                ends = evaluate(interruption) or ends
+            signal = largest_of_all(interruption.number)
+            if is_due or ends or signal:
+                _save(state, save_dir, options.keep_checkpoint_max)
+            if signal:
+                raise Interrupted(signal, progress.iteration, str(save_dir / f"iter_{progress.iteration}"))
+            if ends:
+                break
+    _report(state, save_dir)
+    return state
+
+
+def _make_folder(save_dir: str) -> None:
+    """Make the run's folder before anything takes time."""
+    if os.path.exists(save_dir) and not os.path.isdir(save_dir):
+        raise UserError(f"--save_dir {save_dir} is a file; give a folder")
+    os.makedirs(save_dir, exist_ok=True)
+    if not os.access(save_dir, os.W_OK):
+        raise UserError(f"--save_dir {save_dir} cannot be written to")
+
+
+def _begin(parts: Parts, options: TrainOptions, precision: Precision, batch_size: int) -> TrainingState:
+    """Return the state of a new run, or of the checkpoint that the options name."""
+    seed = gather_objects(secrets.randbits(32))[0] if options.seed is None else options.seed
+    depends_on = conditions(batch_size, options.accumulate, len(parts.train_data), options.repeats, options.precision)
+    ema = ExponentialMovingAverage(parts.network) if options.use_ema else None
+    network, optimizer = precision.decorate(parts.network, parts.optimizer)
+    state = TrainingState(network, optimizer, precision.scaler, ema, Progress(seed=seed, conditions=depends_on))
+    if options.resume_model == "auto":
+        state.restore_newest(pathlib.Path(options.save_dir))
+    elif options.resume_model is not None:
+        folder = pathlib.Path(options.resume_model)
+        state.restore(folder, checkpoints.iteration_of(folder))
+    return state
+
+
+@contextlib.contextmanager
+def _batches(samples: SeededSamples, order: SampleOrder, options: TrainOptions) -> Iterator[Iterator[Any]]:
+    """Yield an endless iterator of batches, and end the processes behind it."""
+    batches = iter(Loader(samples, batch_sampler=order, num_workers=options.num_workers, worker_init_fn=start_worker))
+    try:
+        yield batches
+    finally:
+        batches.close()
+
+
+class _Step:
+    """Runs one iteration: forward and backward passes of its batches, and the optimizer.
+
+    Args:
+        task: Knows the losses.
+        state: Network, optimizer and scaler.
+        precision: In which the passes run.
+        to_static: Compile the network's Python code into a graph first.
+    """
+
+    def __init__(self, task: Task, state: TrainingState, precision: Precision, to_static: bool) -> None:
+        self.task, self.precision, self.network, self.optimizer = task, precision, state.network, state.optimizer
+        self.parallel, self.resumed_from = None, state.resumed_from
+        if paddle.distributed.get_world_size() > 1:
+            self.parallel = paddle.DataParallel(self.network)
+        if to_static:
+            paddle.jit.to_static(self.network)  # changes its forward in place
+        self.trained = [parameter for parameter in self.network.parameters() if not parameter.stop_gradient]
+        self.buffers = [b for b in self.network.buffers() if paddle.is_floating_point(b)]
+
+    def __call__(self, group: Sequence[Any], iteration: int) -> tuple[list[float], float]:
+        """Train on the batches of an iteration; return the mean of their losses and the norm of the gradients.
+
+        Raises:
+            UserError: Losses, gradients or statistics are not finite; the weights are not changed by such a step.
+        """
+        totals: list[float] = []
+        for number, batch in enumerate(group, start=1):
+            last = number == len(group)
+            with contextlib.nullcontext() if last or self.parallel is None else self.parallel.no_sync():
+                losses = self._pass(batch, len(group), iteration)
+            totals = [a + b for a, b in zip(totals, losses, strict=True)] if totals else losses
+        self.precision.unscale(self.optimizer)
+        norm = self._gradient_norm()
+        if self.precision.scaler is None and not math.isfinite(norm):
+            raise _exploded(f"the norm of the gradients is {norm}", iteration)
+        try:
+            self.precision.step(self.optimizer)
+        except AssertionError as error:  # Paddle looks for a parameter's state when it first updates the parameter
+            if self.resumed_from is None:
+                raise
+            raise UserError(
+                f"{self.resumed_from / checkpoints.OPTIMIZER} is not of the config's optimizer and network: {error}"
+            ) from error
+        self.network.clear_gradients()
+        return [total / len(group) for total in totals], norm
+
+    def _pass(self, batch: Any, batches: int, iteration: int) -> list[float]:
+        """Run forward and backward pass of one batch, and return its losses."""
+        with self.precision.autocast():
+            outputs = (self.parallel or self.network)(batch["img"])
+            losses = self.task.losses(outputs, batch)
+            loss = sum(losses)
+        values = [float(value) for value in losses]
+        # A max pooling hides what is not finite from the loss, but its backward pass then writes beyond its memory.
+        finite = [value.isfinite().all() for value in self.buffers]
+        if self.precision.scaler is None and not math.isfinite(sum(values)):
+            raise _exploded(f"the loss is {sum(values)}", iteration)
+        if finite and not bool(paddle.stack(finite).all()):
+            raise _exploded("the statistics of BatchNorm are not finite", iteration)
+        self.precision.backward(loss if batches == 1 else loss / batches)
+        return values
+
+    @paddle.no_grad()
+    def _gradient_norm(self) -> float:
+        squares = [(p.grad.astype("float32") ** 2).sum() for p in self.trained if p.grad is not None]
+        return math.sqrt(float(paddle.stack(squares).sum()))
+
+
+def _exploded(what: str, iteration: int) -> UserError:
+    return UserError(
+        f"{what} at iteration {iteration}: try a lower --learning_rate or a longer warm-up; checkpoints saved before "
+        "stay as they are"
+    )
+
+
+def _advance_scheduler(optimizer: paddle.optimizer.Optimizer, loss: float) -> None:
+    scheduler = optimizer._learning_rate
+    if isinstance(scheduler, paddle.optimizer.lr.ReduceOnPlateau):
+        scheduler.step(loss)
+    elif isinstance(scheduler, paddle.optimizer.lr.LRScheduler):
+        scheduler.step()
+
+
+class _Evaluation:
+    """Scores the networks of a run and keeps the best of each.
+
+    Args:
+        parts: Task and validation data.
+        state: The networks, and the best scores so far.
+        options: Where the best models go, and when to stop early.
+        precision: In which the networks run.
+        log: Gets the scores.
+    """
+
+    def __init__(
+        self, parts: Parts, state: TrainingState, options: TrainOptions, precision: Precision, log: RunLog
+    ) -> None:
+        self.parts, self.state, self.options, self.precision, self.log = parts, state, options, precision, log
+        self.save_dir = pathlib.Path(options.save_dir)
+
+    def __call__(self, interruption: Interruption) -> bool:
+        """Score the networks; return whether the run ends here because its scores no longer grow."""
+        progress, scores = self.state.progress, []
+        networks = [self.state.network] if self.state.ema is None else [self.state.network, self.state.ema.network]
+
+        def score() -> None:
+            workers = min(self.options.num_workers, 1)
+            with self.precision.autocast():
+                scores.extend(self.parts.task.evaluate(n, self.parts.val_data, workers) for n in networks)
+
+        if paddle.distributed.get_world_size() > 1:
+            score()  # to the end, since the other processes take part
+            done = True
+        else:
+            done = interruption.attempt(score)
+        self.state.network.train()
+        progress.owes_evaluation = not done
+        if not done:
+            return False
+        names = ("model", "ema_model")[: len(networks)]
+        for name, network, found in zip(names, networks, scores, strict=True):
+            self.log.evaluation(progress.iteration, name, found)
+            progress.history.append({"iter": progress.iteration, "model": name, "scores": found.values})
+            self._keep_best(name, network, found)
+        limit = self.options.early_stop_intervals
+        if limit is None or progress.below_best < limit:
+            return False
+        _log.info(f"stopping early: {progress.below_best} evaluations scored below the best")
+        return True
+
+    def _keep_best(self, name: str, network: paddle.nn.Layer, found: Scores) -> None:
+        progress = self.state.progress
+        folder = self.save_dir / ("best_model" if name == "model" else "ema_best_model")
+        file = f"{name}.pdparams"
+        if name in self.state.unchecked_best:  # a kill may have struck between the best model and the next checkpoint
+            self.state.unchecked_best.discard(name)
+            on_disk = checkpoints.best_before(folder, file, found.key)
+            if on_disk is not None and on_disk[0] > progress.best.get(name, (-math.inf, 0))[0]:
+                progress.best[name] = on_disk
+        best = progress.best.get(name, (-math.inf, 0))[0]
+        if found.best > best:
+            progress.best[name] = (found.best, progress.iteration)
+            if paddle.distributed.get_rank() == 0:
+                checkpoints.save_best(network, folder, file, found.values, progress.iteration)
+        if name == "model" and found.best != best:
+            progress.below_best = 0 if found.best > best else progress.below_best + 1
+        score, iteration = progress.best.get(name, (math.nan, 0))
+        _log.info(f"[EVAL] The best {name} is of iteration {iteration}, with {found.key} {score:.4f}")
+
+
+def _save(state: TrainingState, save_dir: pathlib.Path, keep: int) -> None:
+    progress = state.progress
+    progress.saved = [n for n in progress.saved if n != progress.iteration] + [progress.iteration]
+    state.save(save_dir / f"iter_{progress.iteration}")
+    if paddle.distributed.get_rank() == 0:
+        progress.saved = checkpoints.keep_newest(save_dir, progress.saved, keep)
+
+
+def _report(state: TrainingState, save_dir: pathlib.Path) -> None:
+    """Log every evaluation of the run and where its best model is."""
+    if not state.progress.history:
+        return
+    _log.info("Scores of this run:\n" + table(state.progress.history))
+    if "model" in state.progress.best:
+        score, iteration = state.progress.best["model"]
+        _log.info(f"The best model, of iteration {iteration} with {score:.4f}, is in {save_dir / 'best_model'}")

@@ -1,0 +1,263 @@
+"""A run that was interrupted goes on as if it had not been: bit for bit, whatever struck it, at any moment."""
+
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import paddle
+import pytest
+
+from paddle_rt.checkpoint import read_state_dict
+from paddle_rt.errors import UserError
+from paddle_rt.training import TrainOptions
+from paddle_rt.training.log import METRICS, read_metrics
+from tests.helpers import ROOT, launch_two_processes, written
+from tests.training.run_toy import run
+
+ITERS = 20
+FOLDERS = ("best_model", "ema_best_model")
+
+
+def options(folder: pathlib.Path, **changes: object) -> TrainOptions:
+    settings = dict(device="cpu", seed=1, do_eval=True, use_ema=True, save_interval=5, log_iters=2)
+    return TrainOptions(**{"save_dir": str(folder), **settings, **changes})
+
+
+def assert_same_runs(one: pathlib.Path, other: pathlib.Path, iteration: int = ITERS) -> None:
+    """Compare every file of the last checkpoint and of the best models, byte for byte, and the logged numbers."""
+    for folder in (f"iter_{iteration}", *FOLDERS):
+        names = written(one / folder)
+        assert names == written(other / folder) and names, folder
+        for name in names:
+            assert (one / folder / name).read_bytes() == (other / folder / name).read_bytes(), f"{folder}/{name}"
+    timings = {"batch_cost", "reader_cost", "ips"}
+    logs = [
+        [{k: v for k, v in line.items() if k not in timings} for line in read_metrics(folder / METRICS)]
+        for folder in (one, other)
+    ]
+    assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"num_workers": 2}, {"accumulate": 2, "repeats": 3}, {"keep_checkpoint_max": 2}],
+    ids=["thread", "workers", "accumulate and repeats", "fewer checkpoints"],
+)
+def test_ten_and_ten_iterations_are_twenty(changes, tmp_path):
+    """An epoch has 5 iterations, so that iteration 13, where one of the runs goes on, is in the middle of one."""
+    run(ITERS, options(tmp_path / "whole", **changes))
+    run(10, options(tmp_path / "parts", **changes))
+    run(ITERS, options(tmp_path / "parts", resume_model=str(tmp_path / "parts" / "iter_10"), **changes))
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+    assert written(tmp_path / "whole") == written(tmp_path / "parts")
+
+
+def test_in_the_middle_of_an_epoch(tmp_path):
+    changes = dict(save_interval=13, log_iters=1)
+    run(ITERS, options(tmp_path / "whole", **changes))
+    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+    shutil.rmtree(tmp_path / "parts" / "iter_20")
+    run(ITERS, options(tmp_path / "parts", resume_model="auto", **changes))
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_without_a_seed_it_is_exact_as_well(tmp_path):
+    """The seed that the first run draws is in its checkpoint; weights come from Paddle's generator."""
+    paddle.seed(5)
+    run(ITERS, options(tmp_path / "whole", seed=None))
+    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+    for iteration in (15, 20):
+        shutil.rmtree(tmp_path / "parts" / f"iter_{iteration}")
+    run(ITERS, options(tmp_path / "parts", seed=None, resume_model="auto"))
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_what_differs_is_told(tmp_path, caplog):
+    caplog.set_level("INFO", logger="paddle_rt")
+    run(5, options(tmp_path))
+    run(10, options(tmp_path, resume_model="auto", accumulate=2))
+    assert "accumulate is 2, was 1" in caplog.text
+
+
+def test_auto_starts_anew_without_a_checkpoint(tmp_path, caplog):
+    caplog.set_level("INFO", logger="paddle_rt")
+    run(5, options(tmp_path, resume_model="auto"))
+    assert "no checkpoint to resume from" in caplog.text and (tmp_path / "iter_5").is_dir()
+
+
+def test_auto_takes_the_newest_that_can_be_read(tmp_path, caplog):
+    run(10, options(tmp_path))
+    (tmp_path / "iter_10" / "model.pdopt").write_bytes(b"cut off")
+    (tmp_path / "iter_15").mkdir()  # no checkpoint
+    run(10, options(tmp_path, resume_model="auto"))
+    assert f"{tmp_path / 'iter_10'} cannot be resumed from" in caplog.text
+    assert (tmp_path / "iter_10" / "train_state.safetensors").is_file()
+
+
+def test_auto_never_starts_anew_beside_unreadable_checkpoints(tmp_path):
+    run(5, options(tmp_path))
+    (tmp_path / "iter_5" / "model.pdopt").write_bytes(b"cut off")
+    with pytest.raises(UserError, match="model.pdopt"):
+        run(10, options(tmp_path, resume_model="auto"))
+
+
+@pytest.mark.parametrize("folder", ["best_model", "iter_7", "nowhere"])
+def test_what_is_no_checkpoint_is_one_clear_line(folder, tmp_path):
+    run(5, options(tmp_path))
+    with pytest.raises(UserError, match="cannot resume from"):
+        run(10, options(tmp_path, resume_model=str(tmp_path / folder)))
+
+
+def test_a_damaged_state_is_one_clear_line(tmp_path):
+    run(5, options(tmp_path))
+    file = tmp_path / "iter_5" / "train_state.safetensors"
+    whole = file.read_bytes()
+    for damaged in (b"", whole[:-9], whole[:50], whole.replace(b"paddle_rt", b"something")):
+        file.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"train_state\.safetensors"):
+            run(10, options(tmp_path, resume_model=str(tmp_path / "iter_5")))
+
+
+def test_checkpoints_of_paddleseg_resume(tmp_path, caplog):
+    """They hold weights and optimizer state; the log says what they do not hold."""
+    run(10, options(tmp_path))
+    for name in ("train_state.safetensors", "ema_model.pdparams"):
+        (tmp_path / "iter_10" / name).unlink()
+    before = read_state_dict(tmp_path / "iter_10")
+    state = run(ITERS, options(tmp_path, resume_model=str(tmp_path / "iter_10")))
+    assert state.progress.iteration == ITERS
+    assert "ema_model.pdparams" in caplog.text and "train_state.safetensors" in caplog.text
+    assert not np.array_equal(before["conv.weight"], read_state_dict(tmp_path / "iter_20")["conv.weight"])
+
+
+@pytest.mark.parametrize("entries", ["none", "another optimizer's", "of another shape"])
+def test_another_optimizers_state_is_one_clear_line(entries, tmp_path):
+    run(5, options(tmp_path))
+    file = tmp_path / "iter_5" / "model.pdopt"
+    states = paddle.load(str(file))
+    rate = {"LR_Scheduler": states["LR_Scheduler"]}
+    name = next(key for key in states if key.endswith("_moment1_0"))
+    changed = {
+        "none": rate,
+        "another optimizer's": {**rate, name.replace("moment1", "velocity"): states[name]},
+        "of another shape": {**states, name: paddle.zeros([7, 7])},
+    }
+    paddle.save(changed[entries], str(file))
+    with pytest.raises(UserError, match=r"model\.pdopt"):
+        run(10, options(tmp_path, resume_model=str(tmp_path / "iter_5")))
+
+
+def test_the_best_model_survives_a_resume_from_before_it(tmp_path):
+    """A kill between the best model and the checkpoint behind it: the run goes on from the checkpoint before."""
+    run(ITERS, options(tmp_path / "whole"))
+    best = int(paddle.load(str(tmp_path / "whole" / "best_model" / "model.pdstates"))["iter"])
+    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+    for iteration in range(5, ITERS + 1, 5):
+        if iteration >= max(best, 10):
+            shutil.rmtree(tmp_path / "parts" / f"iter_{iteration}")
+    run(ITERS, options(tmp_path / "parts", resume_model="auto"))
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_finished_run_changes_nothing(tmp_path):
+    run(5, options(tmp_path))
+    before = {name: (tmp_path / name).stat().st_mtime_ns for name in written(tmp_path)}
+    run(5, options(tmp_path, resume_model="auto"))
+    assert {name: (tmp_path / name).stat().st_mtime_ns for name in written(tmp_path) if name != METRICS} == {
+        name: time for name, time in before.items() if name != METRICS
+    }
+
+
+def start(folder: pathlib.Path, **changes: object) -> subprocess.Popen:
+    settings = {"save_dir": str(folder), "use_ema": True, "save_interval": 2, "log_iters": 1, **changes}
+    command = [sys.executable, "-W", "ignore", "-m", "tests.training.run_toy", "40", json.dumps(settings)]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def wait_for_iteration(process: subprocess.Popen, iteration: int) -> None:
+    for line in process.stdout:
+        if f"iter: {iteration}/" in line:
+            return
+    raise AssertionError(f"the run ended before iteration {iteration}: {process.stderr.read()}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_kills_at_random_moments_change_nothing(workers, tmp_path):
+    """SIGKILL, again and again, also while a checkpoint is written; then the rest of the run."""
+    code, _, err = finish(start(tmp_path / "whole", num_workers=workers))
+    assert code == 0, err
+    draw, kills = random.Random(workers), 0
+    while True:
+        process = start(tmp_path / "parts", num_workers=workers, resume_model="auto")
+        if kills < 12:
+            for line in process.stdout:
+                if "[TRAIN]" in line:
+                    break
+            time.sleep(draw.uniform(0, 0.4))
+            os.killpg(process.pid, signal.SIGKILL)
+            kills += 1
+        code, out, err = finish(process)
+        assert code in (0, -signal.SIGKILL), f"{out}{err}"
+        if code == 0:
+            break
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts", 40)
+    left = [path.name for path in (tmp_path / "parts").iterdir() if path.name.startswith(".")]
+    assert not left, left
+    print(f"{kills} kills")
+
+
+@pytest.mark.parametrize(
+    "number, code", [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)], ids=["TERM", "HUP", "INT"]
+)
+def test_signals_save_a_checkpoint_that_resumes_exactly(number, code, tmp_path):
+    """The signal goes to the whole process group, as a terminal or a job scheduler sends it."""
+    changes = dict(num_workers=1, save_interval=20)
+    run(40, options(tmp_path / "whole", log_iters=1, **changes))
+    process = start(tmp_path / "parts", **changes)
+    wait_for_iteration(process, 7)
+    os.killpg(process.pid, number)
+    found, _, err = finish(process)
+    assert found == code, err
+    checkpoint = pathlib.Path(err.strip().splitlines()[-1])
+    assert checkpoint.parent == tmp_path / "parts" and int(checkpoint.name[5:]) >= 7
+    run(40, options(tmp_path / "parts", log_iters=1, resume_model=str(checkpoint), **changes))
+    for folder in ("iter_40", *FOLDERS):
+        for name in written(tmp_path / "whole" / folder):
+            if name != "train_state.safetensors":  # it also says which checkpoints were saved
+                whole, parts = ((tmp_path / run / folder / name).read_bytes() for run in ("whole", "parts"))
+                assert whole == parts, f"{folder}/{name}"
+
+
+def test_a_second_signal_ends_the_run_at_once(tmp_path):
+    process = start(tmp_path, save_interval=20)
+    wait_for_iteration(process, 3)
+    for _ in range(2):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.001)
+    code, _, _ = finish(process)
+    assert code == 143
+
+
+@pytest.mark.slow
+def test_two_processes_resume_exactly(tmp_path):
+    settings = {"use_ema": True, "save_interval": 5, "log_iters": 2}
+    module = ROOT / "tests" / "training" / "run_toy.py"
+    for folder, iters, resume in (("whole", ITERS, None), ("parts", 10, None), ("parts", ITERS, "auto")):
+        text = json.dumps({**settings, "save_dir": str(tmp_path / folder), "resume_model": resume})
+        launch_two_processes(tmp_path / f"log_{folder}_{iters}", module, iters, text)
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
