@@ -12,17 +12,12 @@ def main() -> None:
     arguments = parse_arguments()
     import_paddle()
 
-    from tqdm import tqdm
+    from paddle_rt.benchmark.plan import read_model
+    from paddle_rt.benchmark.report import machine
+    from paddle_rt.benchmark.training import TrainingPlan, compare_training
 
-    from paddle_rt.benchmark.plan import machine, read_models
-    from paddle_rt.benchmark.training import compare_training
-
-    ((name, ((_, options),)),) = read_models([arguments.model]).items()
-    shape = [arguments.batch_size, 3, *arguments.size]
-    how = dict(runs=arguments.runs, threads=arguments.threads)
-    rows = compare_training(
-        name, options, arguments.num_classes, shape, **how, rounds=lambda r: tqdm(r, name, disable=None)
-    )
+    model, shape = read_model(arguments.model), (arguments.batch_size, 3, *arguments.size)
+    rows = compare_training(TrainingPlan(model, shape, arguments.num_classes, arguments.threads, arguments.runs))
     for row in rows:
         row["machine"] = machine()
     with whole_file(arguments.output) as part:
@@ -43,5 +38,5 @@ def parse_arguments() -> argparse.Namespace:
     add("--num_classes", type=positive, default=19, help="number of classes")
     add("--threads", type=positive, default=2, help="CPU threads of each model")
     add("--runs", type=positive, default=10, help="steps of each model, in turns")
-    add("--output", default="bench_training.json", help="the rows")
+    add("--output", default="output/bench_training.json", help="the rows")
     return parser.parse_args()
