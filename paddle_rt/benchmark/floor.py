@@ -1,4 +1,4 @@
-"""What the machine can do: the rate of one large matrix product, in each precision, through the backends' libraries."""
+"""The work of a network, and the rate at which a machine could do it: that of one large matrix product."""
 
 import pathlib
 import statistics
@@ -8,21 +8,23 @@ from collections.abc import Callable
 
 import numpy as np
 
+from paddle_rt.errors import UserError
 from paddle_rt.inference.engines import OnnxRuntime, PaddleInference, openvino_core
 
 _LENGTH = 2048
 
 
 def matrix_rate(backend: str, precision: str, threads: int, length: int = _LENGTH) -> float | None:
-    """Operations a second (two for each product and sum) of a product of two square matrices.
+    """Measure the operations a second (two for a product and a sum) of a product of two square matrices.
 
     Args:
-        backend, precision: As for `Segmenter`.
+        backend: The backend whose library computes the product.
+        precision: The precision of the product.
         threads: CPU threads.
-        length: Rows and columns.
+        length: The number of rows and columns.
 
     Returns:
-        The median of nine products, or None where the library has no such product.
+        The rate at the median time of nine products, or None where the library has no such product.
     """
     matrix = np.random.default_rng(0).standard_normal((length, length)).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
@@ -40,6 +42,32 @@ def matrix_rate(backend: str, precision: str, threads: int, length: int = _LENGT
             run(matrix)
             times.append(time.perf_counter() - start)
     return 2 * length**3 / statistics.median(times[3:])
+
+
+def count_operations(onnx_file: str | pathlib.Path) -> float:
+    """Count the floating-point operations of the products in an ONNX graph of fixed size, two for a product and a sum.
+
+    Args:
+        onnx_file: The graph.
+
+    Raises:
+        UserError: The graph leaves sizes open.
+    """
+    import onnx
+
+    graph = onnx.shape_inference.infer_shapes(onnx.load(str(onnx_file)), data_prop=True).graph
+    shapes = {t.name: list(t.dims) for t in graph.initializer}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        shapes[value.name] = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    total = 0
+    for node in graph.node:
+        if node.op_type == "Conv":
+            total += 2 * np.prod(shapes[node.input[1]][1:]) * np.prod(shapes[node.output[0]][1:])
+        elif node.op_type in ("MatMul", "Gemm"):
+            total += 2 * np.prod(shapes[node.input[0]][1:]) * shapes[node.output[0]][-1]
+        if node.op_type in ("Conv", "MatMul", "Gemm") and 0 in shapes[node.output[0]][1:]:
+            raise UserError(f"{onnx_file} leaves sizes open; export it with --input_size to count its operations")
+    return float(total)
 
 
 def _openvino(matrix: np.ndarray, precision: str, threads: int) -> Callable[[np.ndarray], object]:

@@ -1,7 +1,10 @@
-"""A benchmark's rows as a table, a page and a chart."""
+"""The rows of a benchmark as a table, a page and a chart, and the machine that they were measured on."""
 
 import pathlib
+import platform
+import shlex
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from paddle_rt.files import whole_file
@@ -15,8 +18,31 @@ _COLUMNS = (
 )  # fmt: skip
 
 
+_PACKAGES = ("paddlepaddle", "paddleseg", "onnxruntime", "openvino", "numpy", "numba")
+_RTFORMER_FAULT = """\
+  With oneDNN, PaddleSeg's RTFormer is wrong from the second frame on: its cross attention is a convolution whose
+  weights are computed from the frame, and oneDNN keeps those of the first frame. Its row shows what that costs.
+"""
+
+
+def machine() -> dict[str, str]:
+    """Return the processor, the version of Python and those of the packages that are installed."""
+    cpu = platform.processor() or platform.machine()
+    info = pathlib.Path("/proc/cpuinfo")
+    if info.is_file():
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        cpu = names[0] if names else cpu
+    found = {"cpu": cpu, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # another name on a machine with a GPU, or a package that the run did not need
+            continue
+    return found
+
+
 def cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """The table's head and its lines as text; what is not known is a dash."""
+    """Return the head and the lines of the table as text; a dash stands for what is not known."""
     lines = [[title for title, _, _ in _COLUMNS]]
     for row in rows:
         lines.append([form.format(row[key]) if row[key] is not None else "-" for _, key, form in _COLUMNS])
@@ -24,31 +50,36 @@ def cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 
 def text_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Aligned columns for a terminal."""
+    """Return the table in aligned columns for a terminal."""
     lines = cells(rows)
     widths = [max(len(line[i]) for line in lines) for i in range(len(_COLUMNS))]
     return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines)
 
 
 def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The same table in Markdown."""
+    """Return the table in Markdown."""
     head, *body = ["| " + " | ".join(line) + " |" for line in cells(rows)]
     return "\n".join([head, "|" + " --- |" * len(_COLUMNS), *body])
 
 
 def _bar_name(row: dict[str, Any], with_model: bool) -> str:
-    how = "PaddleSeg" if row["pipeline"] == "paddleseg" else f"{row['backend']} {row['precision']}"
-    return f"{row['model']}, {how}" if with_model else how
+    pipeline = "PaddleSeg" if row["pipeline"] == "paddleseg" else f"{row['backend']} {row['precision']}"
+    return f"{row['model']}, {pipeline}" if with_model else pipeline
 
 
 def draw(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
-    """A bar for each row, its stages side by side, models in panels."""
+    """Draw a chart with a bar for each row, its stages side by side, and a panel for each model.
+
+    Args:
+        rows: The rows.
+        path: The PNG file to write.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    # What was measured in the same rounds shares a panel: each model alone, or all of them beside PaddleSeg's others.
+    # Rows that were measured in the same rounds share a panel: one model each, or all with other networks of PaddleSeg.
     together = any(row["label_agreement"] is None for row in rows)
     titles = ["all"] if together else list(dict.fromkeys(row["model"] for row in rows))
     height = 1 + 0.35 * max(sum(together or row["model"] == title for row in rows) for title in titles)
@@ -70,3 +101,48 @@ def draw(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
     with whole_file(path) as part:
         figure.savefig(part, dpi=110, format="png")
     plt.close(figure)
+
+
+def page(table: str, chart: str, rows: Sequence[dict[str, Any]], command: Sequence[str]) -> str:
+    """Return a page in Markdown that says how the rows were measured, with the table and the chart.
+
+    Args:
+        table: The table in Markdown.
+        chart: The name of the chart's file beside the page.
+        rows: The rows.
+        command: The flags of the command that measured them.
+    """
+    row = rows[0]
+    about = row["machine"]
+    packages = ", ".join(f"{name} {about[name]}" for name in _PACKAGES if name in about)
+    floors = {(r["backend"], r["precision"]): r["floor_gflop_per_s"] for r in rows if r["floor_gflop_per_s"]}
+    rates = ", ".join(f"{backend} {precision} {rate:.0f}" for (backend, precision), rate in floors.items())
+    work = ", ".join(dict.fromkeys(f"{r['model']} {r['gflop']:.0f}" for r in rows if r["gflop"]))
+    theirs = {r["model"] for r in rows if r["pipeline"] == "paddleseg" and r["label_agreement"] is not None}
+    truth = "PaddleSeg's graph without oneDNN" if theirs else "the model's first row here"
+    notes = _RTFORMER_FAULT if any(model.startswith("rtformer") for model in theirs) else ""
+    if any(r["random_weights"] for r in rows):
+        notes += "  The weights are random: what bf16 and int8 change says little about trained ones.\n"
+    return f"""# Benchmarks
+
+From a decoded frame of {row["size"][0]}x{row["size"][1]} to its labels, {row["threads"]} threads of {about["cpu"]},
+CPython {about["python"]}, {packages}. Written by
+
+    python tools/benchmark.py {shlex.join(command)}
+
+{table}
+
+![Milliseconds a frame by stage]({chart})
+
+- Every pipeline labels the same frame in turns, {row["runs"]} rounds, each in another random order, after a pause and
+  an untimed frame of its own; times are medians, speed-up the median of the ratios within a round against the first row
+  that was measured with it.
+- `paddleseg` is PaddleSeg's deployment: its model class, with our weights where it is the counterpart of ours, its
+  transforms, an argmax graph, Paddle Inference with oneDNN, or the same graph in OpenVINO.
+- `same labels` is the share of pixels that get the label of {truth}.
+{notes}\
+- `of floor` is the network's rate as a share of that of one matrix product of 2048x2048 by 2048x2048 in the same
+  library and precision, measured just before (GFLOP/s: {rates}). The networks need, in GFLOP a frame: {work}. A dash:
+  the library has no such product.
+- int8 is calibrated on the frames themselves. Peak MB is what a process that runs this pipeline alone holds at most.
+"""

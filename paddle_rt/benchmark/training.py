@@ -1,52 +1,67 @@
-"""One training step of PaddleSeg's model and of ours, in turns: time, and memory as the operating system counts it."""
+"""One training step of PaddleSeg's network and of ours, in turns: its time, and its memory by the operating system."""
 
 import multiprocessing
 import pathlib
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
+from paddle_rt.benchmark.plan import Model
+
+SIDES = ("paddleseg", "paddle_rt")
 _state: dict[str, Any] = {}  # of a worker process: what `_build` made
 
 
-def compare_training(
-    name: str, arguments: dict[str, Any], num_classes: int, shape: Sequence[int], runs: int, threads: int,
-    rounds: Callable[[range], Any] = lambda r: r,
-) -> list[dict[str, Any]]:  # fmt: skip
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What a benchmark of training steps measures.
+
+    Args:
+        model: The network.
+        shape: [B, 3, H, W] of the images.
+        num_classes: The number of classes.
+        threads: CPU threads of each network.
+        runs: Rounds whose times count; one more is run before them.
+    """
+
+    model: Model
+    shape: Sequence[int]
+    num_classes: int = 19
+    threads: int = 2
+    runs: int = 10
+
+
+def compare_training(plan: TrainingPlan) -> list[dict[str, Any]]:
     """Time whole steps: forward, cross-entropy at the image's size, backward, AdamW.
 
-    Each model lives in a process of its own, so that the memory is its alone; both have the same initial weights and
+    Each network has a process of its own, whose memory is the network's alone. Both have the same initial weights and
     see the same random images.
 
     Args:
-        name: One of `list_models()`.
-        arguments: Of the model.
-        num_classes: Number of classes.
-        shape: Of the images, [B, 3, H, W].
-        runs: Rounds whose times count; one more is run before.
-        threads: CPU threads.
-        rounds: Wraps the range of rounds, such as a progress bar.
+        plan: The plan.
 
     Returns:
         PaddleSeg's row and ours: model, pipeline, shape, threads, step_ms (median), speedup (median of the ratios
-        within a round), peak_rss_mb of the process, step_mb (what the steps added to it), loss of the first step, runs.
+        within a round), peak_rss_mb of the process, step_mb (the memory that the steps added to it), loss of the first
+        step, runs.
 
     Raises:
-        UserError: PaddleSeg has no such model.
+        UserError: PaddleSeg has no such network.
     """
-    sides = ("paddleseg", "paddle_rt")
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, spawn) as theirs, ProcessPoolExecutor(1, spawn) as ours:
-        pools = dict(zip(sides, (theirs, ours), strict=True))
+        pools = dict(zip(SIDES, (theirs, ours), strict=True))
         for side, pool in pools.items():
-            pool.submit(_build, side, name, arguments, num_classes, tuple(shape), threads).result()
-        seconds: dict[str, list[float]] = {side: [] for side in sides}
+            pool.submit(_build, side, plan).result()
+        seconds: dict[str, list[float]] = {side: [] for side in SIDES}
         losses = {}
-        for number in rounds(range(runs + 1)):
+        for number in tqdm(range(plan.runs + 1), plan.model.name, disable=None):
             for side, pool in pools.items():
                 loss, duration = pool.submit(_step).result()
                 losses.setdefault(side, loss)
@@ -54,52 +69,51 @@ def compare_training(
                     seconds[side].append(duration)
         memory = {side: pool.submit(_memory).result() for side, pool in pools.items()}
     rows = []
-    for side in sides:
-        pairs = zip(seconds["paddleseg"], seconds[side], strict=True)
+    for side in SIDES:
+        ratios = [a / b for a, b in zip(seconds["paddleseg"], seconds[side], strict=True)]
         rows.append({
-            "model": name, "pipeline": side, "shape": list(shape), "threads": threads,
-            "step_ms": 1e3 * statistics.median(seconds[side]), "speedup": statistics.median(a / b for a, b in pairs),
+            "model": plan.model.name, "pipeline": side, "shape": list(plan.shape), "threads": plan.threads,
+            "step_ms": 1e3 * statistics.median(seconds[side]), "speedup": statistics.median(ratios),
             "peak_rss_mb": memory[side][0], "step_mb": memory[side][0] - memory[side][1], "loss": losses[side],
-            "runs": runs,
+            "runs": plan.runs,
         })  # fmt: skip
     return rows
 
 
-def _build(
-    side: str, name: str, arguments: dict[str, Any], num_classes: int, shape: tuple[int, ...], threads: int
-) -> None:
-    """Make the model, its optimizer and the images, in this process."""
+def _build(side: str, plan: TrainingPlan) -> None:
+    """Make the network, its optimizer and the images, in this process."""
     import paddle
 
     from paddle_rt.checkpoint import load
     from paddle_rt.paddleseg.counterparts import paddleseg_model
     from paddle_rt.registry import create_model, model_config
 
-    paddle.base.core.set_num_threads(threads)
+    paddle.base.core.set_num_threads(plan.threads)
     paddle.seed(0)
-    model = create_model(name, num_classes, **arguments)
+    name, arguments = plan.model.name, plan.model.arguments
+    network = create_model(name, plan.num_classes, **arguments)
     if side == "paddleseg":
-        weights = {key: value.numpy() for key, value in model.state_dict().items()}
-        model = paddleseg_model({**model_config(name), **arguments}, num_classes)
-        load(model, weights)
-    model.train()
+        weights = {key: value.numpy() for key, value in network.state_dict().items()}
+        network = paddleseg_model({**model_config(name), **arguments}, plan.num_classes)
+        load(network, weights)
+    network.train()
     rng = np.random.default_rng(0)
-    batch, _, height, width = shape
+    batch, _, height, width = plan.shape
     _state.update(
-        model=model,
-        optimizer=paddle.optimizer.AdamW(6e-5, parameters=model.parameters(), weight_decay=0.01),
-        images=paddle.to_tensor(rng.standard_normal(shape).astype("float32")),
-        truth=paddle.to_tensor(rng.integers(0, num_classes, (batch, height, width))),
-        before=_status("VmRSS"),
+        network=network,
+        optimizer=paddle.optimizer.AdamW(6e-5, parameters=network.parameters(), weight_decay=0.01),
+        images=paddle.to_tensor(rng.standard_normal(plan.shape).astype("float32")),
+        truth=paddle.to_tensor(rng.integers(0, plan.num_classes, (batch, height, width))),
+        before=_memory_in_mb("VmRSS"),
     )
 
 
 def _step() -> tuple[float, float]:
-    """One training step: its loss and its seconds."""
+    """Run one training step and return its loss and its seconds."""
     import paddle
 
-    start = time.perf_counter()
-    losses = [paddle.nn.functional.cross_entropy(x, _state["truth"], axis=1) for x in _state["model"](_state["images"])]
+    start, truth = time.perf_counter(), _state["truth"]
+    losses = [paddle.nn.functional.cross_entropy(x, truth, axis=1) for x in _state["network"](_state["images"])]
     loss = sum(losses)
     loss.backward()
     _state["optimizer"].step()
@@ -108,9 +122,9 @@ def _step() -> tuple[float, float]:
 
 
 def _memory() -> tuple[float, float]:
-    """The most that this process held, and what it held before the first step, in MB."""
-    return _status("VmHWM"), _state["before"]
+    """Return the most memory that this process held, and what it held before the first step, in MB."""
+    return _memory_in_mb("VmHWM"), _state["before"]
 
 
-def _status(key: str) -> float:
+def _memory_in_mb(key: str) -> float:
     return int(pathlib.Path("/proc/self/status").read_text().split(f"{key}:")[1].split()[0]) / 1024

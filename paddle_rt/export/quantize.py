@@ -30,7 +30,7 @@ FILE = "model_int8.onnx"
 AGREEMENT = 0.97
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 _PASSES_ON = ("Reshape", "Transpose", "Mul", "Add", "Div", "Squeeze", "Unsqueeze")
-Sample = tuple[np.ndarray, Any]  # a frame and its truth
+Sample = tuple[np.ndarray, Any]  # a frame and its truth, or None
 Attempt = Callable[[Sequence[str]], tuple[float, list[Any]]]  # from layers to keep to the agreement and the results
 
 
@@ -47,7 +47,8 @@ def quantize(
     Args:
         export_dir: A finished export with an ONNX graph and the output that the spec quantises.
         calibration: Frames, uint8 BGR [H, W, 3], from which the ranges of the activations are determined.
-        samples: Frames and their truths, on which the result is judged; preferably not those of `calibration`.
+        samples: Frames on which the result is judged, preferably not those of `calibration`, and their truths, which
+            are all None where no score is wanted.
         spec: The task's part of the export, which compares and scores results.
         agreement: The share of results that must stay those of the graph in single precision. Below it, groups of
             layers return to higher precision, the one that gains most first; nothing is written if half of all layers
@@ -88,19 +89,16 @@ def quantize(
             return spec.agreement(before, after), after
 
         kept, share, after = _keep_more(attempt, kept, _groups(graph, kept, groups), agreement)
-        truths = [truth for _, truth in samples]
-        name, score_before = spec.score(before, truths, deployment)
-        _, score_after = spec.score(after, truths, deployment)
+        scores = _scores(spec, {"fp32": before, "int8": after}, [truth for _, truth in samples], deployment)
         report = {
-            spec.agreement_key: share, f"{name}_fp32": score_before, f"{name}_int8": score_after,
-            "images": len(samples), "calibration_images": len(calibration), "higher_precision": kept,
-            "nncf": nncf.__version__,
+            spec.agreement_key: share, **scores, "images": len(samples), "calibration_images": len(calibration),
+            "higher_precision": kept, "nncf": nncf.__version__,
         }  # fmt: skip
         if share < agreement:
+            found = "".join(f", {name} {value:.4f}" for name, value in scores.items())
             raise UserError(
-                f"int8 changes too much: {share:.4f} of the results agree with fp32, {agreement} were asked for "
-                f"({name} {score_before:.4f} to {score_after:.4f}); nothing was written; calibrate with more images or "
-                "lower the threshold"
+                f"int8 changes too much: {share:.4f} of the results agree with fp32, {agreement} were asked for{found};"
+                " nothing was written; calibrate with more images or lower the threshold"
             )
         os.replace(trial.folder / FILE, deployment.folder / FILE)
     _record(dataclasses.replace(deployment, int8=FILE), report)
@@ -109,6 +107,16 @@ def quantize(
 
 def _predict(predictor: Predictor, samples: Sequence[Sample]) -> list[Any]:
     return [predictor(frame) for frame, _ in tqdm(samples, "results", leave=False, disable=None)]
+
+
+def _scores(
+    spec: ExportSpec, results: dict[str, list[Any]], truths: Sequence[Any], deployment: Deployment
+) -> dict[str, float]:
+    """Score the results of each precision; no scores where there are no truths."""
+    if any(truth is None for truth in truths):
+        return {}
+    named = {precision: spec.score(found, truths, deployment) for precision, found in results.items()}
+    return {f"{name}_{precision}": value for precision, (name, value) in named.items()}
 
 
 def _network_input(predictor: Predictor, frame: np.ndarray) -> np.ndarray:

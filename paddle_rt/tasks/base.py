@@ -49,6 +49,7 @@ class Task(abc.ABC):
     Attributes:
         name: Value of the config's key `task`.
         config_keys: Top-level keys of the config that this task reads beside those that all tasks share.
+        export_class: The class that describes what exports of the task look like.
 
     Args:
         config: The merged config, checked by `check`.
@@ -56,6 +57,7 @@ class Task(abc.ABC):
 
     name: ClassVar[str]
     config_keys: ClassVar[tuple[str, ...]]
+    export_class: ClassVar[type[ExportSpec]] = ExportSpec
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = config
@@ -119,7 +121,7 @@ class Task(abc.ABC):
         Raises:
             UserError: The config lacks what an export needs.
         """
-        return ExportSpec(task=self.name)
+        return self.export_class(task=self.name)
 
     def raw_samples(self, split: str, number: int) -> list[tuple[np.ndarray, Any]]:
         """Return frames, uint8 BGR [H, W, 3], and their truths, for the calibration and the scores of int8.

@@ -6,6 +6,7 @@ import pathlib
 import subprocess
 import time
 
+import cv2
 import numpy as np
 import onnx
 import onnxruntime
@@ -13,16 +14,17 @@ import pytest
 from onnx import TensorProto, helper
 
 import paddle_rt
-from paddle_rt.benchmark import plan as benchmark_setup
-from paddle_rt.benchmark.measure import Choice, Record, count_operations, measure, possible, tabulate, true_labels
-from paddle_rt.benchmark.measure import measure as benchmark
-from paddle_rt.benchmark.report import draw, markdown_table, text_table
-from paddle_rt.benchmark.training import compare_training
-from paddle_rt.config.build import register_components
+from paddle_rt.benchmark import measure as measuring
+from paddle_rt.benchmark.floor import count_operations
+from paddle_rt.benchmark.measure import Record, measure, run, tabulate, true_labels
+from paddle_rt.benchmark.pipelines import Pipeline, prepare
+from paddle_rt.benchmark.plan import Model, Plan, read_model
+from paddle_rt.benchmark.report import draw, machine, markdown_table, page, text_table
+from paddle_rt.benchmark.training import TrainingPlan, compare_training
 from paddle_rt.errors import UserError
 from paddle_rt.export.publish import export
 from paddle_rt.inference import load_deployment
-from paddle_rt.paddleseg.compare import paddleseg_model
+from paddle_rt.paddleseg.counterparts import paddleseg_model
 from paddle_rt.registry import model_config
 from paddle_rt.tasks.segmentation.export import SegmentationExport
 from tests.helpers import ROOT, TINY, randomize, run_python
@@ -39,7 +41,7 @@ class Fake:
 
     def __init__(self, name: str, turns: list[str], seconds: float = 0.0) -> None:
         self.name, self.turns, self.seconds = name, turns, seconds
-        self.timings = {stage: seconds / 3 for stage in benchmark.STAGES}
+        self.timings = {stage: seconds / 3 for stage in measuring.STAGES}
 
     def warmup(self) -> float:
         self.turns.append(f"{self.name} warm")
@@ -51,16 +53,15 @@ class Fake:
         return np.full((2, 2), frame[0, 0, 0])
 
 
-def choice(name: str, pipeline: str = "paddle_rt") -> Choice:
-    return Choice("net", pipeline, "openvino", name, 1, "")
+def pipeline(name: str, side: str = "paddle_rt") -> Pipeline:
+    return Pipeline("net", side, "openvino", name, 1, "")
 
 
 @pytest.fixture
 def turns(monkeypatch) -> list[str]:
     seen: list[str] = []
     delays = {"a": 0.004, "b": 0.002, "c": 0.0}
-    monkeypatch.setattr(benchmark, "_PAUSE", 0.0)
-    monkeypatch.setattr(Choice, "load", lambda self: Fake(self.precision, seen, delays[self.precision]))
+    monkeypatch.setattr(Pipeline, "load", lambda self: Fake(self.precision, seen, delays[self.precision]))
     return seen
 
 
@@ -69,7 +70,7 @@ def frames(number: int) -> list[np.ndarray]:
 
 
 def test_pipelines_take_turns_in_changing_order(turns):
-    records = measure([choice("a"), choice("b"), choice("c")], frames(2), runs=8)
+    records = measure([pipeline("a"), pipeline("b"), pipeline("c")], frames(2), runs=8, pause=0.0)
     assert turns[:3] == ["a warm", "b warm", "c warm"]
     rounds = [tuple(turns[at : at + 6]) for at in range(3, len(turns), 6)]
     assert len(rounds) == 8
@@ -82,13 +83,13 @@ def test_pipelines_take_turns_in_changing_order(turns):
 
 
 def test_every_frame_is_labelled_though_runs_are_fewer(turns):
-    (record,) = measure([choice("a")], frames(5), runs=2)
+    (record,) = measure([pipeline("a")], frames(5), runs=2, pause=0.0)
     assert len(record.seconds) == 2 and [int(x[0, 0]) for x in record.labels] == [0, 1, 2, 3, 4]
 
 
 def test_rows_hold_what_was_measured(monkeypatch):
-    monkeypatch.setattr(benchmark, "peak_memory", lambda *_: 7.0)
-    first, second = Record(choice("fp32")), Record(choice("bf16"))
+    monkeypatch.setattr(measuring, "peak_memory", lambda *_: 7.0)
+    first, second = Record(pipeline("fp32")), Record(pipeline("bf16"))
     first.seconds, second.seconds = [0.2, 0.4, 0.6], [0.1, 0.1, 0.2]  # ratios 2, 4, 3
     for record in (first, second):
         record.stages = {"preprocess": [0.0], "network": [0.05], "labels": [0.01]}
@@ -105,11 +106,19 @@ def test_rows_hold_what_was_measured(monkeypatch):
     assert len(markdown_table(rows).splitlines()) == 4
 
 
-def test_the_chart_is_a_picture(tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark, "peak_memory", lambda *_: 7.0)
-    record = Record(choice("fp32"), [0.1], {stage: [0.03] for stage in benchmark.STAGES}, [np.zeros((2, 2))])
-    draw(tabulate([record], {"net": record.labels}, (2, 2), {"net": 1.0}, {}), tmp_path / "chart.png")
-    assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+def test_the_chart_has_a_bar_for_each_row(tmp_path, monkeypatch):
+    """In the colours of the stages, as long as the times."""
+    monkeypatch.setattr(measuring, "peak_memory", lambda *_: 7.0)
+    records = []
+    for name, network in (("fp32", 0.08), ("bf16", 0.04)):
+        stages = {"preprocess": [0.01], "network": [network], "labels": [0.01]}
+        records.append(Record(pipeline(name), [network + 0.02], stages, [np.zeros((2, 2))]))
+    rows = tabulate(records, {"net": records[0].labels}, (2, 2), {"net": 1.0}, {})
+    draw(rows, tmp_path / "chart.png")
+    image = cv2.imread(str(tmp_path / "chart.png"))
+    blue = (image == (178, 114, 0)).all(axis=2)  # BGR of the network's colour
+    widths = sorted(set(blue.sum(axis=1)) - {0})
+    assert len(widths) >= 2 and 1.9 < widths[-2 if len(widths) > 2 else -1] / widths[0] < 2.1, widths
 
 
 def product_graph(path: pathlib.Path, size: int | str) -> pathlib.Path:
@@ -136,29 +145,34 @@ def test_operations_of_a_known_graph(tmp_path):
 
 
 def test_pairs_that_do_not_exist_are_named():
-    pairs, refusals = possible(["openvino", "paddle"], ["fp32", "bf16"])
-    assert pairs == [("openvino", "fp32"), ("openvino", "bf16"), ("paddle", "fp32")]
-    assert len(refusals) == 1 and "paddle has no precision bf16" in refusals[0]
+    plan = small_plan("rtformer_slim", backends=["openvino", "paddle"], precisions=["fp32", "bf16"])
+    assert plan.choices == [("openvino", "fp32"), ("openvino", "bf16"), ("paddle", "fp32")]
+    assert len(plan.refusals) == 1 and "paddle has no precision bf16" in plan.refusals[0]
     with pytest.raises(UserError, match="nothing to measure"):
-        possible(["paddle"], ["bf16"])
+        small_plan("rtformer_slim", backends=["paddle"], precisions=["bf16"])
     with pytest.raises(UserError, match="openvino"):
-        possible(["openvin"], ["fp32"])
+        small_plan("rtformer_slim", backends=["openvin"])
 
 
 def test_checkpoints_must_belong_to_measured_models():
-    assert benchmark_setup.checkpoints(["rtformer_slim=a=b"], ["rtformer_slim"]) == {"rtformer_slim": "a=b"}
+    assert small_plan("rtformer_slim", checkpoints=["rtformer_slim=a=b"]).weights == {"rtformer_slim": "a=b"}
     for pairs, message in ((["rtformer_slim"], "MODEL=FILE"), (["rtformer_base=x"], "rtformer_base")):
         with pytest.raises(UserError, match=message):
-            benchmark_setup.checkpoints(pairs, ["rtformer_slim"])
+            small_plan("rtformer_slim", checkpoints=pairs)
 
 
 def test_models_are_read_with_their_arguments():
-    groups = benchmark_setup.read_models(["segformerpp_b0:head=mlp,head_channels=8", "rtformer_slim", "segformerpp_b0"])
+    groups = small_plan("segformerpp_b0:head=mlp,head_channels=8", "rtformer_slim", "segformerpp_b0").groups
     assert list(groups) == ["segformerpp_b0", "rtformer_slim"]
-    assert [arguments for _, arguments in groups["segformerpp_b0"]] == [dict(head="mlp", head_channels=8), {}]
+    assert [model.arguments for model in groups["segformerpp_b0"]] == [dict(head="mlp", head_channels=8), {}]
     for text, message in (("rtformer_slin", "rtformer_slim"), ("rtformer_slim:a", "key=value")):
         with pytest.raises(UserError, match=message):
-            benchmark_setup.read_models([text])
+            small_plan(text)
+
+
+def small_plan(*models: str, **changes: object) -> Plan:
+    """A plan for small frames and one thread, without PaddleSeg."""
+    return Plan(models, (64, 96), **{"num_classes": 5, "threads": 1, "against": ["none"], **changes})
 
 
 def run_tool(folder: pathlib.Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -184,55 +198,46 @@ def test_tool_end_to_end(tmp_path):
     assert page.is_file() and page.with_suffix(".png").is_file()
 
 
-def how(*against: str, **more: object) -> dict:
-    return dict(size=(64, 96), threads=1, against=against, pairs=[("openvino", "fp32")], **more)
-
-
 def test_segformer_is_measured_against_paddlesegs(tmp_path):
     """Its graph in both engines gives the labels of ours."""
-    variants = benchmark_setup.read_models(["segformerpp_b0:head=mlp,embed_dim=8,head_channels=8"])["segformerpp_b0"]
+    model = "segformerpp_b0:head=mlp,embed_dim=8,head_channels=8"
     frames = [np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)]
-    both = how("paddleseg", "paddleseg-openvino")
-    choices, operations = benchmark_setup.prepare(variants, None, 5, frames, tmp_path, **both)
-    assert [(c.pipeline, c.backend) for c in choices] == [
+    plan = small_plan(model, against=["paddleseg", "paddleseg-openvino"])
+    pipelines, operations = prepare(plan, "segformerpp_b0", frames, tmp_path)
+    assert [(p.side, p.backend) for p in pipelines] == [
         ("paddleseg", "paddle"), ("paddleseg", "openvino"), ("paddle_rt", "openvino")
     ]  # fmt: skip
-    records = measure(choices, frames, 1)
+    records = measure(pipelines, frames, 1, pause=0.0)
     same = [float((record.labels[0] == records[0].labels[0]).mean()) for record in records]
-    assert min(same) > 0.999 and list(operations) == [variants[0][0]], f"{same} of the labels agree"
+    assert min(same) > 0.999 and list(operations) == [model], f"{same} of the labels agree"
 
 
 @pytest.mark.parametrize("model", ["fanet18", "segformerpp_b0", "segformerpp_b0:head=mlp,token_merging=n2d_2x2"])
 def test_what_paddleseg_does_not_have_is_measured_alone(tmp_path, model):
-    ((_, variants),) = benchmark_setup.read_models([model]).items()
     with pytest.raises(UserError, match=f"{model}: nothing to compare with: .*--against none") as refused:
-        benchmark_setup.prepare(variants, None, 5, [], tmp_path, **how("paddleseg"))
+        prepare(small_plan(model, against=["paddleseg"]), read_model(model).name, [], tmp_path)
     assert "\n" not in str(refused.value) and not list(tmp_path.iterdir())
 
 
 def test_models_of_paddleseg_alone_are_measured_beside(monkeypatch):
     """In the same rounds, as the reference of times and of no labels."""
-    monkeypatch.setattr(benchmark, "peak_memory", lambda *_: 7.0)
+    monkeypatch.setattr(measuring, "peak_memory", lambda *_: 7.0)
     frames = [np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)]
-    groups = benchmark_setup.read_models(["segformerpp_b0:embed_dim=8,head_channels=8"])
-    beside = benchmark_setup.paddleseg_models(["STDCSeg:backbone=STDC1"], 5)
-    rows = benchmark_setup.run(groups, beside, {}, 5, frames, {}, 2, lambda r: r, **how())
+    ours, theirs = "segformerpp_b0:embed_dim=8,head_channels=8", "STDCSeg:backbone=STDC1"
+    rows = run(small_plan(ours, beside=[theirs], runs=2), frames, {})
     assert [(row["model"], row["pipeline"], row["label_agreement"]) for row in rows] == [
-        ("STDCSeg:backbone=STDC1", "paddleseg", None),
-        ("segformerpp_b0:embed_dim=8,head_channels=8", "paddle_rt", 1),
+        (theirs, "paddleseg", None), (ours, "paddle_rt", 1),
     ]  # fmt: skip
     assert rows[0]["speedup"] == 1 and rows[1]["speedup"] != 1 and rows[0]["gflop"] is None
-    about = {"machine": benchmark_setup.machine(), "random_weights": True}
-    assert "STDCSeg" in text_table(rows) and "STDCSeg" in benchmark_setup.page(
-        markdown_table(rows), "x.png", [row | about for row in rows], []
-    )
+    about = {"machine": machine(), "random_weights": True}
+    assert "STDCSeg" in text_table(rows)
+    assert "STDCSeg" in page(markdown_table(rows), "x.png", [row | about for row in rows], [])
     for text, message in {
         "DDRNet_24": "model of PaddleSeg 'DDRNet_24', did you mean 'DDRNet_23'",
-        "STDCSeg": "cannot be built.*backbone", "STDCSeg:backbone=STDC3": "did you mean 'STDC[12]'",
-        "DDRNet_23:a": "key=value",
+        "STDCSeg": "backbone", "STDCSeg:backbone=STDC3": "did you mean 'STDC[12]'", "DDRNet_23:a": "key=value",
     }.items():  # fmt: skip
         with pytest.raises(UserError, match=message):
-            benchmark_setup.paddleseg_models([text], 5)
+            run(small_plan(ours, beside=[text]), frames, {})
 
 
 @pytest.mark.parametrize(
@@ -288,10 +293,10 @@ def test_gpu_script_says_what_is_missing(tmp_path):
 
 
 def test_a_training_step_is_timed_beside_paddlesegs():
-    rounds = []
     tiny = dict(embed_dim=8, depths=[1, 1, 1, 1], head_channels=16, head="mlp", drop_path_rate=0.0)
-    theirs, ours = compare_training("segformerpp_b0", tiny, 5, [1, 3, 64, 96], 2, 1, lambda r: rounds.append(r) or r)
-    assert [theirs["pipeline"], ours["pipeline"]] == ["paddleseg", "paddle_rt"] and rounds == [range(3)]
+    model = Model("tiny", "segformerpp_b0", tiny)
+    theirs, ours = compare_training(TrainingPlan(model, (1, 3, 64, 96), num_classes=5, threads=1, runs=2))
+    assert [theirs["pipeline"], ours["pipeline"]] == ["paddleseg", "paddle_rt"]
     assert theirs["speedup"] == 1.0 and ours["runs"] == 2
     assert 0 < ours["step_mb"] < ours["peak_rss_mb"] and ours["step_ms"] > 0
     # One set of weights and one image; only what the head's dropout leaves out differs.
@@ -300,6 +305,5 @@ def test_a_training_step_is_timed_beside_paddlesegs():
 
 @pytest.mark.parametrize("arguments", [dict(head="conv"), dict(head="mlp", token_merging="n2d_2x2")])
 def test_paddleseg_has_one_head_and_merges_nothing(arguments):
-    register_components()
     with pytest.raises(UserError, match="nothing to compare with: PaddleSeg's SegFormer has head 'mlp'"):
         paddleseg_model({**model_config("segformerpp_b0"), **arguments}, 5)

@@ -166,7 +166,6 @@ def test_signals_are_heard_when_segmenters_are_gone(exports):
     program = f"""
 import faulthandler, os, signal
 from paddle_rt.inference import Segmenter
-from paddle_rt.tasks.segmentation.export import SegmentationExport
 faulthandler.enable()
 first, second = (Segmenter({str(exports["fixed"])!r}, "openvino", threads=1) for _ in range(2))
 del first

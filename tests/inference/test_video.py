@@ -242,7 +242,6 @@ import sys
 sys.modules["paddle"] = sys.modules["paddleseg"] = None  # importing either now fails
 import numpy as np
 from paddle_rt.inference import VideoSegmenter
-from paddle_rt.tasks.segmentation.export import SegmentationExport
 for backend in ("onnxruntime", "openvino"):
     segment = VideoSegmenter({str(exports["video"])!r}, backend, threads=1)
     assert segment(np.zeros((20, 30, 3), np.uint8)).shape == (20, 30)

@@ -94,6 +94,7 @@ class SegmentationExport(ExportSpec):
 class ExportingMixin:
     """The export part of `SegmentationTask`."""
 
+    export_class = SegmentationExport
     config: Mapping[str, Any]
 
     def export_spec(self) -> SegmentationExport:
@@ -102,10 +103,10 @@ class ExportingMixin:
         Raises:
             UserError: The config has no validation transforms.
         """
-        dataset = self.config.get("val_dataset", {})
+        dataset, (loss, *_) = self.config.get("val_dataset", {}), self.config["loss"]["types"]
         if "transforms" not in dataset:
             raise UserError("the config has no val_dataset with transforms, which deploy.yaml must contain")
-        return SegmentationExport(dataset["transforms"], dataset["type"], dataset.get("ignore_index", 255))
+        return SegmentationExport(dataset["transforms"], dataset["type"], loss.get("ignore_index", 255))
 
     def raw_samples(self, split: str, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return frames and labels of a split, without transforms, evenly spaced; `take_samples` describes them.

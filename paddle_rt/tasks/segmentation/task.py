@@ -16,6 +16,7 @@ from paddle_rt.tasks.segmentation import tta
 from paddle_rt.tasks.segmentation.completion import complete
 from paddle_rt.tasks.segmentation.datasets import LabelledImages, dataset_catalogue
 from paddle_rt.tasks.segmentation.evaluate import evaluate, summarize
+from paddle_rt.tasks.segmentation.export import ExportingMixin
 from paddle_rt.tasks.segmentation.losses import LOSSES, BCELoss
 from paddle_rt.tasks.segmentation.metrics import ABSENT_CLASS_RULES
 from paddle_rt.tasks.segmentation.predict import predict
@@ -24,7 +25,7 @@ from paddle_rt.tasks.segmentation.transforms import Compose, transform_catalogue
 
 
 @register_task
-class SegmentationTask(Task):
+class SegmentationTask(ExportingMixin, Task):
     """A class for each pixel.
 
     Args:
