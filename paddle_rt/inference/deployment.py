@@ -75,8 +75,9 @@ _KEYS = ("task", "model", "params", "onnx", "int8", "transforms", "input_shape",
 
 
 def save_deployment(deployment: Deployment) -> None:
-    """Write deploy.yaml into the deployment's folder; empty entries are left out."""
-    values = {key: getattr(deployment, key) for key in _KEYS if getattr(deployment, key)}
+    """Write deploy.yaml into the deployment's folder; empty entries that are not required are left out."""
+    values = {key: getattr(deployment, key) for key in _KEYS}
+    values = {key: value for key, value in values.items() if value or key in _REQUIRED}
     with whole_file(deployment.folder / FILE) as part:
         part.write_text(yaml.safe_dump({"Deploy": values}, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
