@@ -1,28 +1,29 @@
-"""Entry points of paddle.hub: every model of paddle_rt.list_models() under its name.
+"""Entry points of paddle.hub: every network of paddle_rt.list_models() under its name.
 
 paddle.hub.load(FOLDER, "segformerpp_b0", source="local", num_classes=19, token_merging="bsm_hq")
 
-Paddle imports this file from the folder that it is given, and takes each callable without an underscore for a model.
+Paddle imports this file from the given folder and lists every callable in it whose name does not begin with an
+underscore.
 """
 
 import functools as _functools
 import inspect as _inspect
 
 from paddle_rt.registry import create_model as _create_model
+from paddle_rt.registry import find_entry as _find_entry
 from paddle_rt.registry import list_models as _list_models
-from paddle_rt.registry import model_class as _model_class
 
 dependencies = ["paddle", "numpy"]
 
 
-def _entry(name: str) -> _functools.partial:
+def _entry_point(name: str) -> _functools.partial:
+    network_class = _find_entry(name).network_class()
     build = _functools.partial(_create_model, name)
-    about = _model_class(name)
     build.__doc__ = (
-        f"{name}: what `paddle_rt.create_model({name!r}, num_classes=19, checkpoint=None, **arguments)` builds.\n\n"
-        f"The arguments are those of {about.__name__}. {_inspect.getdoc(about)}"
+        f"{name}: builds `paddle_rt.create_model({name!r}, num_classes=19, checkpoint=None, **arguments)`.\n\n"
+        f"The arguments are those of {network_class.__name__}. {_inspect.getdoc(network_class)}"
     )
     return build
 
 
-globals().update({_name: _entry(_name) for _name in _list_models()})
+globals().update({_name: _entry_point(_name) for _name in _list_models()})

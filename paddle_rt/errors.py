@@ -55,3 +55,18 @@ def check_arguments(component: type, arguments: dict[str, Any]) -> None:
     for name in arguments:
         if name not in valid:
             raise unknown(f"argument of {component.__name__}", name, valid)
+
+
+def check_count(where: str, value: object, low: int = 1, high: int | None = None) -> None:
+    """Raise a UserError for a value that is not a whole number from `low` to `high`.
+
+    Args:
+        where: What the value stands for; the message begins with it.
+        value: What came. True and False are not numbers here.
+        low: Smallest number that is accepted.
+        high: Largest number that is accepted; None for no limit.
+    """
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if not is_whole or value < low or (high is not None and value > high):
+        limits = f"of at least {low}" if high is None else f"from {low} to {high}"
+        raise UserError(f"{where} must be a whole number {limits}, got {value!r}")

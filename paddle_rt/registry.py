@@ -1,75 +1,160 @@
-"""Names of models and what builds them."""
+"""The table of networks: one row for each name that `create_model` takes."""
 
 import importlib
 import os
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from paddle_rt.errors import UserError, check_arguments, unknown
+from paddle_rt.errors import check_arguments, unknown
 
-# File of paddle_rt.models and class in it; the file's VARIANTS holds the arguments in which its models differ.
-_MODELS = {
-    "fanet18": ("fanet", "FANet"),
-    "fanet34": ("fanet", "FANet"),
-    "fanet50": ("fanet", "FANet"),
-    "rtformer_base": ("rtformer", "RTFormer"),
-    "rtformer_slim": ("rtformer", "RTFormer"),
-    **{f"segformerpp_b{i}": ("segformer", "SegFormerPlusPlus") for i in range(6)},
+if TYPE_CHECKING:
+    from paddle_rt.models.base import Network
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One named network.
+
+    Args:
+        module: Module of `paddle_rt.models` that defines the class.
+        class_name: Name of the class, which is also the `type` of a config's `model` section.
+        variant: Name of the variant, which a config gives as `variant`.
+        arguments: Arguments of the class in which this variant differs from its defaults or from other variants.
+        task: What the network learns.
+        converter: Module of `paddle_rt.convert` that knows the names in checkpoints of the PyTorch originals, if any.
+        counterpart: Name of PaddleSeg's own implementation of the network, if there is one.
+    """
+
+    module: str
+    class_name: str
+    variant: str
+    arguments: Mapping[str, Any]
+    task: str = "segmentation"
+    converter: str | None = None
+    counterpart: str | None = None
+
+    def network_class(self) -> "type[Network]":
+        """Import the class of the network."""
+        return getattr(importlib.import_module(f"paddle_rt.models.{self.module}"), self.class_name)
+
+
+def _fanet(variant: str, **arguments: Any) -> Entry:
+    return Entry("fanet", "FANet", variant, arguments, converter="fanet")
+
+
+def _rtformer(variant: str, **arguments: Any) -> Entry:
+    return Entry("rtformer", "RTFormer", variant, arguments, counterpart="RTFormer")
+
+
+def _segformerpp(variant: str, **arguments: Any) -> Entry:
+    return Entry("segformer", "SegFormerPlusPlus", variant, arguments, converter="segformer", counterpart="SegFormer")
+
+
+ENTRIES = {
+    "fanet18": _fanet("18", depth=18),
+    "fanet34": _fanet("34", depth=34),
+    "fanet50": _fanet("50", depth=50),
+    "rtformer_slim": _rtformer("slim", base_channels=32, head_channels=64, use_injection=[True, True]),
+    "rtformer_base": _rtformer("base", base_channels=64, head_channels=128, use_injection=[True, False]),
+    "segformerpp_b0": _segformerpp("b0", embed_dim=32, depths=[2, 2, 2, 2]),
+    "segformerpp_b1": _segformerpp("b1", embed_dim=64, depths=[2, 2, 2, 2]),
+    "segformerpp_b2": _segformerpp("b2", embed_dim=64, depths=[3, 4, 6, 3]),
+    "segformerpp_b3": _segformerpp("b3", embed_dim=64, depths=[3, 4, 18, 3]),
+    "segformerpp_b4": _segformerpp("b4", embed_dim=64, depths=[3, 8, 27, 3]),
+    "segformerpp_b5": _segformerpp("b5", embed_dim=64, depths=[3, 6, 40, 3]),
 }
 
 
-def list_models() -> list[str]:
-    """Names that `create_model` takes, sorted."""
-    return sorted(_MODELS)
+def list_models(task: str | None = None) -> list[str]:
+    """Return the names that `create_model` takes, sorted.
+
+    Args:
+        task: List the networks of this task only.
+    """
+    return sorted(name for name, entry in ENTRIES.items() if task in (None, entry.task))
 
 
-def model_class(name: str) -> type:
-    """The class of one of `list_models()`, which `create_model` calls.
+def find_entry(name: str) -> Entry:
+    """Return the row of a name.
 
     Raises:
         UserError: The name is unknown.
     """
-    if name not in _MODELS:
-        raise unknown("model", name, _MODELS)
-    file, class_name = _MODELS[name]
-    return getattr(importlib.import_module(f"paddle_rt.models.{file}"), class_name)
+    if name not in ENTRIES:
+        raise unknown("model", name, ENTRIES)
+    return ENTRIES[name]
+
+
+def entries_of(class_name: str) -> list[Entry]:
+    """Return the rows of a class of networks, one for each variant; none if the class is not in the table."""
+    return [entry for entry in ENTRIES.values() if entry.class_name == class_name]
 
 
 def model_config(name: str) -> dict[str, Any]:
-    """The `model` section of a config that describes one of `list_models()`: its type and what sets it apart.
+    """Return the `model` section of a config that describes a named network, with the variant's arguments spelled out.
 
     Raises:
         UserError: The name is unknown.
     """
-    builder = model_class(name)
-    return {"type": builder.__name__, **importlib.import_module(builder.__module__).VARIANTS[name]}
+    entry = find_entry(name)
+    return {"type": entry.class_name, **entry.arguments}
 
 
-def create_model(name: str, num_classes: int = 19, checkpoint: str | os.PathLike | None = None, **arguments: Any):
-    """Build a model by name.
+def network_of(model_section: Mapping[str, Any]) -> "tuple[type[Network], dict[str, Any]]":
+    """Resolve the `model` section of a config whose `type` is in the table; see `entries_of`.
+
+    Args:
+        model_section: Its `type` names a class and its `variant`, if there is one, a variant of it. All other keys are
+            arguments of the class, which take precedence over those of the variant.
+
+    Returns:
+        The class and the arguments to build the network with.
+
+    Raises:
+        UserError: The type, the variant or an argument is unknown.
+    """
+    arguments = dict(model_section)
+    class_name = arguments.pop("type", None)
+    entries = entries_of(class_name)
+    if not entries:
+        raise unknown("model type", class_name, {entry.class_name for entry in ENTRIES.values()})
+    network_class = entries[0].network_class()
+    if "variant" in arguments:
+        name = str(arguments.pop("variant"))  # YAML reads FANet's `variant: 18` as a number
+        variants = {entry.variant: entry.arguments for entry in entries}
+        if name not in variants:
+            raise unknown(f"variant of {class_name}", name, variants)
+        arguments = {**variants[name], **arguments}
+    check_arguments(network_class, arguments)
+    return network_class, arguments
+
+
+def create_model(
+    name: str, num_classes: int = 19, checkpoint: str | os.PathLike | None = None, **arguments: Any
+) -> "Network":
+    """Build a network by name.
 
     Args:
         name: One of `list_models()`.
         num_classes: Number of classes.
-        checkpoint: A `.pdparams` file, or a folder with `model.pdparams`, that must fit the model to the last name.
-        **arguments: What the model's class takes, in place of the variant's own choice.
+        checkpoint: A `.pdparams` file, or a folder that holds `model.pdparams`. Its names and shapes must be exactly
+            those of the network.
+        **arguments: Further arguments of the network's class, which take precedence over those of the variant.
 
     Returns:
-        A paddle.nn.Layer in training mode, whose forward gives a list of logits [B, num_classes, H, W] and which has
-        `coarse_logits`.
+        The network in training mode.
 
     Raises:
-        UserError: The name or an argument is unknown, or the checkpoint does not fit.
+        UserError: The name or an argument is unknown or out of range, or the checkpoint does not fit.
     """
-    builder = model_class(name)
-    variant = {key: value for key, value in model_config(name).items() if key != "type"}
-    settings = {**variant, "num_classes": num_classes, **arguments}
-    check_arguments(builder, settings)
-    try:
-        model = builder(**settings)
-    except ValueError as error:
-        raise UserError(f"{name}: {error}") from error
+    entry = find_entry(name)
+    settings = {**entry.arguments, "num_classes": num_classes, **arguments}
+    network_class = entry.network_class()
+    check_arguments(network_class, settings)
+    network = network_class(**settings)
     if checkpoint is not None:
         from paddle_rt.checkpoint import load
 
-        load(model, checkpoint)
-    return model
+        load(network, checkpoint)
+    return network

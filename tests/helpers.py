@@ -3,6 +3,7 @@
 import faulthandler
 import os
 import pathlib
+import re
 import runpy
 import signal
 import subprocess
@@ -98,6 +99,29 @@ def message(call: Callable, *args: object, **kwargs: object) -> str:
     with pytest.raises(UserError) as caught:
         call(*args, **kwargs)
     return f"{caught.value}\n{caught.value.details}".strip()
+
+
+def camvid_dataset(folder: pathlib.Path, highest: int = 10, sizes: tuple = ((32, 64),)) -> dict:
+    """Write four training images in the layout of CamVid and return the section of a config for them."""
+    rng = np.random.default_rng(0)
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir(parents=True)
+    for i in range(4):
+        height, width = sizes[i % len(sizes)]
+        cv2.imwrite(str(folder / f"images/{i}.png"), rng.integers(0, 255, (height, width, 3), np.uint8))
+        labels = np.full((height, width), highest if i == 2 else 0, np.uint8)
+        cv2.imwrite(str(folder / f"labels/{i}.png"), labels)
+    for name in ("train", "val"):
+        (folder / f"{name}.txt").write_text("".join(f"images/{i}.png labels/{i}.png\n" for i in range(4)))
+    return {"type": "CamVid", "dataset_root": str(folder), "mode": "train", "transforms": [{"type": "Normalize"}]}
+
+
+def refused(result: tuple[int, str, str], expected: str, code: int = 1) -> None:
+    """Assert that a tool, called by the fixture `call`, ended with one line on stderr."""
+    got, _, err = result
+    assert got == code, err
+    assert err.startswith("error: ") and err.count("\n") == 1, err
+    assert re.search(expected, err), err
 
 
 def run_python(*command: object, cwd: pathlib.Path = ROOT, **environment: str) -> subprocess.CompletedProcess:

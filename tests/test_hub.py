@@ -5,7 +5,7 @@ import json
 import pytest
 
 from paddle_rt import list_models
-from paddle_rt.registry import model_class
+from paddle_rt.registry import find_entry
 from tests.helpers import ROOT, run_python
 
 CODE = """
@@ -46,6 +46,6 @@ def test_every_model_is_listed_and_explained(answers):
 
 def test_models_load_with_their_arguments(answers):
     _, types, shape, difference = answers
-    assert types == {name: model_class(name).__name__ for name in list_models()}
+    assert types == {name: find_entry(name).class_name for name in list_models()}
     assert shape == [1, 5, 64, 64]
     assert difference > 0, "token_merging=bsm_hq changes nothing"

@@ -1,69 +1,79 @@
-"""PyTorch checkpoints of the originals, for our models: strict, and with nothing in the file run."""
+"""Load checkpoints of the PyTorch originals: strictly, and without running anything that the file contains."""
 
+import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from paddle_rt.checkpoint import load
-from paddle_rt.convert import fanet, segformer
 from paddle_rt.convert.naming import Naming, State
 from paddle_rt.convert.reading import read_torch
 from paddle_rt.errors import UserError
+from paddle_rt.registry import ENTRIES
 
 if TYPE_CHECKING:
     from paddle import nn
 
 __all__ = ["from_torch", "load_torch", "model_arguments", "read_torch"]
 
-# By the model's class: the namings that fit it, and what its trunk's names start with.
-_NAMINGS = {"SegFormerPlusPlus": (segformer.NAMINGS, "backbone."), "FANet": (fanet.NAMINGS, "resnet.")}
-
 
 def load_torch(net: "nn.Layer", state_dict: State, backbone_only: bool = False) -> None:
-    """Load an original's weights into one of our models, or raise without changing it.
+    """Load the weights of an original into a network of this project, or raise without changing it.
 
     Args:
-        net: SegFormerPlusPlus or FANet.
-        state_dict: The original's names, and arrays as `read_torch` gives them.
-        backbone_only: Take the trunk alone, as from an ImageNet checkpoint. The model's head stays as it is, and the
-            file's head or classifier is left out.
+        net: A network whose row in the registry has a converter, such as SegFormerPlusPlus or FANet.
+        state_dict: Names of the original and arrays, as `read_torch` returns them.
+        backbone_only: Load the backbone alone, as from an ImageNet checkpoint. The head of `net` is not changed, and
+            the head or classifier in `state_dict` is ignored.
 
     Raises:
-        UserError: The names are no known program's, or some are missing, left over or of another shape.
+        UserError: The names belong to no known program, or some are missing, left over or of another shape.
     """
-    load(net, *_fitted(net, state_dict, backbone_only))
+    load(net, *_converted(net, state_dict, backbone_only))
 
 
 def from_torch(net: "nn.Layer", state_dict: State, backbone_only: bool = False) -> State:
-    """The same under our names and in Paddle's layout, with `net` as the measure of what must be there.
+    """Convert the weights of an original to our names and to Paddle's layout, and load them into `net`.
 
     Args:
-        net, state_dict, backbone_only: As `load_torch` takes them; `net` gets the weights as well.
+        net: A network for which there is a converter; it determines which names and shapes there must be.
+        state_dict: Names of the original and arrays, as `read_torch` returns them.
+        backbone_only: Convert the backbone alone.
 
     Returns:
-        Our names to arrays: of the whole model, or of what the file brought where `backbone_only` is set.
+        Our names and arrays: of the whole network, or of the backbone if `backbone_only` is set.
 
     Raises:
-        UserError: As `load_torch`.
+        UserError: The names belong to no known program, or some are missing, left over or of another shape.
     """
-    converted, may_miss = _fitted(net, state_dict, backbone_only)
+    converted, may_miss = _converted(net, state_dict, backbone_only)
     load(net, converted, may_miss)
     return {name: value.numpy() for name, value in net.state_dict().items() if not backbone_only or name in converted}
 
 
 def model_arguments(model_type: str, state_dict: State) -> dict[str, Any]:
-    """What `create_model` must be given for the network that a state dict belongs to, such as the kind of its head.
+    """Return the arguments of `create_model` that a state dict requires, such as the kind of its head.
+
+    Args:
+        model_type: Name of the network's class.
+        state_dict: Names of the original and arrays.
 
     Raises:
-        UserError: The model or the names are not known.
+        UserError: There is no converter for the class, or the names belong to no known program.
     """
-    return dict(_naming(model_type, state_dict).arguments)
+    return dict(_find_naming(model_type, state_dict).arguments)
 
 
-def _naming(model_type: str, state: State) -> Naming:
-    if model_type not in _NAMINGS:
-        raise UserError(f"there is no conversion to {model_type}; there is one to {' and '.join(_NAMINGS)}")
-    namings = _NAMINGS[model_type][0]
+def _converter(model_type: str) -> ModuleType:
+    converters = {entry.class_name: entry.converter for entry in ENTRIES.values() if entry.converter}
+    if model_type not in converters:
+        raise UserError(f"there is no conversion to {model_type}; there is one to {' and '.join(converters)}")
+    return importlib.import_module(f"paddle_rt.convert.{converters[model_type]}")
+
+
+def _find_naming(model_type: str, state: State) -> Naming:
+    namings = _converter(model_type).NAMINGS
     found = next((naming for naming in namings if naming.recognises(state)), None)
     if found is None:
         sources = "; ".join(naming.source for naming in namings)
@@ -71,20 +81,20 @@ def _naming(model_type: str, state: State) -> Naming:
     return found
 
 
-def _fitted(net: "nn.Layer", state: State, backbone_only: bool) -> tuple[State, tuple[str, ...]]:
-    """Our names and values in Paddle's layout, and patterns of names that may be missing."""
+def _converted(net: "nn.Layer", state: State, backbone_only: bool) -> tuple[State, tuple[str, ...]]:
+    """Return our names with arrays in Paddle's layout, and patterns of the names that may be missing."""
     model_type = type(net).__name__
     state = {name: np.asarray(value) for name, value in state.items()}
-    naming = _naming(model_type, state)
-    if naming.trunk_only and not backbone_only:
-        raise UserError(f"{naming.source} has no head for {model_type}; take its trunk with backbone_only")
+    naming = _find_naming(model_type, state)
+    if naming.backbone_only and not backbone_only:
+        raise UserError(f"{naming.source} has no head for {model_type}; load its backbone with backbone_only")
     converted, unmatched = naming.rename(state)
     may_miss = naming.may_miss
     if backbone_only:
-        trunk = _NAMINGS[model_type][1]
-        converted = {name: value for name, value in converted.items() if name.startswith(trunk)}
+        backbone = _converter(model_type).BACKBONE
+        converted = {name: value for name, value in converted.items() if name.startswith(backbone)}
         unmatched = [name for name in unmatched if name.rpartition(".")[0] not in naming.classifier]
-        may_miss += tuple(name for name in net.state_dict() if not name.startswith(trunk))
+        may_miss += tuple(name for name in net.state_dict() if not name.startswith(backbone))
     if unmatched:
         few = ", ".join(unmatched[:3]) + (f" and {len(unmatched) - 3} more" if len(unmatched) > 3 else "")
         raise UserError(f"{naming.source} has no such names for {model_type}: {few}")
@@ -92,7 +102,10 @@ def _fitted(net: "nn.Layer", state: State, backbone_only: bool) -> tuple[State, 
 
 
 def _paddle_layout(net: "nn.Layer", state: State) -> State:
-    """Paddle keeps the weight of a linear layer as [in, out]; PyTorch as [out, in], or as a 1x1 convolution's."""
+    """Transpose the weights of linear layers, which Paddle stores as [in, out] and PyTorch as [out, in].
+
+    Some originals store them as the weight of a 1x1 convolution, [out, in, 1, 1].
+    """
     from paddle import nn
 
     for name, layer in net.named_sublayers():

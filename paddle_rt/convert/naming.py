@@ -1,4 +1,4 @@
-"""One program's names for the parts of a network, as a table, and how a name finds its line in it."""
+"""A table of the names that one program gives to the parts of a network, and the translation of names with it."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -22,60 +22,61 @@ def _unchanged(state: State) -> State:
 
 @dataclass(frozen=True)
 class Naming:
-    """How one program names a network.
+    """The names that one program gives to the parts of a network.
 
     Args:
-        source: Whose names these are, for messages.
-        mark: A template of a module that every file of this program has and no other's.
-        modules: Templates of its modules and of ours. `{i}` stands for a stage counted from 0, `{n}` for one counted
-            from 1, `{b}` for a block's number and `{w}` for a word; either of i and n gives the other.
-        prefix: What stands before the trunk's names in a file that holds a head too.
-        unused: Modules that the program's files hold though nothing reads them.
-        classifier: Modules of an ImageNet classifier; left out with the head.
-        prepare: Takes apart or joins what the two sides divide differently, still under the program's names.
-        arguments: What `create_model` needs for a network of this kind.
-        trunk_only: The program's networks have no head like ours.
-        may_miss: Patterns of our names that its files need not bring.
+        source: The program, for messages.
+        recognised_by: Template of a module that every file of this program has, and no file of another program.
+        modules: Templates of the program's modules and, for each, of ours. `{i}` is a stage counted from 0, `{n}` a
+            stage counted from 1, `{b}` the number of a block and `{w}` a word. Where one of `{i}` and `{n}` occurs in
+            the program's template, ours may use either.
+        prefix: What the backbone's names begin with in a file that holds a head too.
+        unused: Modules that the program's files hold although nothing reads them.
+        classifier: Modules of an ImageNet classifier, which are ignored together with the head.
+        prepare: Splits or joins the arrays that the two sides divide differently; the names remain the program's.
+        arguments: Arguments of `create_model` for a network of this kind.
+        backbone_only: The program's networks have no head like ours.
+        may_miss: Patterns of our names that the program's files may lack.
     """
 
     source: str
-    mark: str
+    recognised_by: str
     modules: Mapping[str, str]
     prefix: str = ""
     unused: tuple[str, ...] = ()
     classifier: tuple[str, ...] = ()
     prepare: Callable[[State], State] = _unchanged
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    trunk_only: bool = False
+    backbone_only: bool = False
     may_miss: tuple[str, ...] = ()
 
     def recognises(self, state: State) -> bool:
-        """Whether the names are this program's."""
-        pattern = _pattern(self.mark)
+        """Return whether the names are this program's."""
+        pattern = _pattern(self.recognised_by)
         return any(pattern.fullmatch(_split(name.removeprefix(self.prefix))[0]) for name in state)
 
     def rename(self, state: State) -> tuple[State, list[str]]:
-        """Our names to the values, and the names that stand in no line of the table.
+        """Return the values under our names, and the names that match no template.
 
         Raises:
-            UserError: Two names stand for one of ours, so that one of the values would be lost.
+            UserError: Two names translate to the same name of ours, so that one of the values would be lost.
         """
-        lines = [(_pattern(theirs), ours) for theirs, ours in self.modules.items()]
+        templates = [(_pattern(theirs), ours) for theirs, ours in self.modules.items()]
         renamed, unmatched = {}, []
         bare = {name.removeprefix(self.prefix): value for name, value in state.items()}
         if len(bare) < len(state):
-            raise UserError(f"names with and without {self.prefix!r} before them; is it two checkpoints in one?")
+            raise UserError(f"some names occur with and without the prefix {self.prefix!r}; are these two checkpoints?")
         for name, value in self.prepare(bare).items():
             module, leaf = _split(name)
             if leaf == "num_batches_tracked" or module in self.unused:
                 continue
-            found = next(((match, ours) for line, ours in lines if (match := line.fullmatch(module))), None)
+            found = next(((match, ours) for pattern, ours in templates if (match := pattern.fullmatch(module))), None)
             if found is None or leaf not in _LEAVES:
                 unmatched.append(name)
                 continue
             own = f"{found[1].format(**_both_counts(found[0].groupdict()))}.{_LEAVES[leaf]}"
             if own in renamed:
-                raise UserError(f"{name} is the second name for {own}; is the file two checkpoints in one?")
+                raise UserError(f"{name} is the second name for {own}; are these two checkpoints?")
             renamed[own] = value
         return renamed, unmatched
 
@@ -99,5 +100,5 @@ def _both_counts(fields: dict[str, str]) -> dict[str, str]:
 
 
 def stacked(parts: Sequence[np.ndarray]) -> bool:
-    """Whether arrays can be joined along their first axis; those of a damaged file may not."""
+    """Return whether arrays can be concatenated along their first axis; those of a damaged file may not fit."""
     return all(part.ndim and part.shape[1:] == parts[0].shape[1:] for part in parts)

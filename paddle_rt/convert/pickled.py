@@ -1,4 +1,4 @@
-"""PyTorch's pickles, read with nothing in reach but dictionaries, numbers, and descriptions of tensors."""
+"""Unpickle PyTorch's files with nothing in reach but dictionaries, numbers and descriptions of tensors."""
 
 import functools
 import pickle
@@ -13,15 +13,15 @@ _STORAGES = {"DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2"
              "LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1",
              "ByteStorage": "u1", "BoolStorage": "?"}  # fmt: skip
 
-# Training programs keep settings, logs and random states beside the weights. They are read as blanks: nothing of
-# these modules is imported or called.
+# Training programs store settings, logs and random states beside the weights. Objects of these modules become blank
+# placeholders: nothing of the modules is imported or called.
 _BLANK = ("torch", "numpy", "mmengine", "mmcv", "addict", "argparse", "collections", "datetime", "pathlib", "_codecs")
 _BLANK_BUILTINS = ("set", "frozenset", "slice", "complex", "bytearray", "range", "object")
 
 
 @dataclass
 class Storage:
-    """Numbers of one type that lie in the file under a key. `dtype` is NumPy's name, or bfloat16."""
+    """A block of numbers of one type, stored in the file under a key. `dtype` is NumPy's name for it, or bfloat16."""
 
     key: str
     dtype: str
@@ -33,7 +33,7 @@ class Storage:
 
 @dataclass
 class Tensor:
-    """A view of a storage: where it starts, its shape, and its strides in numbers; not checked yet."""
+    """A view of a storage, unchecked: its first number, its shape, and its strides counted in numbers."""
 
     storage: Storage
     offset: int
@@ -42,30 +42,30 @@ class Tensor:
 
 
 def unpickle(stream: BinaryIO, storages: dict[str, Storage] | None = None) -> Any:
-    """Read the next pickle of a stream.
+    """Read the next pickle in a file.
 
     Args:
-        stream: Where it starts.
-        storages: Filled with the storages that the pickle's tensors use, by key.
+        stream: The file, positioned at the pickle.
+        storages: Receives the storages of the pickle's tensors, by key.
 
     Returns:
-        What the pickle holds, with a `Tensor` for each tensor.
+        The unpickled object, in which a `Tensor` stands for each tensor.
 
     Raises:
-        UserError: It names a function or class that a checkpoint does not need.
-        Exception: Nearly any, where the bytes are damaged.
+        UserError: The pickle names a function or class that a checkpoint does not need.
+        Exception: The bytes are damaged; nearly any exception may be raised.
     """
     return _Unpickler(stream, {} if storages is None else storages).load()
 
 
-# Python's own implementation, not the faster one in C, which allocates memory by numbers that the file makes up.
+# Python's own implementation, since the faster one in C allocates memory by sizes that a damaged file may claim.
 class _Unpickler(pickle._Unpickler):
     def __init__(self, stream: BinaryIO, storages: dict[str, Storage]) -> None:
         super().__init__(stream, encoding="latin1")
         self.storages = storages
 
     def find_class(self, module: str, name: str) -> Any:
-        """What stands for a name. Each is new, since a pickle may set attributes on what it is given."""
+        """Return a placeholder for a name. It is created anew each time, since a pickle may set attributes on it."""
         if (module, name) == ("collections", "OrderedDict"):
             return type("_Dict", (_Dict,), {})
         if module == "torch._utils" and name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
@@ -76,7 +76,7 @@ class _Unpickler(pickle._Unpickler):
             return type("_StorageType", (), {"dtype": _STORAGES[name]})
         if module.split(".")[0] in _BLANK or (module in ("builtins", "__builtin__") and name in _BLANK_BUILTINS):
             return type("_Blank", (_Blank,), {})
-        raise UserError(f"refused: the file asks for {module}.{name}, which no tensor needs and which was not run")
+        raise UserError(f"refused: the file asks for {module}.{name}, which no tensor needs; it was not run")
 
     def persistent_load(self, pid: Any) -> Storage:
         kind, storage_type, key, *_ = pid
@@ -88,14 +88,14 @@ class _Unpickler(pickle._Unpickler):
 
 
 class _Dict(dict):
-    """OrderedDict without the attributes that PyTorch hangs on it."""
+    """An OrderedDict that ignores the attributes which PyTorch attaches to it."""
 
     def __setstate__(self, state: Any) -> None:
         pass
 
 
 class _Blank:
-    """Stands for an object of a class that is not imported, and takes all that a pickle does to it."""
+    """Placeholder for an object of a class that is not imported; it ignores all that a pickle does to it."""
 
     def __new__(cls, *arguments: Any, **keywords: Any) -> "_Blank":
         return super().__new__(cls)
@@ -117,7 +117,7 @@ class _Blank:
 
 def _rebuild_tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *_: Any) -> Tensor:
     if not isinstance(storage, Storage):
-        raise UserError(f"a tensor on {storage!r:.80}, expected a storage")
+        raise UserError(f"a tensor refers to {storage!r:.80}, expected a storage")
     return Tensor(storage, offset, shape, strides)
 
 

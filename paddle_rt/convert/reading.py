@@ -1,4 +1,4 @@
-"""Files of PyTorch checkpoints, read without PyTorch and without running what a pickle asks for."""
+"""Read PyTorch checkpoints without PyTorch and without running anything that a pickle asks for."""
 
 import json
 import math
@@ -14,10 +14,10 @@ import numpy as np
 from paddle_rt.convert.pickled import Storage, Tensor, unpickle
 from paddle_rt.errors import UserError
 
-# Keys under which training programs keep the state dict: mmengine and NVlabs, FANet, and common others.
+# Keys under which training programs store the state dict: mmengine and NVlabs, FANet, and other common ones.
 _WRAPPERS = ("state_dict", "model_state", "model", "module")
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_LARGEST_HEADER = 100_000_000  # what safetensors itself takes
+_LARGEST_HEADER = 100_000_000  # the limit of safetensors itself
 _SAFETENSORS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "bfloat16", "I64": "<i8", "I32": "<i4",
                 "I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?"}  # fmt: skip
 
@@ -26,14 +26,15 @@ def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Read the state dict of a PyTorch checkpoint.
 
     Args:
-        path: What `torch.save` wrote (.pth, .pt, .pkl, pytorch_model.bin; new and old format), or a .safetensors file.
+        path: A file written by `torch.save` in its new or old format (.pth, .pt, .pkl, pytorch_model.bin), or a
+            .safetensors file.
 
     Returns:
-        Name to array, in the file's order. Floating-point numbers are float32, whatever their width in the file; a
-        `module.` before every name is gone, and so is what wraps the state dict.
+        Names and arrays in the order of the file. Floating-point numbers become float32. Dictionaries around the state
+        dict and a `module.` before every name are removed.
 
     Raises:
-        UserError: Nothing is there; it is damaged, of another kind, or asks for something that tensors do not need.
+        UserError: The file is missing, damaged or of another kind, or asks for something that tensors do not need.
     """
     file = pathlib.Path(path)
     if not file.is_file():
@@ -43,9 +44,9 @@ def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
             state = _reader(stream)(stream)
         except UserError as error:
             raise UserError(f"{file}: {error}") from error
-        except Exception as error:  # damaged bytes raise nearly anything on their way through zip, pickle and NumPy
+        except Exception as error:  # with damaged bytes, zip, pickle and NumPy raise nearly anything
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            raise UserError(f"{file} ({file.stat().st_size} bytes) is not a whole checkpoint ({reason})") from error
+            raise UserError(f"{file} ({file.stat().st_size} bytes) is not a complete checkpoint ({reason})") from error
     return _without_prefix(state)
 
 
@@ -62,12 +63,12 @@ def _reader(stream: BinaryIO) -> Callable[[BinaryIO], dict[str, np.ndarray]]:
 
 
 def _read_zip(stream: BinaryIO) -> dict[str, np.ndarray]:
-    """PyTorch 1.6 and later: a zip archive of data.pkl and one uncompressed entry a storage."""
+    """PyTorch 1.6 and later: a zip archive of data.pkl and one uncompressed entry for each storage."""
     with zipfile.ZipFile(stream) as archive:
         names = archive.namelist()
         root = next((name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")), None)
         if root is None:
-            raise UserError("a zip archive without data.pkl; expected what torch.save writes")
+            raise UserError("a zip archive without data.pkl; expected a file written by torch.save")
         if root + "constants.pkl" in names:
             raise UserError("a TorchScript program; save the model's state_dict() with torch.save instead")
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
@@ -93,7 +94,7 @@ def _read_legacy(stream: BinaryIO) -> dict[str, np.ndarray]:
         (count,) = struct.unpack("<Q", stream.read(8))
         places[key] = (stream.tell(), count * used[key].itemsize)
         if sum(places[key]) > size:
-            raise UserError(f"cut short: storage {key} of {count} numbers goes beyond the file's {size} bytes")
+            raise UserError(f"truncated: storage {key} of {count} numbers goes beyond the file's {size} bytes")
         stream.seek(sum(places[key]))
 
     def data(storage: Storage) -> bytes:
@@ -108,7 +109,7 @@ def _read_safetensors(stream: BinaryIO) -> dict[str, np.ndarray]:
     size = os.fstat(stream.fileno()).st_size
     (length,) = struct.unpack("<Q", stream.read(8))
     if length > min(size - 8, _LARGEST_HEADER):
-        raise UserError(f"a header of {length} bytes in a file of {size}: cut short, or no safetensors file")
+        raise UserError(f"a header of {length} bytes in a file of {size}: truncated, or not a safetensors file")
     state = {}
     for name, entry in json.loads(stream.read(length)).items():
         if name == "__metadata__":
@@ -117,7 +118,7 @@ def _read_safetensors(stream: BinaryIO) -> dict[str, np.ndarray]:
         if entry["dtype"] not in _SAFETENSORS:
             raise UserError(f"{name} has the type {entry['dtype']}; known are {', '.join(_SAFETENSORS)}")
         if not 0 <= start <= stop <= size - 8 - length:
-            raise UserError(f"cut short: {name} goes beyond the file's {size} bytes")
+            raise UserError(f"truncated: {name} goes beyond the file's {size} bytes")
         stream.seek(8 + length + start)
         flat = _numbers(stream.read(stop - start), _SAFETENSORS[entry["dtype"]])
         state[name] = _plain(flat.reshape(shape))
@@ -125,7 +126,7 @@ def _read_safetensors(stream: BinaryIO) -> dict[str, np.ndarray]:
 
 
 def _tensors(pickled: Any, data: Callable[[Storage], bytes]) -> dict[str, np.ndarray]:
-    """Find the state dict in what a file holds, and read its tensors."""
+    """Find the state dict in the object that a file holds, and read its tensors."""
     for _ in range(3):
         inner = next((pickled[k] for k in _WRAPPERS if isinstance(pickled, dict) and k in pickled), None)
         if not isinstance(inner, dict):
@@ -135,12 +136,12 @@ def _tensors(pickled: Any, data: Callable[[Storage], bytes]) -> dict[str, np.nda
         raise UserError(f"holds {type(pickled).__name__}, expected a state dict; save model.state_dict()")
     wrong = [name for name, value in pickled.items() if not isinstance(name, str) or not isinstance(value, Tensor)]
     if wrong:
-        raise UserError(f"holds no state dict: {wrong[0]!r} is no tensor; save model.state_dict()")
+        raise UserError(f"holds no state dict: {wrong[0]!r} is not a tensor; save model.state_dict()")
     return {name: _tensor(name, value, data) for name, value in pickled.items()}
 
 
 def _tensor(name: str, tensor: Tensor, data: Callable[[Storage], bytes]) -> np.ndarray:
-    """One tensor as an array of its own. Everything that the pickle claims is checked against the bytes there are."""
+    """Copy one tensor to an array. Offset, shape and strides come from the file and are checked against its storage."""
     flat = _numbers(data(tensor.storage), tensor.storage.dtype)
     offset, shape, strides = tensor.offset, tuple(tensor.shape), tuple(tensor.strides)
     whole = all(type(number) is int and number >= 0 for number in (offset, *shape, *strides))
@@ -162,11 +163,12 @@ def _numbers(data: bytes, dtype: str) -> np.ndarray:
 
 
 def _plain(array: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, which loading refuses
+    with np.errstate(over="ignore"):  # values outside float32's range become infinite; loading refuses them
         return np.array(array, "float32" if array.dtype.kind == "f" else None, order="C")
 
 
 def _without_prefix(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    while state and all(name.startswith("module.") for name in state):  # DataParallel wraps the model
+    """Remove the `module.` that DataParallel puts before every name."""
+    while state and all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): value for name, value in state.items()}
     return state

@@ -7,9 +7,11 @@ import numpy as np
 
 from paddle_rt.convert.naming import Naming, State, stacked
 
+BACKBONE = "backbone."  # what the names of our backbone begin with
+
 
 def _unpack_projections(state: State) -> State:
-    """MMSegmentation keeps query, key and value in one matrix, [3 C, C]; ours are query and key-value."""
+    """Split the projections that MMSegmentation keeps in one matrix, [3 C, C], into query and key-value."""
     result = {}
     for name, value in state.items():
         module, packed, leaf = name.rpartition(".in_proj_")
@@ -23,7 +25,7 @@ def _unpack_projections(state: State) -> State:
 
 
 def _join_keys_and_values(state: State) -> State:
-    """Transformers keeps key and value apart."""
+    """Join the projections of key and value, which transformers keeps apart."""
     result = dict(state)
     for name in state:
         partner = name.replace(".self.key.", ".self.value.")
@@ -34,10 +36,10 @@ def _join_keys_and_values(state: State) -> State:
 
 _NVLABS = Naming(
     source="NVlabs SegFormer",
-    mark="patch_embed1.proj",
+    recognised_by="patch_embed1.proj",
     prefix="backbone.",
     classifier=("head",),
-    unused=("decode_head.conv_seg",),  # made by the class that the head inherits from
+    unused=("decode_head.conv_seg",),  # created by the base class of the head
     arguments={"head": "mlp"},
     modules={
         "patch_embed{n}.{w}": "backbone.patch_embed{n}.{w}",
@@ -56,7 +58,7 @@ _NVLABS = Naming(
 
 _MMSEGMENTATION = Naming(
     source="MMSegmentation or SegFormer++",
-    mark="layers.0.0.projection",
+    recognised_by="layers.0.0.projection",
     prefix="backbone.",
     prepare=_unpack_projections,
     arguments={"head": "conv"},
@@ -84,7 +86,7 @@ _MMSEGMENTATION = Naming(
 
 _TRANSFORMERS = Naming(
     source="Hugging Face transformers",
-    mark="encoder.patch_embeddings.0.proj",
+    recognised_by="encoder.patch_embeddings.0.proj",
     prefix="segformer.",
     classifier=("classifier",),
     prepare=_join_keys_and_values,

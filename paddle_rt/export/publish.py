@@ -10,7 +10,6 @@ from typing import Any
 
 from paddle_rt.errors import UserError, unknown
 from paddle_rt.export import convert
-from paddle_rt.export._legacy import adapt, folding
 from paddle_rt.export.trace import TracedNetwork, TracedStep, save_graph
 from paddle_rt.export.verify import make_cases, make_video_cases, verify, verify_video, versions
 from paddle_rt.inference.deployment import (
@@ -60,7 +59,6 @@ def export(
         VerificationError: A graph does not compute what the network computes.
         OSError: The folder cannot be written.
     """
-    network = adapt(network)
     check_input_shape(input_shape)
     output_op = output_op or spec.default_output(network, input_shape[1])
     if network.temporal_window > 1:
@@ -156,8 +154,7 @@ def _evaluating(network: Network) -> Iterator[None]:
     training = network.training
     network.eval()
     try:
-        with folding(network):
-            yield
+        yield
     finally:
         if training:
             network.train()

@@ -1,4 +1,4 @@
-"""ResNet without its classifier: a stem and four stages whose features are all given.
+"""ResNet without its classifier: a stem and four stages, whose features are all returned.
 
 Source: He et al., Deep Residual Learning for Image Recognition, CVPR 2016, arXiv 1512.03385, figure 3 and table 1.
 """
@@ -15,16 +15,17 @@ DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 
 
 
 class ResNet(nn.Layer):
-    """ResNet-18, 34, 50, 101 or 152, with the names of paddle.vision's and torchvision's.
+    """ResNet-18, 34, 50, 101 or 152, with the parameter names of paddle.vision and torchvision.
 
     Args:
-        depth: Which one; from 50 on its blocks are bottlenecks.
-        strides: Of the four stages; (1, 2, 2, 2) in the paper.
-        slope: Of the leaky ReLU behind the stem and inside the blocks; 0 is the paper's ReLU, which every sum of a
-            block and its shortcut has in any case.
-        in_channels: Channels of the image.
+        depth: 18, 34, 50, 101 or 152. From 50 on, the blocks are bottlenecks.
+        strides: Strides of the four stages, (1, 2, 2, 2) in the paper.
+        slope: Negative slope of the leaky ReLU after the stem and inside the blocks. With 0 it is the paper's ReLU. The
+            sum of a block and its shortcut has a ReLU in any case.
+        in_channels: Number of channels of an image.
 
-    Shape: [B, in_channels, H, W] to four features of `channels`, of height H / 4 over the product of strides so far.
+    Shape: [B, in_channels, H, W] to four maps [B, channels[i], h, w], where h is H / 4 divided by the strides of the
+        stages up to i.
 
     Raises:
         UserError: There is no ResNet of that depth.
@@ -33,7 +34,11 @@ class ResNet(nn.Layer):
     """
 
     def __init__(
-        self, depth: int, strides: tuple[int, ...] = (1, 2, 2, 2), slope: float = 0.0, in_channels: int = 3
+        self,
+        depth: int,
+        strides: tuple[int, ...] = (1, 2, 2, 2),
+        slope: float = 0.0,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         if depth not in DEPTHS:
@@ -83,7 +88,7 @@ class BasicBlock(nn.Layer):
 
 
 class Bottleneck(nn.Layer):
-    """1x1, 3x3 and 1x1 convolution and a shortcut; the middle one has the stride.
+    """A 1x1, a 3x3 and a 1x1 convolution and a shortcut; the 3x3 convolution has the stride.
 
     Shape: [B, in_channels, h, w] to [B, 4 width, h/stride, w/stride].
     """

@@ -4,56 +4,62 @@ Source: Wang et al., RTFormer: Efficient Design for Real-Time Semantic Segmentat
 arXiv 2210.07124; released in PaddleSeg as `paddleseg/models/rtformer.py`, whose parameter names are kept.
 """
 
+from collections.abc import Sequence
+
 import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
 from paddle.nn.initializer import Constant, KaimingNormal, Normal, TruncatedNormal
 
 from paddle_rt.checkpoint import load_pretrained
-from paddle_rt.models.layers import RELEASE_BN_MOMENTUM, AdaptiveMaxPool2D, DropPath, resize_as, spatial_size
+from paddle_rt.errors import UserError, check_count
+from paddle_rt.models.base import Network
+from paddle_rt.models.layers import DropPath, resize_as, spatial_size
+from paddle_rt.models.layers_export import GatheredMaxPool2D, copy_for_export
 
-VARIANTS = {
-    "rtformer_slim": dict(base_channels=32, head_channels=64, use_injection=(True, True)),
-    "rtformer_base": dict(base_channels=64, head_channels=128, use_injection=(True, False)),
-}
+# Paddle's momentum is the share of the old running statistic that is kept, PyTorch's the share that is replaced. The
+# release passes PyTorch's usual 0.1 to Paddle, so that each batch replaces nine tenths of the running statistics.
+RELEASE_BN_MOMENTUM = 0.1
+INTENDED_BN_MOMENTUM = 0.9
 
 
-class RTFormer(nn.Layer):
+class RTFormer(Network):
     """RTFormer with PaddleSeg's arguments, parameter names and numbers.
 
     Args:
         num_classes: Number of classes C.
-        layer_nums: Residual blocks of the four stages of the stem; only the first three numbers are read, as in the
-            release, which accepts four.
+        layer_nums: Numbers of residual blocks in the stages of the stem. The release accepts four numbers and reads the
+            first three; so does this class.
         base_channels: Width of the first stage.
         spp_channels: Width inside DAPPM.
-        num_heads: Groups of the double normalisation in the low branch.
-        head_channels: Width of the auxiliary head; the main head has twice as many.
-        drop_rate: Dropout in the feed-forward layers.
-        drop_path_rate: Stochastic depth of the attention and feed-forward branches.
-        use_aux_head: Add the auxiliary head, which answers only while training.
-        use_injection: For stages 4 and 5, feed the high branch back into the low one.
+        num_heads: Number of groups of the double normalisation in the low-resolution branch.
+        head_channels: Width of the auxiliary head; the main head is twice as wide.
+        drop_rate: Dropout rate in the feed-forward layers.
+        drop_path_rate: Rate of stochastic depth for the attention and feed-forward branches.
+        use_aux_head: Whether there is an auxiliary head, whose logits are returned while training.
+        use_injection: For each of stages 4 and 5, whether the high-resolution branch is added to the low-resolution
+            one at its end.
         lr_mult: Learning-rate factor of DAPPM and the heads.
-        cross_size: The low branch is pooled to cross_size x cross_size tokens for cross attention.
-        in_channels: Channels of the image.
-        pretrained: File, folder or address of weights to start from, read at construction.
-        bn_momentum: Paddle's momentum of every BatchNorm. The release passes PyTorch's 0.1, which in Paddle keeps only
-            a tenth of the old statistics; `layers.MENDED_BN_MOMENTUM` is what was meant. It changes training alone.
+        cross_size: For cross attention, the low-resolution branch is pooled to cross_size x cross_size tokens.
+        in_channels: Number of channels of an image.
+        pretrained: File, folder or address of weights to start from.
+        bn_momentum: Paddle's momentum of every BatchNorm: the release's RELEASE_BN_MOMENTUM, or INTENDED_BN_MOMENTUM.
+            It affects training only.
 
     Shape: images [B, in_channels, H, W] of any H and W to a list of logits [B, C, H, W].
 
     Raises:
-        ValueError: An argument has the wrong length or does not divide.
+        UserError: An argument is out of range, or the weights do not fit.
 
     Source: arXiv 2210.07124, figure 2; PaddleSeg `RTFormer`.
     """
 
-    coarse_align_corners = False
+    output_stride = 8
 
     def __init__(
         self,
         num_classes: int,
-        layer_nums: list[int] = (2, 2, 2, 2),
+        layer_nums: Sequence[int] = (2, 2, 2, 2),
         base_channels: int = 64,
         spp_channels: int = 128,
         num_heads: int = 8,
@@ -61,7 +67,7 @@ class RTFormer(nn.Layer):
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.2,
         use_aux_head: bool = True,
-        use_injection: list[bool] = (True, True),
+        use_injection: Sequence[bool] = (True, True),
         lr_mult: float = 10.0,
         cross_size: int = 12,
         in_channels: int = 3,
@@ -69,17 +75,14 @@ class RTFormer(nn.Layer):
         bn_momentum: float = RELEASE_BN_MOMENTUM,
     ) -> None:
         super().__init__()
-        _check_widths(num_classes, layer_nums, base_channels, spp_channels, head_channels, in_channels, cross_size)
-        _check_rates(drop_rate, drop_path_rate, lr_mult, bn_momentum)
-        _require(
-            isinstance(use_injection, list | tuple) and [type(flag) for flag in use_injection] == [bool, bool],
-            f"use_injection must be two booleans (stages 4 and 5), got {use_injection!r}",
-        )
-        _require(isinstance(use_aux_head, bool), f"use_aux_head must be true or false, got {use_aux_head!r}")
-        _require(
-            _is_count(num_heads) and 8 * base_channels % num_heads == 0,
-            f"num_heads must divide 8 * base_channels = {8 * base_channels}, got {num_heads}",
-        )
+        _check_counts(
+            num_classes=num_classes, base_channels=base_channels, spp_channels=spp_channels, num_heads=num_heads,
+            head_channels=head_channels, in_channels=in_channels, cross_size=cross_size,
+        )  # fmt: skip
+        _check_rates(drop_rate=drop_rate, drop_path_rate=drop_path_rate, bn_momentum=bn_momentum)
+        _check_structure(layer_nums, use_aux_head, use_injection, lr_mult)
+        if 8 * base_channels % num_heads != 0:
+            raise UserError(f"RTFormer: num_heads must divide 8 * base_channels = {8 * base_channels}, got {num_heads}")
         width = base_channels
         block = dict(num_heads=num_heads, drop_rate=drop_rate, drop_path_rate=drop_path_rate, cross_size=cross_size)
 
@@ -96,7 +99,7 @@ class RTFormer(nn.Layer):
         self.layer5 = EABlock(2 * width, 8 * width, 8 * width, use_injection=use_injection[1], **block)
         self.spp = DAPPM(8 * width, spp_channels, 2 * width, lr_mult)
         self.seghead = SegHead(4 * width, 2 * head_channels, num_classes, lr_mult)
-        self.use_aux_head = use_aux_head
+        self.use_aux_head, self.cross_size = use_aux_head, cross_size
         if use_aux_head:
             self.seghead_extra = SegHead(2 * width, head_channels, num_classes, lr_mult)
 
@@ -107,7 +110,7 @@ class RTFormer(nn.Layer):
             load_pretrained(self, pretrained, new_head=("spp.*", "seghead*"), optional=("layer?.down.*",))
 
     def _encode(self, images: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """Features of the main and of the auxiliary head, [B, 4w, H/8, W/8] and [B, 2w, H/8, W/8]."""
+        """Return the features of the main and of the auxiliary head, [B, 4w, H/8, W/8] and [B, 2w, H/8, W/8]."""
         stem = self.layer1(self.conv1(images))  # [B, w, H/4, W/4]
         high = self.layer2(F.relu(stem))  # [B, 2w, H/8, W/8]
         low = self.layer3(F.relu(high))  # [B, 4w, H/16, W/16]
@@ -119,7 +122,6 @@ class RTFormer(nn.Layer):
         return paddle.concat([high, context], axis=1), shallow
 
     def coarse_logits(self, images: paddle.Tensor) -> paddle.Tensor:
-        """Logits of the main head before the final resize, [B, num_classes, H/8, W/8]."""
         return self.seghead(self._encode(images)[0])
 
     def forward(self, images: paddle.Tensor) -> list[paddle.Tensor]:
@@ -129,16 +131,29 @@ class RTFormer(nn.Layer):
             logits.append(self.seghead_extra(shallow))
         return [resize_as(coarse, images) for coarse in logits]  # [B, num_classes, H, W]
 
+    def for_export(self) -> "RTFormer":
+        network = copy_for_export(self)
+        for stage in (network.layer4, network.layer5):
+            stage.cross_kv[1] = GatheredMaxPool2D(self.cross_size)  # in place of Paddle's adaptive pooling
+        network.eval()
+        return network
+
 
 class EABlock(nn.Layer):
-    """One dual-resolution RTFormer block: the low branch attends to learned tokens, the high branch to the low one.
+    """A dual-resolution block: the low branch attends to learned tokens, the high branch to tokens of the low branch.
 
     Args:
-        high_channels: Width of the high-resolution branch, in and out.
-        low_channels: Width of the low-resolution branch coming in.
-        out_channels: Width of the low-resolution branch going out; where it differs, the branch is also halved in size.
+        high_channels: Width of the high-resolution branch.
+        low_channels: Width of the low-resolution branch at the input.
+        out_channels: Width of the low-resolution branch at the output. Where it differs from `low_channels`, the block
+            also halves the height and width of this branch.
+        num_heads: Number of groups of the double normalisation.
+        drop_rate: Dropout rate in the feed-forward layers.
+        drop_path_rate: Rate of stochastic depth.
+        use_injection: Whether the high-resolution branch is added to the low-resolution one at the end.
+        cross_size: The low-resolution branch is pooled to cross_size x cross_size tokens.
 
-    Shape: high [B, high_channels, h, w] and low [B, low_channels, h/2 or h/4, ...] to the same with low
+    Shape: high [B, high_channels, h, w] to the same, and low [B, low_channels, h/2, w/2] (or h/4, w/4) to
         [B, out_channels, h/4, w/4].
 
     Source: arXiv 2210.07124, section 3.3.
@@ -162,7 +177,7 @@ class EABlock(nn.Layer):
         self.mlp_h = MLP(high_channels, drop_rate)
         self.cross_kv = nn.Sequential(
             _batch_norm(out_channels),
-            AdaptiveMaxPool2D(cross_size),
+            nn.AdaptiveMaxPool2D(cross_size),
             _conv(out_channels, 2 * high_channels, 1, init=TruncatedNormal(std=0.02)),
         )
         self.use_injection = use_injection
@@ -187,12 +202,15 @@ class EABlock(nn.Layer):
 
 
 class ExternalAttention(nn.Layer):
-    """Attention to learned keys and values with double normalisation: softmax over space, then a sum of one over the
-    keys of each group.
+    """Attention to learned keys and values with a double normalisation.
+
+    The scores are normalised by a softmax over all positions and then, in each group of keys, to a sum of one.
 
     Args:
-        in_channels, out_channels: Widths; where they differ, the queries are taken at every second row and column.
-        num_heads: Number of groups of the second normalisation. It must divide out_channels.
+        in_channels: Width of the input.
+        out_channels: Width of the output. Where it differs from `in_channels`, the queries are taken at every second
+            row and column.
+        num_heads: Number of groups of the second normalisation, a divisor of `out_channels`.
 
     Shape: [B, in_channels, h, w] to [B, out_channels, h, w] or half that size.
 
@@ -217,14 +235,14 @@ class ExternalAttention(nn.Layer):
 
 
 class CrossAttention(nn.Layer):
-    """Every position of the high branch attends to the pooled tokens of the low branch: two matrix products.
+    """Attention of every position of the high-resolution branch to the pooled tokens of the low-resolution branch.
 
-    PaddleSeg computes them as grouped convolutions whose weights are the tokens, one group a sample, which fixes the
-    batch at export and which TensorRT refuses.
+    PaddleSeg computes the two matrix products as grouped convolutions with the tokens as weights and one group for each
+    sample.
 
     Args:
-        channels: Width C of the high branch and of the tokens.
-        cross_size: The tokens lie on a grid of cross_size x cross_size; the scores are divided by cross_size.
+        channels: Width C of the high-resolution branch and of the tokens.
+        cross_size: There are cross_size x cross_size tokens; the scores are divided by cross_size.
 
     Shape: x [B, C, h, w] and keys_and_values [B, 2 C, cross_size, cross_size] to [B, C, h, w].
 
@@ -239,7 +257,7 @@ class CrossAttention(nn.Layer):
     def forward(self, x: paddle.Tensor, keys_and_values: paddle.Tensor) -> paddle.Tensor:
         channels = x.shape[1]
         height, width = spatial_size(x)
-        queries = self.norm(x).transpose([0, 2, 3, 1]).reshape([0, -1, channels])  # [B, h w, C], as engines store it
+        queries = self.norm(x).transpose([0, 2, 3, 1]).reshape([0, -1, channels])  # [B, h w, C]
         tokens = keys_and_values.flatten(2)  # [B, 2 C, n n]
         scores = paddle.matmul(queries, tokens[:, :channels]) * self.scale  # [B, h w, n n]
         mixed = paddle.matmul(F.softmax(scores, axis=-1), tokens[:, channels:], transpose_y=True)  # [B, h w, C]
@@ -247,7 +265,7 @@ class CrossAttention(nn.Layer):
 
 
 class MLP(nn.Layer):
-    """Feed-forward layer of two 3x3 convolutions of one width with GELU between. Shape: [B, C, h, w] to the same."""
+    """Feed-forward layer: 3x3 convolution, GELU, 3x3 convolution. Shape: [B, C, h, w] to the same."""
 
     def __init__(self, channels: int, drop_rate: float) -> None:
         super().__init__()
@@ -262,11 +280,11 @@ class MLP(nn.Layer):
 
 
 class DAPPM(nn.Layer):
-    """Deep aggregation pyramid pooling: five scales, each refined with the sum of the finer ones.
+    """Deep aggregation pyramid pooling: five scales, each of which is added to the next finer one and refined.
 
     Shape: [B, in_channels, h, w] to [B, out_channels, h, w].
 
-    Source: Hong et al., DDRNet, arXiv 2101.06085; the average pooling counts the padding, as in PyTorch.
+    Source: Hong et al., DDRNet, arXiv 2101.06085. As in PyTorch, the averages include the padding.
     """
 
     def __init__(self, in_channels: int, inter_channels: int, out_channels: int, lr_mult: float) -> None:
@@ -292,7 +310,7 @@ class DAPPM(nn.Layer):
         level1 = self.process1(resize_as(self.scale1(x), x) + level0)
         level2 = self.process2(resize_as(self.scale2(x), x) + level1)
         level3 = self.process3(resize_as(self.scale3(x), x) + level2)
-        level4 = self.process4(self.scale4(x) + level3)  # one pixel, which resizing would repeat everywhere
+        level4 = self.process4(self.scale4(x) + level3)  # one pixel; resizing it would repeat it everywhere
         return self.compression(paddle.concat([level0, level1, level2, level3, level4], axis=1)) + self.shortcut(x)
 
 
@@ -313,7 +331,7 @@ class SegHead(nn.Layer):
 class BasicBlock(nn.Layer):
     """Residual block of two 3x3 convolutions. Shape: [B, in, h, w] to [B, out, h/stride, w/stride].
 
-    The last block of a stage ends without ReLU; its users apply their own.
+    The last block of a stage has no ReLU at its end; whatever reads the stage applies its own.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, last: bool) -> None:
@@ -335,7 +353,7 @@ class BasicBlock(nn.Layer):
 
 
 def _stage(in_channels: int, out_channels: int, depth: int, stride: int = 1) -> nn.Sequential:
-    """Residual blocks in a row. PaddleSeg's first block always ends with ReLU, even where it is the only one."""
+    """Build a sequence of residual blocks. As in PaddleSeg, the first ends with ReLU even if it is the only one."""
     blocks = [BasicBlock(in_channels, out_channels, stride, last=False)]
     blocks += [BasicBlock(out_channels, out_channels, 1, last=i == depth - 1) for i in range(1, depth)]
     return nn.Sequential(*blocks)
@@ -368,29 +386,25 @@ def _identity(x: paddle.Tensor) -> paddle.Tensor:
     return x
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(f"RTFormer: {message}")
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def _check_widths(
-    num_classes: int, layer_nums: list[int], base_channels: int, spp_channels: int, head_channels: int,
-    in_channels: int, cross_size: int,
-) -> None:  # fmt: skip
-    counts = dict(num_classes=num_classes, base_channels=base_channels, spp_channels=spp_channels,
-                  head_channels=head_channels, in_channels=in_channels, cross_size=cross_size)  # fmt: skip
+def _check_counts(**counts: object) -> None:
     for name, value in counts.items():
-        _require(_is_count(value), f"{name} must be a whole number of at least 1, got {value!r}")
-    fits = isinstance(layer_nums, list | tuple) and len(layer_nums) >= 3 and all(map(_is_count, layer_nums[:3]))
-    _require(fits, f"layer_nums must be 4 numbers of at least 1, got {layer_nums!r}")
+        check_count(f"RTFormer: {name}", value)
 
 
-def _check_rates(drop_rate: float, drop_path_rate: float, lr_mult: float, bn_momentum: float) -> None:
-    rates = dict(drop_rate=drop_rate, drop_path_rate=drop_path_rate, bn_momentum=bn_momentum)
+def _check_rates(**rates: object) -> None:
     for name, value in rates.items():
-        _require(isinstance(value, int | float) and 0 <= value < 1, f"{name} must be from 0 to below 1, got {value!r}")
-    _require(isinstance(lr_mult, int | float) and lr_mult >= 0, f"lr_mult must be at least 0, got {lr_mult!r}")
+        if not isinstance(value, int | float) or not 0 <= value < 1:
+            raise UserError(f"RTFormer: {name} must be at least 0 and below 1, got {value!r}")
+
+
+def _check_structure(layer_nums: object, use_aux_head: object, use_injection: object, lr_mult: object) -> None:
+    if not isinstance(layer_nums, list | tuple) or len(layer_nums) < 3:
+        raise UserError(f"RTFormer: layer_nums must be four whole numbers, got {layer_nums!r}")
+    for index, value in enumerate(layer_nums[:3]):
+        check_count(f"RTFormer: layer_nums[{index}]", value)
+    if not isinstance(use_aux_head, bool):
+        raise UserError(f"RTFormer: use_aux_head must be true or false, got {use_aux_head!r}")
+    if not isinstance(use_injection, list | tuple) or [type(flag) for flag in use_injection] != [bool, bool]:
+        raise UserError(f"RTFormer: use_injection must be two booleans (stages 4 and 5), got {use_injection!r}")
+    if not isinstance(lr_mult, int | float) or lr_mult < 0:
+        raise UserError(f"RTFormer: lr_mult must be at least 0, got {lr_mult!r}")

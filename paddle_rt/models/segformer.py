@@ -1,4 +1,4 @@
-"""SegFormer++: a hierarchical transformer encoder whose attention may merge tokens, and an all-1x1 decoder.
+"""SegFormer++: a hierarchical transformer encoder whose attention may merge tokens, and a head of 1x1 convolutions.
 
 Source: Xie et al., SegFormer: Simple and Efficient Design for Semantic Segmentation with Transformers, NeurIPS 2021,
 arXiv 2105.15203, released in PaddleSeg as `paddleseg/models/segformer.py`, whose parameter names are kept; Kienzle et
@@ -6,9 +6,8 @@ al., SegFormer++, MIPR 2024, arXiv 2405.14467.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
@@ -18,54 +17,44 @@ from paddle.distributed.fleet.utils import recompute
 from paddle.nn.initializer import Normal, TruncatedNormal
 
 from paddle_rt.checkpoint import load_pretrained
-from paddle_rt.errors import UserError, unknown
+from paddle_rt.errors import UserError, check_count, unknown
+from paddle_rt.models.base import Network
 from paddle_rt.models.layers import DropPath, resize_as, spatial_size, to_map, to_tokens
 from paddle_rt.models.token_merging import STAGES, BipartiteMerging, Merging, keep_all, stage_mergings
 
-VARIANTS = {
-    "segformerpp_b0": dict(embed_dim=32, depths=(2, 2, 2, 2)),
-    "segformerpp_b1": dict(embed_dim=64, depths=(2, 2, 2, 2)),
-    "segformerpp_b2": dict(embed_dim=64, depths=(3, 4, 6, 3)),
-    "segformerpp_b3": dict(embed_dim=64, depths=(3, 4, 18, 3)),
-    "segformerpp_b4": dict(embed_dim=64, depths=(3, 8, 27, 3)),
-    "segformerpp_b5": dict(embed_dim=64, depths=(3, 6, 40, 3)),
-}
-
-# Each side of an image, so that the first stage, a quarter of it, holds one patch of the keys, 8 x 8.
+# Smallest height and width of an image for which the keys of the first stage, which come from patches of 8 x 8 of its
+# tokens, are not empty. The first stage has a quarter of the image's height and width, rounded up.
 _LEAST_SIZE = 4 * (8 - 1) + 1
 
 
-class SegFormerPlusPlus(nn.Layer):
-    """SegFormer with PaddleSeg's parameter names and numbers, and with SegFormer++'s token merging and head.
+class SegFormerPlusPlus(Network):
+    """SegFormer with PaddleSeg's parameter names and numbers, and with the token merging and the head of SegFormer++.
 
     Args:
         num_classes: Number of classes C, or of keypoints.
-        embed_dim: Width of one attention head; stage i is `embed_dim * num_heads[i]` wide.
-        depths: Blocks in each of the four stages.
-        num_heads: Attention heads in each of the four stages.
+        embed_dim: Width of one attention head; stage i has a width of `embed_dim * num_heads[i]`.
+        depths: Numbers of blocks in the four stages.
+        num_heads: Numbers of attention heads in the four stages.
         head: "conv" (SegFormer++ and MMSegmentation) or "mlp" (NVlabs and PaddleSeg).
-        head_channels: Width of the head. If None the original's: 256, but with "mlp" 768 for networks deeper than two
-            blocks a stage.
-        token_merging: None, "bsm_hq", "bsm_fast", "n2d_2x2", "downsample", or four dictionaries, one a stage, as
-            `token_merging.stage_mergings` describes them. No parameter depends on it.
-        matching_every: Blocks of a stage that share the matches of "bsm", those of the first of them. The original
-            matches in each block; sharing saves time and changes the outputs.
-        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first.
-        in_channels: Channels of the image.
-        pretrained: File, folder or address of weights to start from: of the encoder, or of a whole network, whose head
-            may be another.
+        head_channels: Width of the head. None means the original's: 256, or 768 for an "mlp" head on a network with
+            more than two blocks per stage on average.
+        token_merging: None, "bsm_hq", "bsm_fast", "n2d_2x2", "downsample", or one dictionary for each of the four
+            stages as `token_merging.stage_mergings` takes them. No parameter depends on it.
+        matching_every: In mode "bsm", this many successive blocks of a stage use the matches that the first of them
+            found. The original finds matches in every block; sharing them saves time and changes the outputs.
+        drop_path_rate: Rate of stochastic depth in the last block; it grows linearly from 0 in the first block.
+        in_channels: Number of channels of an image.
+        pretrained: File, folder or address of weights to start from, either of the encoder alone or of a whole network,
+            whose head may differ.
 
     Shape: images [B, in_channels, H, W] with H and W of at least 29 (58 with "downsample") to a list of logits
         [B, C, H, W].
 
     Raises:
-        ValueError: An argument is out of range, or a head, preset, mode or key is unknown.
-        UserError: An image is too small.
+        UserError: An argument is unknown or out of range, the weights do not fit, or an image is too small.
 
     Source: PaddleSeg `SegFormer`; SegFormer++ `SegformerHead`.
     """
-
-    coarse_align_corners = False
 
     def __init__(
         self,
@@ -84,96 +73,77 @@ class SegFormerPlusPlus(nn.Layer):
         super().__init__()
         if head not in _HEADS:
             raise unknown("head", head, _HEADS)
-        _require_count("num_classes", num_classes)
-        level, self._fuse_order, norm_epsilon = _HEADS[head]
+        check_count("SegFormer++: num_classes", num_classes)
+        level, self._deepest_first, norm_epsilon = _HEADS[head]
         self.backbone = MixVisionTransformer(
             embed_dim, depths, num_heads, token_merging, matching_every, drop_path_rate, in_channels, norm_epsilon
         )
-        self.needs_fixed_size = self.backbone.needs_fixed_size  # of a graph: merging counts tokens before it runs
-        self.near_ties = self.backbone.near_ties  # rounding decides what merges where tokens are nearly as similar
+        self.output_stride = 4 * self.backbone.input_stride
+        self.needs_fixed_size = self.backbone.merges_tokens  # the cells are laid out when a graph is traced
+        self.near_ties = self.backbone.matches_tokens
         if head_channels is None:
             head_channels = 768 if head == "mlp" and sum(depths) > 2 * STAGES else 256
-        _require_count("head_channels", head_channels)
-        for number, channels in enumerate(self.backbone.feat_channels, 1):
-            setattr(self, f"linear_c{number}", level(channels, head_channels))
-        self.linear_fuse = _ConvBatchNorm(STAGES * head_channels, head_channels)
+        check_count("SegFormer++: head_channels", head_channels)
+        self.linear_c1, self.linear_c2, self.linear_c3, self.linear_c4 = (
+            level(channels, head_channels) for channels in self.backbone.feat_channels
+        )
+        self.linear_fuse = ConvBatchNorm(STAGES * head_channels, head_channels)
         self.dropout = nn.Dropout2D(0.1)
         self.linear_pred = nn.Conv2D(head_channels, num_classes, 1, weight_attr=Normal(std=0.01))
         if pretrained is not None:
             load_pretrained(self, pretrained, new_head=("linear_*",), trunk="backbone.")
 
-    def _fuse(self, features: list[paddle.Tensor]) -> paddle.Tensor:
-        """Bring four feature maps to one width and the size of the first, and mix them: [B, head_channels, H/4, W/4].
+    def fuse_weights(self) -> list[paddle.Tensor]:
+        """Return the part of the fuse convolution's weight for each level, [head_channels, head_channels]."""
+        parts = self.linear_fuse._conv.weight.flatten(1).split(STAGES, axis=1)
+        return parts[::-1] if self._deepest_first else parts
 
-        The original enlarges the maps, concatenates them and mixes them by a 1x1 convolution. A 1x1 convolution and
-        bilinear enlarging commute, so each map meets its part of the convolution's weight at its own size: the same
-        numbers for a fraction of the work and memory.
+    def _fuse(self, features: Sequence[paddle.Tensor]) -> paddle.Tensor:
+        """Mix the features of the four stages. Shape: four maps, from H/4 to H/32, to [B, head_channels, H/4, W/4].
+
+        The original enlarges the four levels to H/4, concatenates them and applies a 1x1 convolution. Enlarging and a
+        1x1 convolution commute, so each level is convolved at its own size with its part of the weight, and the results
+        are enlarged and added: the same numbers with a fraction of the work and of the memory.
         """
-        weights = self._constants() or self._fuse_weights()
-        fused = 0.0
-        for i in reversed(range(STAGES)):  # the first, which is not enlarged, last: engines add within a convolution
-            mixed = F.conv2d(getattr(self, f"linear_c{i + 1}").lift(features[i]), *weights[i])
-            fused = fused + (mixed if i == 0 else resize_as(mixed, features[0]))
-        return F.relu(self.linear_fuse._batch_norm(fused) if self.training else fused)
-
-    def _fuse_weights(self) -> list[tuple[paddle.Tensor, paddle.Tensor | None]]:
-        """Each level's part of the fuse convolution: weight and bias, which hold the BatchNorm unless training."""
-        weight, shift = self.linear_fuse._conv.weight.flatten(1), None
-        if not self.training:
-            norm = self.linear_fuse._batch_norm
-            scale = norm.weight / paddle.sqrt(norm._variance + norm._epsilon)
-            weight, shift = weight * scale.unsqueeze(1), norm.bias - norm._mean * scale
-        parts, pairs = weight.split(STAGES, axis=1), []
-        for i in range(STAGES):
-            part, bias = getattr(self, f"linear_c{i + 1}").fold(parts[self._fuse_order.index(i + 1)])
-            if i == 0 and shift is not None:
-                bias = shift if bias is None else bias + shift
-            pairs.append((part.unsqueeze([2, 3]), bias))
-        return pairs
-
-    @contextmanager
-    def folded(self) -> Iterator[None]:
-        """While it lasts, what depends on parameters alone is held and not computed: a trace has it as constants.
-
-        Engines take a convolution's weight for one: with oneDNN, Paddle Inference uses that of the first run for ever.
-        """
-        with paddle.no_grad():
-            names = []
-            for number, pair in enumerate(self._fuse_weights()):
-                for key, value in zip(("weight", "bias"), pair, strict=True):
-                    if value is not None:
-                        names.append(f"_fuse_{key}{number}")
-                        self.register_buffer(names[-1], value, persistable=False)
-        try:
-            yield
-        finally:
-            for name in names:
-                delattr(self, name)
-
-    def _constants(self) -> list[tuple[paddle.Tensor, paddle.Tensor | None]]:
-        """What `folded` holds, if it lasts."""
-        if not hasattr(self, "_fuse_weight0"):
-            return []
-        return [(getattr(self, f"_fuse_weight{i}"), getattr(self, f"_fuse_bias{i}", None)) for i in range(STAGES)]
+        c1, c2, c3, c4 = features
+        weight1, weight2, weight3, weight4 = self.fuse_weights()
+        fused = resize_as(self.linear_c4(c4, weight4), c1)  # [B, head_channels, H/4, W/4]
+        fused = fused + resize_as(self.linear_c3(c3, weight3), c1)
+        fused = fused + resize_as(self.linear_c2(c2, weight2), c1)
+        fused = fused + self.linear_c1(c1, weight1)
+        return F.relu(self.linear_fuse._batch_norm(fused))
 
     def coarse_logits(self, images: paddle.Tensor) -> paddle.Tensor:
-        """Logits before the final resize, [B, num_classes, H/4, W/4]; half of that with "downsample"."""
         return self.linear_pred(self.dropout(self._fuse(self.backbone(images))))
 
     def forward(self, images: paddle.Tensor) -> list[paddle.Tensor]:
         return [resize_as(self.coarse_logits(images), images)]  # [B, num_classes, H, W]
 
+    def for_export(self) -> Network:
+        from paddle_rt.models.segformer_export import SegFormerForExport
+
+        return SegFormerForExport(self)
+
 
 class MixVisionTransformer(nn.Layer):
-    """SegFormer's encoder: four stages of transformer blocks, each on overlapping patches of the one before.
+    """The encoder of SegFormer: four stages of transformer blocks on overlapping patches of the stage before.
 
     Args:
-        norm_epsilon: Added to the variance by the LayerNorms behind the patch embeddings and the spatial reductions.
-            NVlabs and PaddleSeg have 1e-5 there, MMSegmentation and SegFormer++ 1e-6; all have 1e-6 elsewhere.
+        embed_dim: Width of one attention head; stage i has a width of `embed_dim * num_heads[i]`.
+        depths: Numbers of blocks in the four stages.
+        num_heads: Numbers of attention heads in the four stages.
+        token_merging: As in `SegFormerPlusPlus`.
+        matching_every: As in `SegFormerPlusPlus`.
+        drop_path_rate: Rate of stochastic depth in the last block.
+        in_channels: Number of channels of an image.
+        norm_epsilon: Added to the variance in the LayerNorms after the patch embeddings and the spatial reductions:
+            1e-5 in NVlabs' code and PaddleSeg, 1e-6 in MMSegmentation and SegFormer++. All have 1e-6 elsewhere.
 
-    Further arguments as `SegFormerPlusPlus` has them.
+    Shape: images [B, in_channels, H, W] to four maps [B, feat_channels[i], H/s, W/s] with s = 4, 8, 16, 32; twice that
+        with "downsample".
 
-    Shape: images [B, in_channels, H, W] to four maps [B, feat_channels[i], H/s, W/s], s = 4, 8, 16, 32.
+    Raises:
+        UserError: An argument is unknown or out of range, or an image is too small.
 
     Source: arXiv 2105.15203, section 3.1; PaddleSeg `MixVisionTransformer`.
     """
@@ -190,45 +160,55 @@ class MixVisionTransformer(nn.Layer):
         norm_epsilon: float = 1e-5,
     ) -> None:
         super().__init__()
-        counts = dict(embed_dim=embed_dim, in_channels=in_channels, matching_every=matching_every)
-        for name, value in counts.items():
-            _require_count(name, value)
+        for name, value in dict(embed_dim=embed_dim, in_channels=in_channels, matching_every=matching_every).items():
+            check_count(f"SegFormer++: {name}", value)
         for name, values in dict(depths=depths, num_heads=num_heads).items():
             if not isinstance(values, list | tuple) or len(values) != STAGES:
-                raise ValueError(f"SegFormer++: {name} must be {STAGES} numbers, one a stage, got {values!r}")
-            for value in values:
-                _require_count(name, value)
+                raise UserError(f"SegFormer++: {name} must be {STAGES} numbers, one for each stage, got {values!r}")
+            for index, value in enumerate(values):
+                check_count(f"SegFormer++: {name}[{index}]", value)
         self.feat_channels = [embed_dim * heads for heads in num_heads]
+        self.input_stride = 2 if token_merging == "downsample" else 1
         self._matching_every = matching_every
-        self._step = 2 if token_merging == "downsample" else 1
         mergings = stage_mergings(token_merging)
         kinds = [merging for pair in mergings for merging in pair]
-        self.needs_fixed_size = any(merging is not keep_all for merging in kinds)
-        self.near_ties = any(isinstance(merging, BipartiteMerging) for merging in kinds)
+        self.merges_tokens = any(merging is not keep_all for merging in kinds)
+        self.matches_tokens = any(isinstance(merging, BipartiteMerging) for merging in kinds)
         rates = iter(np.linspace(0.0, drop_path_rate, sum(depths)).tolist())
         for i in range(STAGES):
             channels = self.feat_channels[i]
-            patches = PatchEmbed(in_channels, channels, *((7, 4) if i == 0 else (3, 2)), norm_epsilon)
+            kernel_size, stride = (7, 4) if i == 0 else (3, 2)
+            patches = PatchEmbed(in_channels, channels, kernel_size, stride, norm_epsilon)
             attention = dict(reduction=8 >> i, mergings=mergings[i], norm_epsilon=norm_epsilon)
             blocks = [Block(channels, num_heads[i], next(rates), **attention) for _ in range(depths[i])]
             setattr(self, f"patch_embed{i + 1}", patches)
             setattr(self, f"block{i + 1}", nn.LayerList(blocks))
             setattr(self, f"norm{i + 1}", nn.LayerNorm(channels, epsilon=1e-6))
             in_channels = channels
-        self._stages = [tuple(f"{part}{i + 1}" for part in ("patch_embed", "block", "norm")) for i in range(STAGES)]
         self.apply(_initialize)
 
+    @property
+    def stages(self) -> tuple[tuple["PatchEmbed", nn.LayerList, nn.LayerNorm], ...]:
+        """Patch embedding, blocks and normalisation of each of the four stages."""
+        return (
+            (self.patch_embed1, self.block1, self.norm1),
+            (self.patch_embed2, self.block2, self.norm2),
+            (self.patch_embed3, self.block3, self.norm3),
+            (self.patch_embed4, self.block4, self.norm4),
+        )
+
     def forward(self, images: paddle.Tensor) -> list[paddle.Tensor]:
-        _require_size(images, _LEAST_SIZE * self._step)
+        _require_size(images, _LEAST_SIZE * self.input_stride)
         features = []
-        feature = images if self._step == 1 else _every_second(images)
-        for patch_embed, blocks, norm in self._stages:
-            tokens, size = getattr(self, patch_embed)(feature)  # [B, h w, C]
-            for number, block in enumerate(getattr(self, blocks)):
+        feature = images if self.input_stride == 1 else _every_second(images)
+        for patch_embed, blocks, norm in self.stages:
+            tokens, size = patch_embed(feature)  # [B, h w, C]
+            matches = {}
+            for number, block in enumerate(blocks):
                 if number % self._matching_every == 0:
                     matches = {}
                 tokens = block(tokens, size, matches)
-            feature = to_map(getattr(self, norm)(tokens), size)  # [B, C, h, w]
+            feature = to_map(norm(tokens), size)  # [B, C, h, w]
             features.append(feature)
         return features
 
@@ -247,7 +227,7 @@ class PatchEmbed(nn.Layer):
 
 
 class Block(nn.Layer):
-    """Attention and feed-forward, both residual and normalised before. Shape: tokens [B, h w, C] to the same."""
+    """Pre-normalised attention and feed-forward layer, both residual. Shape: tokens [B, h w, C] to the same."""
 
     def __init__(self, channels: int, num_heads: int, drop_path_rate: float, **attention: Any) -> None:
         super().__init__()
@@ -263,14 +243,14 @@ class Block(nn.Layer):
 
 
 class Attention(nn.Layer):
-    """Multi-head attention to a spatially reduced copy of the tokens, either side of it merged further.
+    """Multi-head attention to a spatially reduced copy of the tokens; queries, or keys and values, may be merged.
 
     Args:
         channels: Width C.
-        num_heads: Heads that share it.
+        num_heads: Number of heads, a divisor of C.
         reduction: Keys and values come from patches of reduction x reduction tokens.
-        mergings: What merges the queries, and what merges the keys and values after their reduction.
-        norm_epsilon: Of the LayerNorm behind the reduction.
+        mergings: The merging of the queries, and that of the keys and values after their reduction.
+        norm_epsilon: Added to the variance in the LayerNorm after the reduction.
 
     Shape: tokens [B, h w, C] to the same.
 
@@ -284,7 +264,7 @@ class Attention(nn.Layer):
         super().__init__()
         self.num_heads = num_heads
         self.reduction = reduction
-        self._merge_queries, self._merge_keys = mergings
+        self.merge_queries, self.merge_keys = mergings
         self.q = nn.Linear(channels, channels)
         self.kv = nn.Linear(channels, 2 * channels)
         self.proj = nn.Linear(channels, channels)
@@ -297,13 +277,13 @@ class Attention(nn.Layer):
         if self.reduction > 1:
             context = self.sr(to_map(tokens, size))  # [B, C, h/r, w/r]
             context, context_size = self.norm(to_tokens(context)), spatial_size(context)
-        context, _ = self._merge_keys(context, context_size, matches)  # [B, K, C]
-        queries, unmerge = self._merge_queries(tokens, size, matches)  # [B, Q, C]
+        context, _ = self.merge_keys(context, context_size, matches)  # [B, K, C]
+        queries, unmerge = self.merge_queries(tokens, size, matches)  # [B, Q, C]
 
         scale = (tokens.shape[2] // self.num_heads) ** -0.5
         queries = self._split(self.q(queries) * scale)  # [B, heads, Q, C / heads]
         keys, values = (self._split(part) for part in self.kv(context).chunk(2, axis=2))
-        if self.training:  # the weights, the largest map of all, are computed again for the gradients
+        if self.training:  # computes the attention weights, which are large, again for the gradients
             mixed = recompute(_attend, queries, keys, values, preserve_rng_state=False)
         else:
             mixed = _attend(queries, keys, values)
@@ -319,7 +299,10 @@ def _attend(queries: paddle.Tensor, keys: paddle.Tensor, values: paddle.Tensor) 
 
 
 class MixFeedForward(nn.Layer):
-    """Feed-forward layer with a depthwise 3x3 convolution, which tells tokens where they are. Shape: as the input."""
+    """Feed-forward layer with a depthwise 3x3 convolution, which provides positional information.
+
+    Shape: tokens [B, h w, C] to the same.
+    """
 
     def __init__(self, channels: int, hidden_channels: int) -> None:
         super().__init__()
@@ -333,24 +316,8 @@ class MixFeedForward(nn.Layer):
         return self.fc2(to_tokens(F.gelu(hidden)))
 
 
-class LinearLevel(nn.Layer):
-    """One level of the "mlp" head: a linear layer, which is one with its part of the fuse convolution."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.proj = nn.Linear(in_channels, out_channels)
-
-    def lift(self, x: paddle.Tensor) -> paddle.Tensor:
-        """What the fuse convolution is applied to: here the level's input. Shape: [B, in, h, w] to the same."""
-        return x
-
-    def fold(self, weight: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor | None]:
-        """The fuse convolution's part [M, out] and its bias, as they apply to what `lift` gives."""
-        return paddle.matmul(weight, self.proj.weight, transpose_y=True), paddle.matmul(weight, self.proj.bias)
-
-
-class _ConvBatchNorm(nn.Layer):
-    """A 1x1 convolution without bias and a BatchNorm, under the names that they have in PaddleSeg's ConvBNReLU."""
+class ConvBatchNorm(nn.Layer):
+    """Container of a 1x1 convolution without bias and a BatchNorm, with the names of PaddleSeg's ConvBNReLU."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -358,29 +325,64 @@ class _ConvBatchNorm(nn.Layer):
         self._batch_norm = nn.BatchNorm2D(out_channels)
 
 
-class ConvLevel(_ConvBatchNorm):
-    """One level of the "conv" head: a 1x1 convolution, BatchNorm and ReLU."""
+class ConvLevel(ConvBatchNorm):
+    """First layer of the "conv" head, a 1x1 convolution with BatchNorm and ReLU, and its part of the fuse convolution.
 
-    def lift(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Shape: [B, in, h, w] to [B, out, h, w]."""
-        return F.relu(self._batch_norm(self._conv(x)))
+    Shape: [B, in_channels, h, w] and a weight [M, out_channels] to [B, M, h, w].
+    """
 
-    def fold(self, weight: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor | None]:
-        return weight, None
+    def forward(self, x: paddle.Tensor, fuse_weight: paddle.Tensor) -> paddle.Tensor:
+        x = F.relu(self._batch_norm(self._conv(x)))  # [B, out_channels, h, w]
+        return F.conv2d(x, fuse_weight.unsqueeze([2, 3]))
 
 
-# By name: a level, the order of the levels in the fuse convolution's weight, and the encoder's `norm_epsilon`.
-_HEADS = {"conv": (ConvLevel, (1, 2, 3, 4), 1e-6), "mlp": (LinearLevel, (4, 3, 2, 1), 1e-5)}
+class LinearLevel(nn.Layer):
+    """First layer of the "mlp" head, a linear layer, and its part of the fuse convolution.
+
+    Two linear maps in a row are one linear map, whose weight and bias are the product of theirs.
+
+    Shape: [B, in_channels, h, w] and a weight [M, out_channels] to [B, M, h, w].
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(in_channels, out_channels)
+
+    def forward(self, x: paddle.Tensor, fuse_weight: paddle.Tensor) -> paddle.Tensor:
+        weight, bias = self.product(fuse_weight)
+        return F.conv2d(x, weight.unsqueeze([2, 3]), bias)
+
+    def product(self, fuse_weight: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Return weight [M, in_channels] and bias [M] of both maps together."""
+        weight = paddle.matmul(fuse_weight, self.proj.weight, transpose_y=True)
+        return weight, paddle.matmul(fuse_weight, self.proj.bias)
+
+
+class _Head(NamedTuple):
+    """What distinguishes the two heads.
+
+    Args:
+        level: First layer of the head, applied to each feature.
+        deepest_first: Whether the fuse convolution's weight holds the level of the deepest stage first.
+        norm_epsilon: Epsilon of some LayerNorms in the encoder; see `MixVisionTransformer`.
+    """
+
+    level: type[ConvLevel] | type[LinearLevel]
+    deepest_first: bool
+    norm_epsilon: float
+
+
+_HEADS = {"conv": _Head(ConvLevel, False, 1e-6), "mlp": _Head(LinearLevel, True, 1e-5)}
 
 
 def _every_second(images: paddle.Tensor) -> paddle.Tensor:
-    """Halve the image as "nearest" does: the even rows and columns, a last odd one left out."""
+    """Halve an image as nearest-neighbour resizing does: keep the even rows and columns, but not a last odd one."""
     height, width = spatial_size(images)
     return images[:, :, : height // 2 * 2 : 2, : width // 2 * 2 : 2]
 
 
 def _initialize(layer: nn.Layer) -> None:
-    """NVlabs' initial values; biases are 0 and LayerNorms the identity from the start."""
+    """Draw NVlabs' initial weights. Paddle's defaults for biases and LayerNorms are already NVlabs'."""
     if isinstance(layer, nn.Linear):
         TruncatedNormal(std=0.02)(layer.weight)
     elif isinstance(layer, nn.Conv2D):
@@ -389,11 +391,6 @@ def _initialize(layer: nn.Layer) -> None:
 
 
 def _require_size(images: paddle.Tensor, least: int) -> None:
-    """Refuse what is too small, since attention to no keys at all goes through in silence."""
+    """Refuse images without any keys, since Paddle computes attention to no keys without an error."""
     if any(isinstance(length, int) and length < least for length in spatial_size(images)):
         raise UserError(f"SegFormer++ needs images of at least {least} x {least}, got {images.shape[2:]}; enlarge them")
-
-
-def _require_count(name: str, value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"SegFormer++: {name} must hold whole numbers of at least 1, got {value!r}")

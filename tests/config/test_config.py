@@ -7,10 +7,9 @@ import paddle
 import pytest
 import yaml
 
-from paddle_rt import list_models
-from paddle_rt.config.build import SegBuilder, build, load_config
+from paddle_rt import list_models, registry
+from paddle_rt.config import build_network, build_optimizer, build_task, load_config
 from paddle_rt.errors import UserError
-from paddle_rt.registry import model_config
 from tests.helpers import ROOT, tiny_config
 
 SHIPPED = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "configs").glob("[!_]*/*.yml"))]
@@ -22,28 +21,28 @@ OF_A_PRESET = {path: preset for path in SHIPPED for preset in PRESETS if path.en
 def test_shipped_config_builds(path):
     config = load_config(str(ROOT / path), ["model.pretrained=None"])
     name = path.rpartition("/")[2].split("_")
-    variant = model_config(name[0] if name[0] in list_models() else "_".join(name[:2]))
+    variant = registry.find_entry(name[0] if name[0] in list_models() else "_".join(name[:2])).arguments
+    arguments = registry.network_of(config.values["model"])[1]
     for key, value in variant.items():
-        if name[0] != "rtformer":  # whose data sets differ in use_injection
-            given = config.dic["model"].get(key, value)
-            assert (tuple(given) if isinstance(given, list) else given) == value, key
-    if "depths" in config.dic["model"]:
-        config.dic["model"]["depths"] = [1, 1, 1, 1]  # B5 takes seconds to build
-    builder = SegBuilder(config)
-    model = build(builder, "model")
+        if key != "use_injection":  # in which RTFormer's data sets differ
+            assert arguments.get(key, value) == value, key
+    if "depths" in variant:
+        config.values["model"]["depths"] = [1, 1, 1, 1]  # B5 takes seconds to build
+    network, task = build_network(config), build_task(config)
     classes = {"cityscapes": 19, "streetscenes": 19, "ade20k": 150, "camvid": 11, "coco_stuff": 171}
     expected = next(number for name, number in classes.items() if name in path)
-    outputs = model(paddle.zeros([2, 3, 64, 64]))
+    outputs = network(paddle.zeros([2, 3, 64, 64]))
     assert [output.shape[1] for output in outputs] == [expected] * len(outputs)
-    assert len(build(builder, "loss")["types"]) == len(outputs)
-    assert build(builder, "optimizer") is not None
-    assert len(build(builder, "val_transforms")) >= 1
+    losses = task.losses(outputs, {"label": paddle.zeros([2, 64, 64], "int64")})
+    assert len(losses) == len(outputs) and all(math.isfinite(float(loss)) for loss in losses)
+    assert build_optimizer(config, network) is not None
+    assert len(task.build_transforms().transforms) >= 1
 
 
 @pytest.mark.parametrize("path", OF_A_PRESET)
 def test_preset_differs_in_the_merging_alone(path):
     preset = OF_A_PRESET[path]
-    ours, base = load_config(str(ROOT / path)).dic, load_config(str(ROOT / path.replace(f"_{preset}", ""))).dic
+    ours, base = load_config(str(ROOT / path)).values, load_config(str(ROOT / path.replace(f"_{preset}", ""))).values
     assert len((ROOT / path).read_text().splitlines()) == 2
     assert ours.pop("model") == {**base.pop("model"), "token_merging": preset}
     assert ours == base
@@ -60,8 +59,10 @@ def test_every_segformer_has_its_presets():
 def test_recipe_of_segformer():
     """MMSegmentation's: head x10, no decay on the encoder's norms, warm-up from a millionth, a line down to 0."""
     path = str(ROOT / "configs/segformerpp/segformerpp_b0_cityscapes_1024x1024_160k.yml")
-    builder = SegBuilder(load_config(path, ["model.pretrained=None"]))
-    model, optimizer, schedule = build(builder, "model"), build(builder, "optimizer"), builder.lr_scheduler
+    config = load_config(path, ["model.pretrained=None"])
+    model = build_network(config)
+    optimizer = build_optimizer(config, model)
+    schedule = optimizer._learning_rate
     rates = {}
     for step in (0, 750, 1500, 80750, 160000):
         schedule.step(step)
@@ -85,7 +86,7 @@ def test_recipe_of_segformer():
 
 @pytest.mark.parametrize("name", ["cityscapes_1024x1024_160k", "ade20k_512x512_160k", "ade20k_640x640_160k"])
 def test_sizes_of_segformer(name):
-    dic = load_config(str(ROOT / f"configs/segformerpp/segformerpp_b{5 if '640' in name else 0}_{name}.yml")).dic
+    dic = load_config(str(ROOT / f"configs/segformerpp/segformerpp_b{5 if '640' in name else 0}_{name}.yml")).values
     size = [int(name.split("_")[1].split("x")[0])] * 2
     crop = next(t for t in dic["train_dataset"]["transforms"] if t["type"] == "RandomPaddingCrop")
     assert crop["crop_size"] == size and crop["category_max_ratio"] == 0.75
@@ -96,13 +97,13 @@ def test_sizes_of_segformer(name):
 
 def test_recipe_of_fanet():
     for path in [path for path in SHIPPED if "/fanet" in path]:
-        dic = load_config(str(ROOT / path)).dic
+        dic = load_config(str(ROOT / path)).values
         warmup = dict(warmup_start_lr=1e-5, warmup_iters=dic["lr_scheduler"]["warmup_iters"])
         poly = dict(type="PolynomialDecay", learning_rate=1e-2, end_lr=0.0, power=0.9)
         assert dic["lr_scheduler"] == {**poly, **warmup}
         assert dic["optimizer"] == dict(type="SGD", momentum=0.9, weight_decay=5e-4)
         assert dic["loss"]["coef"] == [1, 0.5, 0.5]
-        losses = dic["loss"]["types"]
+        losses = [{key: value for key, value in loss.items() if key != "ignore_index"} for loss in dic["loss"]["types"]]
         crop = next(t for t in dic["train_dataset"]["transforms"] if t["type"] == "RandomPaddingCrop")["crop_size"]
         pixels = dic["batch_size"] * crop[0] * crop[1]
         assert losses == [dict(type="OhemCrossEntropyLoss", thresh=0.7, min_kept=pixels // 16)] * 3, path
@@ -125,7 +126,7 @@ RELEASE = {
 @pytest.mark.parametrize("name", RELEASE)
 def test_hyper_parameters_are_the_releases(name):
     recipe, model = RELEASE[name]
-    dic = load_config(str(ROOT / f"configs/rtformer/rtformer_{name}.yml")).dic
+    dic = load_config(str(ROOT / f"configs/rtformer/rtformer_{name}.yml")).values
     assert dic["batch_size"] == recipe["batch_size"] and dic["iters"] == recipe["iters"]
     assert dic["optimizer"] == dict(type="AdamW", beta1=0.9, beta2=0.999, weight_decay=recipe["weight_decay"])
     warmup = dict(warmup_iters=1500, warmup_start_lr=1e-6)
@@ -135,7 +136,10 @@ def test_hyper_parameters_are_the_releases(name):
     assert [loss["type"] for loss in dic["loss"]["types"]] == ["CrossEntropyLoss"] * 2
     size = name.split("_")[0]
     weights = f"https://paddleseg.bj.bcebos.com/dygraph/backbone/rtformer_{size}_backbone_imagenet_pretrained.zip"
-    assert dic["model"] == {"type": "RTFormer", **model, "pretrained": weights}
+    model_class, arguments = registry.network_of(dic["model"])
+    classes = 19 if "city" in name else 150
+    assert model_class.__name__ == "RTFormer"
+    assert arguments == {**model, "pretrained": weights, "num_classes": classes, "in_channels": 3}
     normalize = dict(type="Normalize", mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
     assert dic["train_dataset"]["transforms"] == [
         dict(type="ResizeStepScaling", min_scale_factor=0.5, max_scale_factor=2.0, scale_step_size=0.25),
@@ -169,18 +173,19 @@ def test_style_of_paddlesegs_configs(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     config = load_config(str(tmp_path / "rtformer/own.yml"), batch_size=4)
-    dic = config.dic
+    dic = config.values
     assert (dic["batch_size"], dic["iters"], dic["to_static_training"]) == (4, 70000, True)
     assert dic["train_dataset"]["num_samples"] == 5 and len(dic["train_dataset"]["transforms"]) == 2
     assert dic["lr_scheduler"] == dict(type="PiecewiseDecay", boundaries=[10], values=[0.1, 0.01])
-    assert dic["model"] == dict(type="RTFormer", base_channels=8, num_heads=2)
-    assert len(dic["loss"]["types"]) == 2
-    assert type(build(SegBuilder(config), "optimizer")).__name__ == "Momentum"
+    added = dict(num_classes=19, in_channels=3)  # by the data set
+    assert dic["model"] == dict(type="RTFormer", base_channels=8, num_heads=2, **added)
+    assert dic["loss"]["types"] == [dict(type="CrossEntropyLoss", ignore_index=255)] * 2
+    assert type(build_optimizer(config, build_network(config))).__name__ == "Momentum"
 
 
 def test_overrides(tmp_path):
     opts = ["model.cross_size=8", "train_dataset.transforms.0.prob=0.25", "loss.coef=[1,0.5]", "model.pretrained=null"]
-    dic = load_config(tiny_config(tmp_path), [*opts, "optimizer.type=SGD"], learning_rate=0.5, iters=9).dic
+    dic = load_config(tiny_config(tmp_path), [*opts, "optimizer.type=SGD"], learning_rate=0.5, iters=9).values
     assert dic["model"]["cross_size"] == 8 and dic["model"]["pretrained"] is None
     assert dic["train_dataset"]["transforms"][0]["prob"] == 0.25
     assert dic["loss"]["coef"] == [1, 0.5] and dic["iters"] == 9
@@ -218,6 +223,16 @@ WRONG = {
     "loss.types=3": "loss.types must be a list",
     "test_config={'scale':[1]}": "unknown test_config key 'scale', did you mean 'scales'",
     "test_config=null": "expected a mapping of test_config keys",
+    "loss.types.0.type=DualTaskLoss": "unknown loss.types type 'DualTaskLoss'.*Valid: BCELoss, Bootstrapped.*OhemCross",
+    "loss.types=[{'type':'MixedLoss','losses':[{'type':'RMILoss'}],'coef':[1]}]": "unknown loss.types.losses type 'RMIL",
+    "loss.types.0.ignore_index=0": "CrossEntropyLoss.ignore_index is 0, but the data set ignores 255",
+    "optimizer.beta1=big": "optimizer.beta1 must be a number, got 'big'",
+    "optimizer.weight_decay=True": "optimizer.weight_decay must be a number, got True",
+    "optimizer.lazy_mode=1": "optimizer.lazy_mode must be True or False, got 1",
+    "optimizer.grad_clip_cfg={'name':'ClipGrad'}": "optimizer.grad_clip_cfg must be a mapping with a name among Clip",
+    "model.in_channels=4": "channels of images differ: model 4, train_dataset 3, val_dataset 3",
+    "task=segmentatoin": "unknown task 'segmentatoin', did you mean 'segmentation'",
+    "task=3": "task must be the name of a task, got 3",
     "to_static_training=maybe": "to_static_training must be True or False",
     "batch_size=0": "batch_size must be a whole number of at least 1",
     "iters=1.5": "iters must be a whole number of at least 1",
@@ -289,14 +304,13 @@ def test_number_that_yaml_reads_as_a_text(tmp_path):
     (tmp_path / "config.yml").write_text(text)
     with pytest.raises(UserError, match="lr_scheduler.learning_rate is the text '1e-3'.*1.0e-03"):
         load_config(path)
-    assert math.isclose(load_config(path, learning_rate=1e-3).dic["lr_scheduler"]["learning_rate"], 1e-3)
+    assert math.isclose(load_config(path, learning_rate=1e-3).values["lr_scheduler"]["learning_rate"], 1e-3)
 
 
 def test_classes_of_a_plain_dataset(tmp_path):
-    """PaddleSeg's own check of `type: Dataset` comes out as one line too."""
     plain = {"type": "Dataset", "dataset_root": str(tmp_path), "transforms": []}
     path = tiny_config(tmp_path, train_dataset=plain, val_dataset=plain)
-    with pytest.raises(UserError, match="No num_classes specified"):
+    with pytest.raises(UserError, match="train_dataset.num_classes is missing"):
         load_config(path)
 
 
@@ -304,16 +318,16 @@ WRONG_MODEL = {
     "model.num_heads=3": "num_heads",
     "model.use_injection=[True]": "use_injection",
     "model.cross_size=0": "cross_size",
-    "model.base_channels=wide": "cannot build model",
+    "model.base_channels=wide": "base_channels|cannot build model",
     "model.pretrained=nowhere.pdparams": "no checkpoint at nowhere.pdparams",
 }
 
 
 @pytest.mark.parametrize("item", WRONG_MODEL)
 def test_model_that_cannot_be_built(item, tmp_path):
-    builder = SegBuilder(load_config(tiny_config(tmp_path), [item]))
+    config = load_config(tiny_config(tmp_path), [item])
     with pytest.raises(UserError, match=WRONG_MODEL[item]) as raised:
-        build(builder, "model")
+        build_network(config)
     assert "\n" not in str(raised.value)
 
 
@@ -321,13 +335,13 @@ def test_weights_that_cannot_be_downloaded(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr("paddleseg.utils.seg_env.PRETRAINED_MODEL_HOME", str(tmp_path))
     address = "http://127.0.0.1:9/weights.zip"
-    builder = SegBuilder(load_config(tiny_config(tmp_path), [f"model.pretrained={address}"]))
+    config = load_config(tiny_config(tmp_path), [f"model.pretrained={address}"])
     with pytest.raises(UserError, match=f"cannot download {address} .*fetch it by hand"):
-        build(builder, "model")
+        build_network(config)
 
 
-@pytest.mark.parametrize("part", ["train_dataset", "val_dataset"])
-def test_dataset_that_cannot_be_built(part, tmp_path):
-    builder = SegBuilder(load_config(tiny_config(tmp_path), [f"{part}.height=1"]))
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_dataset_that_cannot_be_built(split, tmp_path):
+    task = build_task(load_config(tiny_config(tmp_path), [f"{split}_dataset.height=1"]))
     with pytest.raises(UserError, match="^StreetScenes: height is 1"):
-        build(builder, part)
+        task.build_data(split)

@@ -20,7 +20,7 @@ from paddle_rt.imaging import read_label
 from paddle_rt.inference import Segmenter, load_deployment
 from paddle_rt.inference.engines import OnnxRuntime, OpenVino
 from paddle_rt.inference.preprocess import Preprocess
-from paddle_rt.models import layers
+from paddle_rt.models.layers_export import GatheredMaxPool2D
 from paddle_rt.models.rtformer import RTFormer
 from paddle_rt.tasks.segmentation.export import SegmentationExport
 from tests.helpers import NORMALIZE, ROOT, run_python, smooth_image
@@ -172,7 +172,7 @@ def test_model_is_left_as_it_was(model: RTFormer, tmp_path: pathlib.Path) -> Non
         model.eval()
 
 
-def broken_pooling(self: layers.AdaptiveMaxPool2D, x: paddle.Tensor) -> paddle.Tensor:
+def broken_pooling(self: GatheredMaxPool2D, x: paddle.Tensor) -> paddle.Tensor:
     return paddle.nn.functional.adaptive_max_pool2d(x, self.output_size)
 
 
@@ -180,7 +180,7 @@ def test_wrong_pooling_of_paddle2onnx_is_caught(
     model: RTFormer, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """paddle2onnx gives the operator one fixed window; 5 rows or columns do not divide into 3."""
-    monkeypatch.setattr(layers.AdaptiveMaxPool2D, "forward", broken_pooling)
+    monkeypatch.setattr(GatheredMaxPool2D, "forward", broken_pooling)
     with pytest.raises(VerificationError, match="does not compute what the network does.*ONNX Runtime"):
         export(model, tmp_path / "e", SegmentationExport([NORMALIZE]), [1, 3, 160, 160], "none")
     assert not files(tmp_path)

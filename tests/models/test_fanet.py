@@ -84,7 +84,7 @@ def test_attention_is_the_papers_formula(mode, rng):
     y = y.transpose([0, 2, 1]).reshape([2, channels, height, width])
     with paddle.no_grad():
         expected = module.latlayer3(y) + x
-        error = relative_error(module(x, *module.read(x)).numpy(), expected.numpy())
+        error = relative_error(module(module.read(x)).numpy(), expected.numpy())
     assert error < 1e-5, f"relative error {error:.1e}"
 
 
@@ -119,6 +119,21 @@ def test_a_stream_gives_what_its_clips_give(window):
         error = max(relative_error(coarse, clip), relative_error(coarse, past))
         assert error < 1e-5, f"frame {t}: relative error {error:.1e}"
         assert (relative_error(coarse, alone) > 0.01) == (window > 1 and t > 0), "the window has no effect"
+
+
+@pytest.mark.parametrize("window", [2, 4])
+def test_a_step_for_export_gives_the_same_numbers(window):
+    model, frames = network(window), video(3)
+    exported = model.for_export()
+    state = exported_state = paddle.zeros(model.state_shape())
+    assert exported.state_shape() == model.state_shape()
+    with paddle.no_grad():
+        for t in range(3):
+            coarse, state = model.coarse_step(frames[:, t], state)
+            exported_coarse, exported_state = exported.coarse_step(frames[:, t], exported_state)
+            error = relative_error(exported_coarse.numpy(), coarse.numpy())
+            print(f"frame {t}: relative error {error:.1e}")
+            assert error <= 1e-6 and np.array_equal(exported_state.numpy(), state.numpy())
 
 
 def test_a_window_of_one_is_the_network_for_images():

@@ -5,8 +5,10 @@ import paddle
 import pytest
 
 import paddle_rt
+from paddle_rt import registry
 from paddle_rt.checkpoint import atomic_save
 from paddle_rt.errors import UserError
+from paddle_rt.models.base import Network
 from tests.helpers import relative_error
 
 CLASSES = 7
@@ -44,11 +46,35 @@ def test_logits_are_the_resized_coarse_logits(model):
     model.eval()
     with paddle.no_grad():
         coarse = model.coarse_logits(images(2, 65, 97))
-        full = paddle.nn.functional.interpolate(
-            coarse, [65, 97], mode="bilinear", align_corners=model.coarse_align_corners
-        )
+        full = paddle.nn.functional.interpolate(coarse, [65, 97], mode="bilinear", align_corners=model.align_corners)
         error = relative_error(full.numpy(), model(images(2, 65, 97))[0].numpy())
     assert error == 0.0, f"relative error {error:.1e}"
+
+
+@pytest.mark.parametrize("height, width", [(64, 96), (65, 97), (47, 31)])
+def test_the_output_stride_is_that_of_the_coarse_logits(model, height, width):
+    assert isinstance(model, Network)
+    model.eval()
+    with paddle.no_grad():
+        coarse = model.coarse_logits(images(1, height, width))
+    assert list(coarse.shape[2:]) == [-(-length // model.output_stride) for length in (height, width)]
+
+
+def test_for_export_gives_the_same_numbers_and_leaves_the_network_alone(model):
+    model.train()
+    network, batch = model.for_export(), images(2, 65, 97)
+    assert model.training and not any(layer.training for layer in [network, *network.sublayers()])
+    assert all(layer.training for layer in model.sublayers())
+    own = {id(parameter) for parameter in model.parameters()}
+    assert all(id(parameter) in own for parameter in network.parameters()), "parameters are shared, not copied"
+    model.eval()
+    for name in ("output_stride", "align_corners", "needs_fixed_size", "near_ties", "temporal_window"):
+        assert getattr(network, name) == getattr(model, name), name
+    with paddle.no_grad():
+        coarse_error = relative_error(network.coarse_logits(batch).numpy(), model.coarse_logits(batch).numpy())
+        error = relative_error(network(batch)[0].numpy(), model(batch)[0].numpy())
+    print(f"relative error of the coarse logits {coarse_error:.1e}, of the logits {error:.1e}")
+    assert max(coarse_error, error) <= 1e-6, f"relative errors {coarse_error:.1e} and {error:.1e}"
 
 
 def test_every_parameter_gets_a_finite_gradient(model):
@@ -92,6 +118,33 @@ def test_one_seed_gives_one_model(name):
 
     for first, second in zip(build_and_run(), build_and_run(), strict=True):
         assert np.array_equal(first, second), f"largest difference {np.abs(first - second).max()}"
+
+
+def test_a_config_may_name_the_variant(name):
+    entry = registry.find_entry(name)
+    section = {"type": entry.class_name, "variant": entry.variant, "num_classes": CLASSES}
+    network_class, arguments = registry.network_of(section)
+    assert network_class is entry.network_class() and arguments == {**entry.arguments, "num_classes": CLASSES}
+    key, value = next(iter(entry.arguments.items()))
+    assert registry.network_of({**section, key: 1})[1] == {**arguments, key: 1} != arguments, "explicit ones win"
+    assert registry.network_of({"type": entry.class_name, key: value})[1] == {key: value}, "PaddleSeg's style"
+    assert name in paddle_rt.list_models(task=entry.task) and name not in paddle_rt.list_models(task="none")
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"type": "RTFormer", "variant": "slimm"}, "unknown variant of RTFormer 'slimm', did you mean 'slim'"),
+        ({"type": "RTFormer", "variant": None}, "unknown variant of RTFormer 'None'"),
+        ({"type": "FANet", "variant": 19}, "unknown variant of FANet '19'"),
+        ({"type": "RTFormr"}, "unknown model type 'RTFormr', did you mean 'RTFormer'"),
+        ({"variant": "slim"}, "unknown model type None"),
+        ({"type": "FANet", "variant": 18, "cross_size": 8}, "unknown argument of FANet 'cross_size'"),
+    ],
+)
+def test_sections_that_describe_no_network_are_refused(section, message):
+    with pytest.raises(UserError, match=message):
+        registry.network_of(section)
 
 
 def test_unknown_names_name_the_nearest():

@@ -10,8 +10,10 @@ from paddleseg.models.rtformer import RTFormer as PaddleSegRTFormer
 import paddle_rt
 from paddle_rt.checkpoint import load
 from paddle_rt.errors import UserError
-from paddle_rt.models.layers import MENDED_BN_MOMENTUM, AdaptiveMaxPool2D, DropPath
-from paddle_rt.models.rtformer import VARIANTS, RTFormer
+from paddle_rt.models.layers import DropPath
+from paddle_rt.models.layers_export import GatheredMaxPool2D
+from paddle_rt.models.rtformer import INTENDED_BN_MOMENTUM, RTFormer
+from paddle_rt.registry import ENTRIES
 from tests.helpers import TINY, randomize, relative_error
 
 SMALL = dict(num_classes=5, base_channels=16, head_channels=16, spp_channels=16, drop_path_rate=0.0)
@@ -135,8 +137,9 @@ def test_numbers_are_paddlesegs_to_float32_rounding(case, mode, rng):
     )
 
 
+NAMED = [name for name, entry in ENTRIES.items() if entry.class_name == "RTFormer"]
 STRUCTURES = {
-    **VARIANTS,
+    **{name: ENTRIES[name].arguments for name in NAMED},
     "deep": dict(layer_nums=[3, 4, 6, 3], base_channels=16, use_injection=[False, True]),
     "shallow_without_aux_head": dict(layer_nums=[1, 1, 1, 1], base_channels=24, use_aux_head=False),
     "other_widths": dict(base_channels=8, spp_channels=40, head_channels=20, in_channels=4, num_heads=2, lr_mult=3.0),
@@ -146,7 +149,7 @@ STRUCTURES = {
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_names_shapes_order_and_learning_rates_are_paddlesegs(name):
     theirs = PaddleSegRTFormer(num_classes=19, **STRUCTURES[name])
-    ours = paddle_rt.create_model(name) if name in VARIANTS else RTFormer(19, **STRUCTURES[name])
+    ours = paddle_rt.create_model(name) if name in NAMED else RTFormer(19, **STRUCTURES[name])
 
     def shapes(model):
         return [(key, list(value.shape)) for key, value in model.state_dict().items()]
@@ -170,22 +173,21 @@ def test_weights_start_with_paddlesegs_spread():
 
 @pytest.mark.parametrize("height, width", [(16, 32), (12, 24), (7, 50), (1, 1), (13, 25)])
 @pytest.mark.parametrize("windows", [12, 8])
-def test_adaptive_pooling_of_an_inference_graph_is_paddles(height, width, windows, rng, tmp_path):
+def test_pooling_of_an_exported_graph_is_paddles(height, width, windows, rng):
     x = paddle.to_tensor(rng.standard_normal([2, 3, height, width]).astype("float32"))
-    layer = AdaptiveMaxPool2D(windows)
-    layer.eval()
-    reference = layer(x).numpy()
+    reference = paddle.nn.AdaptiveMaxPool2D(windows)(x).numpy()
+    assert np.array_equal(GatheredMaxPool2D(windows)(x).numpy(), reference)
     for shape in ([2, 3, height, width], [None, 3, None, None]):
         spec = [paddle.static.InputSpec(shape, "float32")]
-        graph = paddle.jit.to_static(AdaptiveMaxPool2D(windows), input_spec=spec, full_graph=True)
+        graph = paddle.jit.to_static(GatheredMaxPool2D(windows), input_spec=spec, full_graph=True)
         graph.eval()
         result = graph(x).numpy()
         assert np.array_equal(result, reference), f"{shape}: largest difference {np.abs(result - reference).max()}"
 
 
-@pytest.mark.parametrize("momentum, mean", [(0.1, 9.0), (MENDED_BN_MOMENTUM, 1.0)])
+@pytest.mark.parametrize("momentum, mean", [(0.1, 9.0), (INTENDED_BN_MOMENTUM, 1.0)])
 def test_batch_norm_momentum_is_the_releases_unless_asked(momentum, mean):
-    """One batch of mean 10 moves a running mean of 0 to 9 with the release's number, to 1 with the mended one."""
+    """One batch of mean 10 moves a running mean of 0 to 9 with the release's number, to 1 with the intended one."""
     model = RTFormer(5, **TINY) if momentum == 0.1 else RTFormer(5, **TINY, bn_momentum=momentum)
     norms = [layer for layer in model.sublayers() if isinstance(layer, paddle.nn.BatchNorm2D)]
     for norm in norms:
@@ -219,13 +221,16 @@ def test_drop_path_changes_training_only():
     "arguments, message",
     [
         (dict(use_injection=[True]), "use_injection must be two booleans"),
-        (dict(layer_nums=[2, 2]), "layer_nums must be"),
+        (dict(layer_nums=[2, 2]), "layer_nums must be four whole numbers"),
+        (dict(layer_nums=[2, 0, 2, 2]), r"layer_nums\[1\] must be a whole number of at least 1, got 0"),
         (dict(lr_mult="x"), "lr_mult must be"),
         (dict(bn_momentum=5), "bn_momentum must be"),
         (dict(drop_rate=2.0), "drop_rate must be"),
         (dict(head_channels=0), "head_channels must be"),
         (dict(use_injection=True), "use_injection must be two booleans"),
         (dict(num_heads=7), "num_heads must divide"),
+        (dict(num_heads=True), "num_heads must be a whole number"),
+        (dict(use_aux_head=1), "use_aux_head must be true or false"),
         (dict(cross_size=0), "cross_size must be a whole number of at least 1"),
         (dict(num_classes=0), "num_classes must be a whole number of at least 1"),
         (dict(drop_path_rate=1.0), "drop_path_rate must be"),

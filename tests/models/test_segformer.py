@@ -14,10 +14,12 @@ from paddleseg.models.backbones import mix_transformer
 import paddle_rt
 from paddle_rt.errors import UserError
 from paddle_rt.models import segformer
-from paddle_rt.models.segformer import VARIANTS, SegFormerPlusPlus
+from paddle_rt.models.segformer import SegFormerPlusPlus
+from paddle_rt.registry import ENTRIES
 from tests.helpers import randomize, relative_error
 
 CLASSES = 5
+NAMED = [name for name, entry in ENTRIES.items() if entry.class_name == "SegFormerPlusPlus"]
 TINY = dict(num_classes=CLASSES, embed_dim=8, depths=(1, 1, 1, 1), head_channels=16, drop_path_rate=0.0)
 Step = tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]
 
@@ -104,7 +106,7 @@ def worst(result: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> tu
     )
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", NAMED)
 def test_names_shapes_and_outputs_are_paddlesegs(name, uninitialised):
     images = noise(1, 3, 32, 64)
     theirs, ours = pair(name)
@@ -114,7 +116,7 @@ def test_names_shapes_and_outputs_are_paddlesegs(name, uninitialised):
     assert error <= 1e-5, f"relative error {error:.1e}"
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", NAMED)
 def test_a_training_step_is_paddlesegs(name, uninitialised, float64):
     """With every random choice: one seed drops the same paths and the same channels in both networks.
 
@@ -122,7 +124,7 @@ def test_a_training_step_is_paddlesegs(name, uninitialised, float64):
     """
     images, results = noise(2, 3, 32, 64), []
     deep = name in ("segformerpp_b3", "segformerpp_b4", "segformerpp_b5")
-    for model in narrow_pair(VARIANTS[name]["depths"]) if deep else pair(name):
+    for model in narrow_pair(ENTRIES[name].arguments["depths"]) if deep else pair(name):
         model.train()
         paddle.seed(1)
         results.append(train_step(model, images, model.forward))
@@ -227,24 +229,25 @@ def test_weights_of_a_whole_network_start_another(tmp_path):
     [
         (dict(head="mpl"), "unknown head 'mpl', did you mean 'mlp'"),
         (dict(head=None), "unknown head None"),
-        (dict(head_channels=0), "head_channels must hold whole numbers of at least 1, got 0"),
-        (dict(head_channels=2.5), "head_channels must hold whole numbers"),
-        (dict(num_classes=0), "num_classes must hold"),
-        (dict(num_classes=True), "num_classes must hold"),
-        (dict(in_channels=0), "in_channels must hold"),
-        (dict(embed_dim=-8), "embed_dim must hold"),
-        (dict(depths=(2, 2, 2)), "depths must be 4 numbers, one a stage"),
+        (dict(head_channels=0), "head_channels must be a whole number of at least 1, got 0"),
+        (dict(head_channels=2.5), "head_channels must be a whole number"),
+        (dict(num_classes=0), "num_classes must be a whole number"),
+        (dict(num_classes=True), "num_classes must be a whole number"),
+        (dict(in_channels=0), "in_channels must be a whole number"),
+        (dict(embed_dim=-8), "embed_dim must be a whole number"),
+        (dict(depths=(2, 2, 2)), "depths must be 4 numbers, one for each stage"),
         (dict(depths=2), "depths must be 4 numbers"),
-        (dict(depths=(2, 2, 0, 2)), "depths must hold whole numbers of at least 1, got 0"),
+        (dict(depths=(2, 2, 0, 2)), r"depths\[2\] must be a whole number of at least 1, got 0"),
         (dict(num_heads=(1, 2, 5, 8, 8)), "num_heads must be 4 numbers"),
-        (dict(num_heads=(1, 2, 5, "8")), "num_heads must hold whole numbers"),
+        (dict(num_heads=(1, 2, 5, "8")), r"num_heads\[3\] must be a whole number"),
         (dict(drop_path_rate=1.0), "drop_path_rate must be at least 0 and below 1"),
         (dict(drop_path_rate=-0.1), "drop_path_rate must be at least 0 and below 1"),
+        (dict(matching_every=0), "matching_every must be a whole number"),
         (dict(token_merging="bsm"), "unknown token_merging 'bsm', did you mean 'bsm_"),
     ],
 )
 def test_arguments_that_cannot_work_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         SegFormerPlusPlus(**{**TINY, **arguments})
 
 

@@ -11,7 +11,6 @@ import pytest
 import paddle_rt
 from paddle_rt.convert import load_torch
 from paddle_rt.errors import UserError
-from paddle_rt.models import token_merging
 from paddle_rt.models.segformer import Attention, SegFormerPlusPlus
 from paddle_rt.models.token_merging import (
     PRESETS,
@@ -22,6 +21,7 @@ from paddle_rt.models.token_merging import (
     keep_all,
     stage_mergings,
 )
+from paddle_rt.models.token_merging_export import merging_for_export
 from tests.helpers import SHARED, randomize, relative_error
 
 GOLDEN = SHARED / "golden"
@@ -283,13 +283,13 @@ def test_blocks_share_the_matches_of_the_first(every, matchings, monkeypatch):
     )
     randomize(model)
     model.eval()
-    places = token_merging._places
+    match = BipartiteMerging._match
 
-    def counted(tokens: paddle.Tensor, *rest: object) -> tuple:
+    def counted(self: BipartiteMerging, tokens: paddle.Tensor, *rest: object) -> paddle.Tensor:
         found.append(tokens.shape[1])
-        return places(tokens, *rest)
+        return match(self, tokens, *rest)
 
-    monkeypatch.setattr(token_merging, "_places", counted)
+    monkeypatch.setattr(BipartiteMerging, "_match", counted)
     images = noise(1, 3, 128, 128)
     output = logits(model, images)
     assert [found.count(32 * 32), found.count(4 * 4)] == matchings and len(found) == sum(matchings)
@@ -315,8 +315,36 @@ def test_training_with_a_preset_reaches_every_parameter(preset):
     assert not without, f"no gradient: {without}"
 
 
+MERGINGS = [GridMerging((2, 3)), SequenceMerging(4), BipartiteMerging(0.6, (2, 2)), BipartiteMerging(1.0, (2, 2))]
+
+
+def test_mergings_for_export_give_the_same_numbers():
+    for merging in (*MERGINGS, keep_all):
+        tokens = paddle.to_tensor(noise(2, 7 * 9, CHANNELS))
+        merged, unmerge = merging(tokens, (7, 9))
+        graph_merged, graph_unmerge = merging_for_export(merging)(tokens, (7, 9))
+        values = paddle.to_tensor(noise(*merged.shape))
+        errors = (
+            relative_error(graph_merged.numpy(), merged.numpy()),
+            relative_error(graph_unmerge(values).numpy(), unmerge(values).numpy()),
+        )
+        print(f"{type(merging).__name__}: relative errors {errors[0]:.1e} and {errors[1]:.1e}")
+        assert errors[0] <= 1e-6 and errors[1] == 0, errors
+
+
+@pytest.mark.parametrize("token_merging", [*PRESETS, [dict(q_mode="n1d", q_s=3), {}, dict(kv_mode="n1d", kv_s=2), {}]])
+def test_a_merging_network_for_export_gives_the_same_numbers(token_merging):
+    model = SegFormerPlusPlus(token_merging=token_merging, matching_every=2, **{**TINY, "depths": (3, 1, 2, 1)})
+    randomize(model)
+    model.eval()
+    images = noise(1, 3, 128, 160)
+    error = relative_error(logits(model.for_export(), images), logits(model, images))
+    print(f"relative error {error:.1e}")
+    assert error <= 1e-5, f"relative error {error:.1e}"
+
+
 @pytest.mark.parametrize("full_graph", [True, False])
-@pytest.mark.parametrize("merging", [GridMerging((2, 3)), SequenceMerging(4), BipartiteMerging(0.6, (2, 2))])
+@pytest.mark.parametrize("merging", [*MERGINGS, *map(merging_for_export, MERGINGS)])
 def test_traced_it_is_the_same(merging, full_graph):
     """By both of Paddle's ways to trace, one of which rewrites the code."""
 
@@ -375,11 +403,11 @@ FIRST = [
     (dict(q_mode="bsm", q_r=0.5, q_sx=2, q_sy=None), "q_mode 'bsm' needs q_sy"),
     (dict(q_mode="n2d"), "q_mode 'n2d' needs q_s"),
     (dict(q_mode="n1d", q_sx=2), "q_mode 'n1d' needs q_s"),
-    (dict(q_mode="bsm", q_r=0.5, q_sx=0, q_sy=2), "q_sx must hold whole numbers of at least 1, got 0"),
-    (dict(q_mode="bsm", q_r=0.5, q_sx=2, q_sy=2.0), "q_sy must hold whole numbers of at least 1, got 2.0"),
-    (dict(q_mode="n2d", q_s=(2, 0)), "q_s must hold whole numbers of at least 1, got 0"),
+    (dict(q_mode="bsm", q_r=0.5, q_sx=0, q_sy=2), "q_sx must be a whole number of at least 1, got 0"),
+    (dict(q_mode="bsm", q_r=0.5, q_sx=2, q_sy=2.0), "q_sy must be a whole number of at least 1, got 2.0"),
+    (dict(q_mode="n2d", q_s=(2, 0)), "q_s must be a whole number of at least 1, got 0"),
     (dict(q_mode="n2d", q_s=(2, 2, 2)), r"q_s must be a number or a pair \(rows, columns\)"),
-    (dict(kv_mode="n1d", kv_s=(2, 2)), "kv_s must hold whole numbers"),
+    (dict(kv_mode="n1d", kv_s=(2, 2)), "kv_s must be a whole number"),
     (dict(q_r=0.5), "stage 1: q_r has no effect with q_mode None; leave it out"),
     (dict(q_mode="n2d", q_s=2, q_r=0.5), "q_r has no effect with q_mode 'n2d'"),
     (dict(q_mode="bsm", kv_mode="n2d", kv_s=2, kv_sx=2, q_r=0.5, q_sx=2, q_sy=2), "kv_sx has no effect"),
@@ -393,9 +421,9 @@ FIRST = [
         *(([settings, {}, {}, {}], message) for settings, message in FIRST),
         ([{}, {}, {}, dict(q_mode="bsm")], "stage 4: q_mode 'bsm' needs q_r"),
         ("bsm_hd", "unknown token_merging 'bsm_hd', did you mean 'bsm_hq'"),
-        ([{}, {}, {}], "must be a preset or 4 dictionaries, one a stage"),
-        (dict(q_mode="n2d", q_s=2), "must be a preset or 4 dictionaries, one a stage"),
-        (2, "must be a preset or 4 dictionaries, one a stage"),
+        ([{}, {}, {}], "must be a preset or 4 dictionaries, one for each stage"),
+        (dict(q_mode="n2d", q_s=2), "must be a preset or 4 dictionaries, one for each stage"),
+        (2, "must be a preset or 4 dictionaries, one for each stage"),
     ],
 )
 def test_what_cannot_be_merged_is_refused(token_merging, message):

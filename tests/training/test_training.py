@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 from paddle_rt.checkpoint import read_state_dict
-from paddle_rt.config.build import load_config
+from paddle_rt.config import load_config
 from paddle_rt.training import train as engine
 from tests.helpers import TINY, randomize, relative_error, tiny_config
 

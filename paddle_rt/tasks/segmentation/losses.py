@@ -241,11 +241,11 @@ class BCELoss:
         labels = paddle.where(labels != self.ignore_index, labels, paddle.zeros_like(labels))
         if labels.shape[1] != logits.shape[1]:
             labels = F.one_hot(labels.squeeze(1), logits.shape[1]).transpose([0, 3, 1, 2])
-        labels = labels.astype("float32")
+        labels = labels.astype(logits.dtype)
         positive, negative = _dynamic_weights(labels) if "dynamic" in (self.weight, self.pos_weight) else (None, None)
         pos_weight = positive if self.pos_weight == "dynamic" else self.pos_weight
         if isinstance(pos_weight, float):
-            pos_weight = paddle.to_tensor(pos_weight, dtype="float32")
+            pos_weight = paddle.to_tensor(pos_weight, dtype=logits.dtype)
         loss = F.binary_cross_entropy_with_logits(
             logits,
             labels,

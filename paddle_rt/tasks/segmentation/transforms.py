@@ -8,7 +8,8 @@ import numpy as np
 
 from paddle_rt.components import Catalogue
 from paddle_rt.errors import UserError
-from paddle_rt.imaging import check_labels, read_image, read_label
+from paddle_rt.imaging import check_labels, read_label
+from paddle_rt.imaging.read_write import decode, read_bytes
 
 Sample = dict[str, Any]
 
@@ -79,9 +80,8 @@ class Compose:
         image, label = sample["img"], sample.get("label")
         if not isinstance(image, str):
             return
-        sample["img"] = read_image(image).astype("float32")
-        if self.img_channels == 1:
-            sample["img"] = cv2.imread(image, cv2.IMREAD_GRAYSCALE).astype("float32")
+        flags = cv2.IMREAD_GRAYSCALE if self.img_channels == 1 else cv2.IMREAD_COLOR
+        sample["img"] = decode(image, read_bytes(image), flags).astype("float32")
         if isinstance(label, str):
             sample["label"] = read_label(label, self.num_classes, self.ignore_index)
         elif label is not None:  # the data set has read it

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from paddle_rt.config.build import SegBuilder, build, load_config, trained_model
+from paddle_rt.config import build_network, build_task, load_config, trained_network
 from paddle_rt.errors import UserError
 from paddle_rt.models import fanet
+from paddle_rt.models.base import Network
 from paddle_rt.tasks.segmentation import metrics
 from paddle_rt.tasks.segmentation.evaluate import evaluate
-from paddle_rt.tasks.segmentation.video_scores import require_one_task, score_videos, summarize
+from paddle_rt.tasks.segmentation.video_scores import require_same_data, score_videos, summarize
 from tests.helpers import NORMALIZE_HALF, ROOT, call_tool, tiny_config
 
 SIZE = {"height": 64, "width": 96}
@@ -70,12 +71,13 @@ def test_clips_train_and_resume_from_the_command_line(trained):
 
 
 def test_the_loss_of_the_last_label_reaches_earlier_frames(tmp_path):
-    builder = SegBuilder(load_config(video_config(tmp_path, 2)))
-    data, model, losses = (build(builder, part) for part in ("train_dataset", "model", "loss"))
+    config = load_config(video_config(tmp_path, 2))
+    task, model = build_task(config), build_network(config)
+    data = task.build_data("train")
     images = paddle.to_tensor(np.stack([data[0]["img"], data[1]["img"]]), stop_gradient=False)
     labels = paddle.to_tensor(np.stack([data[0]["label"], data[1]["label"]]).astype("int64"))
     model.train()
-    sum(losses["types"][0](logits, labels) for logits in model(images)).backward()
+    sum(task.losses(model(images), {"label": labels})).backward()
     reached = images.grad.reshape([2, 2, -1]).abs().max(axis=2).numpy()  # [B, frames]
     assert np.isfinite(reached).all() and (reached > 0).all(), f"largest gradients {reached}"
 
@@ -84,7 +86,7 @@ def test_windows_of_all_lengths_see_one_last_frame_and_one_draw(tmp_path):
     """So that networks that differ in their window alone are trained alike."""
     items = {}
     for window in (1, 2, 4):
-        data = build(SegBuilder(load_config(video_config(tmp_path, window))), "train_dataset")
+        data = build_task(load_config(video_config(tmp_path, window))).build_data("train")
         random.seed(0), np.random.seed(0)
         items[window] = [data[0], data[1]]
     for short, long in ((1, 2), (1, 4), (2, 4)):
@@ -97,7 +99,7 @@ def test_windows_of_all_lengths_see_one_last_frame_and_one_draw(tmp_path):
 @pytest.mark.parametrize("window", [2, 4])
 def test_shipped_configs_differ_in_nothing_but_the_window(window):
     name = "configs/quick_start/fanet18_streetscenes_256x128"
-    image, video = (load_config(str(ROOT / f"{name}{end}.yml")).dic for end in ("", f"_t{window}"))
+    image, video = (load_config(str(ROOT / f"{name}{end}.yml")) in ("", f"_t{window}"))
     assert video["model"].pop("temporal_window") == window
     assert all(video[part].pop("frames") == window for part in ("train_dataset", "val_dataset"))
     assert video == image
@@ -110,7 +112,7 @@ def test_val_scores_the_last_frame_of_clips(trained, tmp_path, monkeypatch):
     )
     content = json.loads((tmp_path / "m.json").read_text())
     parsed = load_config(config)
-    model, data = trained_model(parsed, weights), build(SegBuilder(parsed), "val_dataset")
+    model, data = trained_network(parsed, weights), build_task(parsed).build_data("val")
     confusion = evaluate(model, data, batch_size=2)
     assert content["images"] == 2 and np.array_equal(content["confusion_matrix"], confusion)
     alone = np.zeros_like(confusion)
@@ -129,13 +131,13 @@ def test_video_metrics_against_whole_clips(trained, tmp_path, monkeypatch):
     flags = ["--videos", 1, "--frames", 4, "--device", "cpu", "--output", tmp_path / "m.json"]
     assert call_tool("video_metrics", "-c", *configs, "--model_path", weights, weights, *flags) == 0
     content = json.loads((tmp_path / "m.json").read_text())
-    data = build(SegBuilder(load_config(configs[0])), "val_dataset")
+    data = build_task(load_config(configs[0])).build_data("val")
     images, labels = map(np.stack, zip(*data.video(0, 4), strict=True))
     frames = paddle.to_tensor(((images[..., ::-1].transpose(0, 3, 1, 2) / 255 - 0.5) / 0.25).astype("float32"))
     assert [run["config"] for run in content["runs"]] == configs and content["videos"] == 1
     assert content["runs"][0]["relative_fps"] == 1 and content["runs"][1]["relative_fps"] > 0
     for window, run in zip((1, 2), content["runs"], strict=True):
-        model = trained_model(load_config(configs[window - 1]), weights)
+        model = trained_network(load_config(configs[window - 1]), weights)
         model.eval()
         with paddle.no_grad():
             guesses = [model(frames[: t + 1].unsqueeze(0))[0].argmax(1)[0].numpy() for t in range(4)]
@@ -178,24 +180,24 @@ def test_flicker_by_hand():
         metrics.flicker(predictions, (labels[0], labels[1][:1]))
 
 
-class Flat(paddle.nn.Layer):
-    """Says one class everywhere: always steady."""
+class Flat(Network):
+    """Predicts one class everywhere: always steady."""
 
-    coarse_align_corners = False
+    output_stride = 4
 
     def coarse_logits(self, images: paddle.Tensor) -> paddle.Tensor:
         return paddle.nn.functional.one_hot(paddle.zeros([1, 4, 4], "int64"), 19).transpose([0, 3, 1, 2])
 
 
 def test_a_network_without_a_state_labels_single_frames(tmp_path):
-    data = build(SegBuilder(load_config(video_config(tmp_path, 1))), "val_dataset")
+    data = build_task(load_config(video_config(tmp_path, 1))).build_data("val")
     (row,) = summarize(score_videos([Flat()], data, 1, 3))
     assert row["flicker"] == 0 and 0 < row["mIoU"] < 0.1
 
 
 @pytest.mark.parametrize("videos, frames", [(3, 2), (1, 1), (0, 2)])
 def test_videos_that_are_not_there(tmp_path, videos, frames):
-    data = build(SegBuilder(load_config(video_config(tmp_path, 1))), "val_dataset")
+    data = build_task(load_config(video_config(tmp_path, 1))).build_data("val")
     with pytest.raises(UserError, match=f"{videos} videos of {frames} frames: give at most 2 videos"):
         score_videos([Flat()], data, videos, frames)
 
@@ -204,11 +206,11 @@ def test_what_has_no_videos_and_what_does_not_compare(tmp_path):
     with pytest.raises(UserError, match="ConcatDataset has no videos with a label for every frame; StreetScenes has"):
         score_videos([Flat()], paddle.io.ConcatDataset([[0]]), 1, 2)
     configs = [load_config(video_config(tmp_path, 1)), load_config(video_config(tmp_path, 2))]
-    require_one_task(configs)
-    configs[1].dic["val_dataset"]["height"] = 32
+    require_same_data([config.values for config in configs])
+    configs[1].values["val_dataset"]["height"] = 32
     with pytest.raises(UserError, match="differ in val_dataset.height: 64 and 32"):
-        require_one_task(configs)
-    data = build(SegBuilder(configs[0]), "val_dataset")
+        require_same_data([config.values for config in configs])
+    data = build_task(configs[0]).build_data("val")
     with pytest.raises(UserError, match="102 frames at 10.0 a second leave the street"):
         data.video(0, 102)
 
@@ -227,7 +229,7 @@ def test_clips_that_do_not_fit_are_refused(tmp_path, opts, message):
         path = video_config(tmp_path, 2, model={"type": "RTFormer"})
         opts = None
     with pytest.raises(UserError, match=message):
-        build(SegBuilder(load_config(path, opts)), "train_dataset")
+        build_task(load_config(path, opts)).build_data("train")
 
 
 @pytest.fixture

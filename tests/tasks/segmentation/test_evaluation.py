@@ -1,20 +1,18 @@
-"""Scores: equal to PaddleSeg's own evaluation, and the confusion matrix to a loop over pixels."""
+"""Scores: the confusion matrix is a loop over pixels, and augmentation at test time changes what it should."""
 
 import json
-import warnings
 
 import numpy as np
 import paddle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from paddleseg.core import evaluate as paddleseg_evaluate
 
-from paddle_rt.config.build import SegBuilder, build, load_config
+from paddle_rt.config import build_task, load_config
 from paddle_rt.errors import UserError
 from paddle_rt.tasks.segmentation import metrics
-from paddle_rt.tasks.segmentation.evaluate import evaluate, report, write_metrics
-from paddle_rt.tasks.segmentation.tta import TestTime, predict_logits, restore, test_time
+from paddle_rt.tasks.segmentation.evaluate import evaluate, summarize
+from paddle_rt.tasks.segmentation.tta import Augmentation, from_test_config, predict_logits, restore
 from tests.helpers import NORMALIZE_HALF, TINY, randomize, relative_error, tiny_config
 
 
@@ -31,40 +29,7 @@ def scenes(folder, *transforms, **changes):
     """Tiny street scenes; `transforms` come before the normalisation."""
     val = {"type": "StreetScenes", "mode": "val", "num_samples": 3, "height": 36, "width": 64, **changes}
     config = load_config(tiny_config(folder, val_dataset={**val, "transforms": [*transforms, NORMALIZE_HALF]}))
-    return build(SegBuilder(config), "val_dataset")
-
-
-CASES = {
-    "plain": ({}, []),
-    "flips": (dict(aug_eval=True, flip_horizontal=True, flip_vertical=True), []),
-    "scales": (dict(aug_eval=True, scales=[0.75, 1.0, 1.5], flip_horizontal=True), []),
-    "one_scale": (dict(aug_eval=True, scales=1.25), []),
-    "flips_without_aug": (dict(scales=[0.5], flip_horizontal=True), []),
-    "slide": (dict(is_slide=True, crop_size=[40, 24], stride=[17, 13]), []),
-    "slide_larger_than_image": (dict(is_slide=True, crop_size=[80, 24], stride=[80, 24]), []),
-    "slide_and_scales": (
-        dict(is_slide=True, crop_size=[32, 32], stride=[20, 20], aug_eval=True, scales=[1.0, 1.5]),
-        [],
-    ),
-    "resize": ({}, [{"type": "Resize", "target_size": [48, 40]}]),
-    "resize_and_flip": (dict(aug_eval=True, flip_horizontal=True), [{"type": "ResizeByLong", "long_size": 50}]),
-    "padding": ({}, [{"type": "Padding", "target_size": [80, 48]}]),
-    "resize_and_padding": ({}, [{"type": "LimitLong", "max_long": 50}, {"type": "Padding", "target_size": [60, 60]}]),
-}
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_scores_are_paddlesegs(case, model, tmp_path):
-    test_config, transforms = CASES[case]
-    dataset = scenes(tmp_path, *transforms)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        theirs = paddleseg_evaluate(model, dataset, num_workers=0, print_detail=False, **test_config)
-    ours = metrics.scores(evaluate(model, dataset, test_time(**test_config)))
-    for name, expected in zip(("mIoU", "Acc", "class_iou", "class_precision", "Kappa"), theirs, strict=True):
-        error = float(np.nanmax(np.abs(ours[name] - np.asarray(expected))))
-        assert error < 1e-7, f"{case}: {name} differs by {error:.1e}"
-    np.testing.assert_array_equal(np.isnan(ours["class_iou"]), np.isnan(theirs[2]))
+    return build_task(config).build_data("val")
 
 
 def test_batch_and_workers_change_nothing(model, tmp_path):
@@ -168,14 +133,16 @@ def test_unknown_rule_is_named():
         metrics.scores(COUNTS, "excluded")
 
 
-def test_metrics_file(tmp_path):
-    result = report(COUNTS, 1, ["road", "car", "bus"])
-    write_metrics(tmp_path / "new" / "m.json", result, COUNTS, ["road", "car", "bus"], images=1)
-    content = json.loads((tmp_path / "new" / "m.json").read_text())
-    assert content["images"] == 1 and content["confusion_matrix"] == COUNTS.tolist()
-    assert content["mIoU"] == pytest.approx(17 / 24)
-    assert content["classes"][2] == {"name": "bus", "iou": None, "precision": 0, "recall": 0}
-    assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["m.json"]
+def test_scores_of_a_confusion_matrix():
+    found = summarize(COUNTS, 1, ["road", "car", "bus"])
+    assert found.best == found.values["mIoU"] == pytest.approx(17 / 24)
+    assert found.summary == "[EVAL] #Images: 1 mIoU: 0.7083 Acc: 0.8333 Kappa: 0.6667 Dice: 0.8286"
+    assert found.details[0].startswith("[EVAL] Classes:\nclass") and "bus         -" in found.details[0]
+    assert found.details[1] == "[EVAL] Neither in the labels nor predicted, left out of the mean: bus"
+    report = json.loads(json.dumps(found.report))
+    assert report["images"] == 1 and report["confusion_matrix"] == COUNTS.tolist()
+    assert report["mIoU"] == pytest.approx(17 / 24) and report["absent_class"] == "exclude"
+    assert report["classes"][2] == {"name": "bus", "iou": None, "precision": 0, "recall": 0}
 
 
 @pytest.mark.parametrize("arguments, message", [
@@ -190,16 +157,16 @@ def test_metrics_file(tmp_path):
     (dict(is_slide=True, crop_size=[4, 0], stride=[4, 4]), "two positive numbers"),
     (dict(is_slide=True, crop_size=[4, 4.5], stride=[4, 4]), "two positive numbers"),
 ])  # fmt: skip
-def test_test_time_refuses(arguments, message):
+def test_test_config_refuses(arguments, message):
     with pytest.raises(UserError, match=message):
-        test_time(**arguments)
+        from_test_config(arguments)
 
 
 def test_flips_and_windows_of_a_model_that_does_not_care(rng):
     """A model that works pixel by pixel gives the same logits however it is run."""
     images = paddle.to_tensor(rng.standard_normal([2, 3, 20, 28]).astype("float32"))
-    how = TestTime(flip_horizontal=True, flip_vertical=True, crop_size=(13, 9), stride=(5, 4))
-    error = relative_error(predict_logits(lambda x: [2 * x], images, how).numpy(), 2 * images.numpy())
+    augmentation = Augmentation(flip_horizontal=True, flip_vertical=True, crop_size=(13, 9), stride=(5, 4))
+    error = relative_error(predict_logits(lambda x: [2 * x], images, augmentation).numpy(), 2 * images.numpy())
     assert error < 1e-6, f"relative error {error:.1e}"
 
 

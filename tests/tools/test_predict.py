@@ -1,0 +1,84 @@
+"""tools/predict.py."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.helpers import refused, run_python, written
+
+CLASSES = 19
+
+
+def test_predict_writes_three_images_of_each(weights, config, images, tmp_path):
+    line = ["-c", config, "--model_path", weights, "--image_path", images, "--save_dir", tmp_path]
+    done = run_python("tools/predict.py", *line)
+    assert (done.returncode, done.stderr) == (0, "")
+    # Two differ in their suffix alone: their labels must not overwrite each other.
+    names = ["a/b/alpha.png", "a/deep.png", "a/grey.png", "a/one.bmp", "street.jpg", "street.png.png"]
+    assert written(tmp_path / "added_prediction") == names
+    labelled = [str(Path(name).with_suffix(".png")) for name in names]
+    assert written(tmp_path / "label_prediction") == written(tmp_path / "pseudo_color_prediction") == sorted(labelled)
+    for name, label in zip(names, labelled, strict=True):
+        file = name if (images / name).exists() else name[:-4]
+        size = Image.open(images / file).size
+        classes = np.asarray(Image.open(tmp_path / "label_prediction" / label))
+        colours = Image.open(tmp_path / "pseudo_color_prediction" / label)
+        assert classes.shape == size[::-1] and classes.dtype == np.uint8 and classes.max() < CLASSES
+        assert colours.mode == "P" and np.array_equal(np.asarray(colours), classes)
+        assert Image.open(tmp_path / "added_prediction" / name).size == size
+
+
+def test_predict_takes_lists_and_colours(call, weights, config, images, tmp_path):
+    line = ["-c", config, "--model_path", weights / "model.pdparams", "--save_dir", tmp_path]
+    code, out, err = call("predict", *line, "--image_path", images / "list.txt", "--custom_color", *range(1, 58))
+    assert code == 0 and "2 images labelled" in out, err
+    assert written(tmp_path / "label_prediction") == ["a/b/alpha.png", "a/grey.png"]
+    palette = Image.open(tmp_path / "pseudo_color_prediction/a/grey.png").getpalette()
+    assert palette[:57] == list(range(1, 58))
+    code, _, err = call("predict", *line, "--image_path", images / "a/one.bmp", "--aug_pred", "--flip_horizontal")
+    assert code == 0 and (tmp_path / "label_prediction/one.png").is_file(), err
+
+
+def test_predict_names_what_it_cannot_read(call, weights, config, images, tmp_path):
+    broken, jpeg = tmp_path / "broken", (images / "street.jpg").read_bytes()
+    broken.mkdir()
+    contents = {"empty.png": b"", "half.jpg": jpeg[: len(jpeg) // 2], "text.png": b"x", "whole.jpg": jpeg}
+    for name, content in contents.items():
+        (broken / name).write_bytes(content)
+    line = ["-c", config, "--model_path", weights, "--image_path", broken, "--save_dir", tmp_path / "out"]
+    code, _, err = call("predict", *line)
+    assert code == 1 and err.startswith("error: 3 of 4 images could not be read") and err.count("\n") == 1
+    assert "empty.png is empty" in err and "half.jpg is cut off" in err and "text.png: it is damaged" in err
+    assert written(tmp_path / "out/label_prediction") == ["whole.png"]
+
+
+def test_lists_cannot_write_outside_of_the_folder(call, weights, config, images, tmp_path):
+    (tmp_path / "list").mkdir()
+    shutil.copy(images / "street.jpg", tmp_path / "above.jpg")
+    (tmp_path / "list/list.txt").write_text(f"../above.jpg\n{images / 'a/grey.png'}\n")
+    out = tmp_path / "out"
+    code, _, err = call("predict", "-c", config, "--model_path", weights, "--image_path", tmp_path / "list/list.txt",
+                        "--save_dir", out)  # fmt: skip
+    assert code == 0, err
+    names = written(out / "label_prediction")
+    assert len(names) == 2 and names[0] == "above.png" and names[1].endswith("a/grey.png")
+    assert not list(tmp_path.glob("*.png"))
+
+
+BAD_FLAGS = {
+    "--model_path {weights} --image_path nowhere": (1, "no such image, folder or list of images: nowhere"),
+    "--model_path {weights} --image_path {images} --save_dir {config}": (1, "Not a directory: .*config.yml"),
+    "--model_path {weights} --image_path {images} --custom_color 1 2": (1, "--custom_color takes three"),
+    "--image_path {images}": (2, "arguments are required: --model_path"),
+}
+
+
+@pytest.mark.parametrize("line", BAD_FLAGS)
+def test_bad_flag_gets_one_line(call, line, config, weights, images, tmp_path):
+    code, expected = BAD_FLAGS[line]
+    flags, before = line.format(config=config, weights=weights, images=images).split(), written(weights.parent)
+    refused(call("predict", "-c", config, *flags), expected, code)
+    assert written(tmp_path) == [] and written(weights.parent) == before and Path(config).is_file()
