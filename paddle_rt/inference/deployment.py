@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from paddle_rt.errors import UserError, unknown
+from paddle_rt.errors import UserError, check_count, unknown
 from paddle_rt.files import whole_file
 
 FILE = "deploy.yaml"
@@ -134,8 +134,8 @@ def _check(values: dict[str, Any]) -> None:
     if not isinstance(values.get("settings", {}), dict):
         raise UserError(f"settings must be a mapping, got {values['settings']!r}")
     names, number = values.get("class_names", []), values.get("num_classes")
-    if number is not None and (type(number) is not int or number < 1):
-        raise UserError(f"num_classes must be a whole number of at least 1, got {number!r}")
+    if number is not None:
+        check_count("num_classes", number)
     if not isinstance(names, list) or len(names) != (number or 0) or not all(isinstance(n, str) for n in names):
         raise UserError(f"class_names must be a list of num_classes = {number} names; the file is not whole")
 
