@@ -99,7 +99,7 @@ def test_windows_of_all_lengths_see_one_last_frame_and_one_draw(tmp_path):
 @pytest.mark.parametrize("window", [2, 4])
 def test_shipped_configs_differ_in_nothing_but_the_window(window):
     name = "configs/quick_start/fanet18_streetscenes_256x128"
-    image, video = (load_config(str(ROOT / f"{name}{end}.yml")) in ("", f"_t{window}"))
+    image, video = load_config(str(ROOT / f"{name}{end}.yml")) in ("", f"_t{window}")
     assert video["model"].pop("temporal_window") == window
     assert all(video[part].pop("frames") == window for part in ("train_dataset", "val_dataset"))
     assert video == image
