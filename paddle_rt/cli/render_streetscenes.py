@@ -8,8 +8,7 @@ from paddle_rt.cli.arguments import Parser, positive
 from paddle_rt.imaging.labels import write_label
 from paddle_rt.imaging.palettes import palette
 from paddle_rt.imaging.read_write import write_image
-from paddle_rt.streetscenes.scenes import make_scene, render
-from paddle_rt.tasks.segmentation.street_dataset import SERIES
+from paddle_rt.streetscenes.scenes import SERIES, make_scene, render
 
 
 def main() -> None:
