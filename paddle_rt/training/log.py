@@ -13,6 +13,7 @@ from tqdm import tqdm
 from paddle_rt.files import whole_file
 from paddle_rt.tasks.base import Scores
 from paddle_rt.training.order import SampleOrder
+from paddle_rt.training.state import Progress
 
 _log = logging.getLogger(__name__)
 METRICS = "metrics.jsonl"
@@ -24,27 +25,27 @@ class RunLog:
     Args:
         save_dir: Folder of metrics.jsonl and of the VisualDL log.
         iters: Iterations of the whole run.
-        start: Iterations that are done; lines of metrics.jsonl behind them are of an interrupted run and are removed.
+        progress: Iterations that are done, and their losses since the last line. Later lines of metrics.jsonl are of an
+            interrupted run and are removed.
         log_iters: Iterations between lines.
         use_vdl: Also write a VisualDL log.
     """
 
-    def __init__(self, save_dir: pathlib.Path, iters: int, start: int, log_iters: int, use_vdl: bool) -> None:
-        self.iters, self.log_iters = iters, log_iters
+    def __init__(self, save_dir: pathlib.Path, iters: int, progress: Progress, log_iters: int, use_vdl: bool) -> None:
+        self.iters, self.log_iters, self.losses = iters, log_iters, progress.losses
         self.writes = paddle.distributed.get_rank() == 0
-        self.losses: list[list[float]] = []
         self.reader_seconds: list[float] = []
         self.batch_seconds: list[float] = []
         self._file = save_dir / METRICS
         self._vdl, self._began = None, time.perf_counter()
         if not self.writes:
             return
-        _remove_lines_after(self._file, start)
+        _remove_lines_after(self._file, progress.iteration)
         if use_vdl:
             from visualdl import LogWriter
 
             self._vdl = LogWriter(str(save_dir))
-        self._bar = tqdm(total=iters, initial=start, desc="train", unit="it", disable=None, dynamic_ncols=True)
+        self._bar = tqdm(total=iters, initial=progress.iteration, desc="train", unit="it", disable=None, dynamic_ncols=True)
 
     def is_due(self, iteration: int) -> bool:
         """Tell whether a line is written after this iteration."""
@@ -71,7 +72,8 @@ class RunLog:
             if self.is_due(iteration):
                 self._write_line(iteration, order, lr, norm)
         if self.is_due(iteration):
-            self.losses, self.reader_seconds, self.batch_seconds = [], [], []
+            for numbers in (self.losses, self.reader_seconds, self.batch_seconds):
+                numbers.clear()
         self._began = time.perf_counter()
 
     def _write_line(self, iteration: int, order: SampleOrder, lr: float, norm: float) -> None:

@@ -105,7 +105,7 @@ def fit(parts: Parts, options: TrainOptions, iters: int, batch_size: int, to_sta
     progress = state.progress
     samples = SeededSamples(parts.train_data, progress.seed, options.repeats)
     order = SampleOrder(len(samples), batch_size, options.accumulate, start=progress.iteration)
-    log = RunLog(save_dir, iters, progress.iteration, options.log_iters, options.use_vdl)
+    log = RunLog(save_dir, iters, progress, options.log_iters, options.use_vdl)
     evaluate = _Evaluation(parts, state, options, precision, log)
     step = _Step(parts.task, state, precision, to_static)
     profiler = StepProfiler(options.profiler_options, save_dir / "profile")

@@ -40,6 +40,7 @@ class Progress:
         iteration: Iterations that are done.
         owes_evaluation: Whether a signal kept the last iteration from its evaluation.
         best: By the model's name ("model", "ema_model") the best score so far and its iteration.
+        losses: The losses of the iterations since the last log line.
         below_best: Evaluations since the best one that scored less.
         history: Every evaluation: iteration, and scores by the model's name.
         saved: Iterations of the checkpoints that this run has saved and not deleted.
@@ -50,6 +51,7 @@ class Progress:
     iteration: int = 0
     owes_evaluation: bool = False
     best: dict[str, tuple[float, int]] = field(default_factory=dict)
+    losses: list[list[float]] = field(default_factory=list)
     below_best: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     saved: list[int] = field(default_factory=list)
