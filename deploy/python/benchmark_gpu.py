@@ -1,4 +1,6 @@
-"""Time exported models on an NVIDIA GPU with ONNX Runtime: benchmark_gpu.py EXPORT... --output gpu.json
+"""Time exported models on an NVIDIA GPU with ONNX Runtime.
+
+benchmark_gpu.py EXPORT... --output output/gpu.json
 
 Each export (output_op coarse, fixed size) runs in single and half precision in three ways: the network alone, with its
 input and output on the GPU; with labels at the frame's size from the GPU; and with labels from the CPU.
@@ -29,7 +31,7 @@ def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("exports", nargs="+", help="folders that tools/export.py --input_size H W wrote")
     parser.add_argument("--runs", type=positive, default=50, help="rounds in which each way labels one frame")
-    parser.add_argument("--output", default="gpu.json", help="the rows")
+    parser.add_argument("--output", default="output/gpu.json", help="the rows")
     arguments = parser.parse_args()
     onnxruntime = require_cuda()
     rows = [row for export in arguments.exports for row in measure(load_deployment(export), arguments.runs, "cuda")]

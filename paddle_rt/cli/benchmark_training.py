@@ -1,4 +1,7 @@
-"""Time a training step against PaddleSeg's: paddle-rt benchmark_training --model segformerpp_b0:head=mlp"""
+"""Time a training step against PaddleSeg's.
+
+paddle-rt benchmark_training --model segformerpp_b0:head=mlp
+"""
 
 import argparse
 import json

@@ -1,4 +1,7 @@
-"""Draw and tabulate runs that were trained with --use_vdl: paddle-rt plot_runs --runs a=output/a b=output/b"""
+"""Draw and tabulate runs that were trained with --use_vdl.
+
+paddle-rt plot_runs --runs a=output/a b=output/b
+"""
 
 import pathlib
 

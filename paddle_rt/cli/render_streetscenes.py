@@ -1,4 +1,7 @@
-"""Write StreetScenes frames and labels as files: paddle-rt render_streetscenes --output data/streetscenes"""
+"""Write StreetScenes frames and labels as files.
+
+paddle-rt render_streetscenes --output data/streetscenes
+"""
 
 import pathlib
 

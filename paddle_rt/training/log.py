@@ -45,7 +45,9 @@ class RunLog:
             from visualdl import LogWriter
 
             self._vdl = LogWriter(str(save_dir))
-        self._bar = tqdm(total=iters, initial=progress.iteration, desc="train", unit="it", disable=None, dynamic_ncols=True)
+        self._bar = tqdm(
+            total=iters, initial=progress.iteration, desc="train", unit="it", disable=None, dynamic_ncols=True
+        )
 
     def is_due(self, iteration: int) -> bool:
         """Tell whether a line is written after this iteration."""

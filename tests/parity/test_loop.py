@@ -1,6 +1,5 @@
 """Our training loop beside PaddleSeg's own: the same losses, learning rates, weights, statistics and averages."""
 
-
 import numpy as np
 import paddle
 import pytest

@@ -58,7 +58,10 @@ class BrightnessTask(Task):
     def evaluate(self, network, dataset, num_workers=0):
         network.eval()
         with paddle.no_grad():
-            errors = [float(abs(network(self._one(s))[0] - float(s["target"][0])).mean()) for s in (dataset[i] for i in range(len(dataset)))]
+            errors = [
+                float(abs(network(self._one(s))[0] - float(s["target"][0])).mean())
+                for s in (dataset[i] for i in range(len(dataset)))
+            ]
         value = 1 / (1 + float(np.mean(errors)))
         return Scores({"Closeness": value}, "Closeness", f"#Images: {len(dataset)} Closeness: {value:.4f}")
 
