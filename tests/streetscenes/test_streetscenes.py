@@ -210,9 +210,9 @@ def test_training_crops_and_batches(street: type) -> None:
 
 
 def test_modes_are_disjoint_and_registered(street: type) -> None:
-    from paddleseg.cvlibs import manager
+    from paddle_rt.tasks.segmentation.datasets import dataset_catalogue
 
-    assert manager.DATASETS["StreetScenes"] is street
+    assert dataset_catalogue()["StreetScenes"] is street
     assert (street.NUM_CLASSES, street.IMG_CHANNELS, street.IGNORE_INDEX) == (19, 3, 255)
     sets = {mode: street([], mode=mode) for mode in ("train", "val", "test")}
     assert {mode: len(data) for mode, data in sets.items()} == {"train": 2000, "val": 200, "test": 200}
@@ -286,7 +286,7 @@ def test_cache_is_bounded_and_changes_nothing(street: type) -> None:
         ({"width": 51.2}, "width is 51.2"),
         ({"seed": -1}, "seed is -1"),
         ({"cache_mb": -1}, "cache_mb is -1"),
-        ({"transforms": None}, "transforms is None"),
+        ({"transforms": None}, "transforms must be a list, empty for none, got None"),
         ({"frames": 0}, "frames is 0"),
         ({"fps": 0}, "fps is 0"),
         ({"frames": 102}, "102 frames at 10.0 a second leave the street"),

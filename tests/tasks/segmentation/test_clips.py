@@ -279,5 +279,5 @@ def test_camvid_frames_that_are_missing_or_do_not_fit(camvid):
     refused("lacks 0016E5_00010.png, a frame before .*0016E5_00013.png; clips of 4", frames=4, video_root=video)
     cv2.imwrite(str(camvid / "video/0016E5_00012.png"), np.zeros((5, 6, 3), np.uint8))
     data = CamVid([], str(camvid), frames=2, video_root=video)
-    with pytest.raises(UserError, match="is 6x4, but the picture .*0016E5_00012.png is 6x5"):
+    with pytest.raises(UserError, match="is 6x4, but the image .*0016E5_00012.png is 6x5"):
         data[1]
