@@ -1,10 +1,15 @@
-"""Time a training step against PaddleSeg's.
+"""Time training steps beside PaddleSeg's.
 
 paddle-rt benchmark_training --model segformerpp_b0:head=mlp
+
+With --loops: whole iterations of RTFormer-Slim, data loading included, in PaddleSeg's loop and in ours.
 """
 
 import argparse
 import json
+import pathlib
+import tempfile
+from typing import Any
 
 from paddle_rt.cli.arguments import Parser, positive
 from paddle_rt.cpu import import_paddle
@@ -13,33 +18,56 @@ from paddle_rt.files import whole_file
 
 def main() -> None:
     arguments = parse_arguments()
-    import_paddle()
-
-    from paddle_rt.benchmark.plan import read_model
+    rows = _loops(arguments) if arguments.loops else _steps(arguments)
     from paddle_rt.benchmark.report import machine
-    from paddle_rt.benchmark.training import TrainingPlan, compare_training
 
-    model, shape = read_model(arguments.model), (arguments.batch_size, 3, *arguments.size)
-    rows = compare_training(TrainingPlan(model, shape, arguments.num_classes, arguments.threads, arguments.runs))
     for row in rows:
         row["machine"] = machine()
     with whole_file(arguments.output) as part:
         part.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    print(f"rows in {arguments.output}")
+
+
+def _loops(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    from paddle_rt.benchmark.loops import LoopPlan, compare_loops
+
+    plan = LoopPlan(arguments.batch_size, tuple(arguments.size), rounds=arguments.runs)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = compare_loops(plan, pathlib.Path(folder))
+    print(f"{'':42}  iteration ms  speed-up")
+    for row in rows:
+        print(f"{row['name']:42}  {row['iteration_ms']:12.0f}  {row['speedup']:8.2f}")
+    return rows
+
+
+def _steps(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    import_paddle()
+    from paddle_rt.benchmark.plan import read_model
+    from paddle_rt.benchmark.training import TrainingPlan, compare_training
+
+    model, shape = read_model(arguments.model), (arguments.batch_size, 3, *arguments.size)
+    rows = compare_training(TrainingPlan(model, shape, arguments.num_classes, arguments.threads, arguments.runs))
     print("  pipeline   step ms  speed-up   peak MB  of which steps  first loss")
     for row in rows:
-        print(f"{row['pipeline']:>10}  {row['step_ms']:8.0f}  {row['speedup']:8.2f}  {row['peak_rss_mb']:8.0f}  "
-              f"{row['step_mb']:14.0f}  {row['loss']:10.4f}")  # fmt: skip
-    print(f"rows in {arguments.output}")
+        print(
+            f"{row['pipeline']:>10}  {row['step_ms']:8.0f}  {row['speedup']:8.2f}  {row['peak_rss_mb']:8.0f}  "
+            f"{row['step_mb']:14.0f}  {row['loss']:10.4f}"
+        )
+    return rows
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
+    add("--loops", action="store_true", help="time whole iterations of the training loops on image files")
     add("--model", default="segformerpp_b0:head=mlp", help="NAME or NAME:key=value,key=value; PaddleSeg must have it")
-    add("--size", nargs=2, type=positive, default=[512, 1024], metavar=("H", "W"), help="size of the images")
-    add("--batch_size", type=positive, default=1, help="images in a step")
+    add("--size", nargs=2, type=positive, metavar=("H", "W"), help="size of the images; 512 1024, with --loops 240 320")
+    add("--batch_size", type=positive, help="images in a step; 1, with --loops 4")
     add("--num_classes", type=positive, default=19, help="number of classes")
-    add("--threads", type=positive, default=2, help="CPU threads of each model")
-    add("--runs", type=positive, default=10, help="steps of each model, in turns")
+    add("--threads", type=positive, default=2, help="CPU threads of each model; --loops chooses them itself")
+    add("--runs", type=positive, default=10, help="rounds in which each has a turn")
     add("--output", default="output/bench_training.json", help="the rows")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    arguments.size = arguments.size or ([240, 320] if arguments.loops else [512, 1024])
+    arguments.batch_size = arguments.batch_size or (4 if arguments.loops else 1)
+    return arguments

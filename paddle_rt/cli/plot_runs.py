@@ -1,6 +1,8 @@
-"""Draw and tabulate runs that were trained with --use_vdl.
+"""Draw and tabulate training runs.
 
 paddle-rt plot_runs --runs a=output/a b=output/b
+
+Reads metrics.jsonl of each folder or, for a run of PaddleSeg's loop, its VisualDL logs.
 """
 
 import pathlib
@@ -9,26 +11,55 @@ from paddle_rt.cli.arguments import Parser
 from paddle_rt.errors import UserError
 from paddle_rt.files import whole_file
 
+Curve = dict[int, float]
 
-def read_scalars(folder: str, tag: str) -> dict[int, float]:
-    """One curve of a run, iteration to value, from every VisualDL log in its folder."""
+
+def read_run(folder: pathlib.Path, score: str | None) -> tuple[str, Curve, Curve]:
+    """Read the curves of a run.
+
+    Args:
+        folder: The run's save_dir.
+        score: Name of the score, or None for the first one that the run has.
+
+    Returns:
+        The score's name, and training loss and score by iteration.
+
+    Raises:
+        UserError: The folder holds no log, or the log no evaluation with that score.
+    """
+    from paddle_rt.training.log import METRICS, read_metrics
+
+    if not (folder / METRICS).is_file():
+        return _read_vdl(folder, score or "mIoU")
+    lines = read_metrics(folder / METRICS)
+    losses = {line["iter"]: line["loss"] for line in lines if line["kind"] == "train"}
+    evaluations = [line for line in lines if line["kind"] == "eval" and line["model"] == "model"]
+    names = [name for line in evaluations for name in line if name not in ("kind", "iter", "model")]
+    score = score or next(iter(names), None)
+    if score not in names:
+        raise UserError(f"{folder / METRICS} holds no {score or 'evaluation'}; train with --do_eval")
+    return score, losses, {line["iter"]: line[score] for line in evaluations}
+
+
+def _read_vdl(folder: pathlib.Path, score: str) -> tuple[str, Curve, Curve]:
+    logs = sorted(folder.glob("vdlrecords.*.log"))
+    if not logs:
+        raise UserError(f"{folder} holds neither metrics.jsonl nor a VisualDL log; give the save_dir of a run")
     from visualdl import LogReader
 
-    logs = sorted(pathlib.Path(folder).glob("vdlrecords.*.log"))
-    if not logs:
-        raise UserError(f"no VisualDL log in {folder}; train with --use_vdl")
-    curve = {}
+    curves: list[Curve] = [{}, {}]
     for log in logs:
         reader = LogReader(file_path=str(log))
-        if tag in reader.get_tags().get("scalar", []):
-            curve.update({point.id: point.value for point in reader.get_data("scalar", tag)})
-    if not curve:
-        raise UserError(f"the logs in {folder} hold no {tag}; train with --do_eval")
-    return curve
+        for curve, tag in zip(curves, ("Train/loss", f"Evaluate/{score}"), strict=True):
+            if tag in reader.get_tags().get("scalar", []):
+                curve.update({point.id: point.value for point in reader.get_data("scalar", tag)})
+    if not curves[1]:
+        raise UserError(f"the VisualDL logs in {folder} hold no {score}; train with --do_eval")
+    return score, *curves
 
 
-def draw(curves: dict[str, tuple[dict[int, float], dict[int, float]]], path: str) -> None:
-    """A picture of two panels: training loss and mIoU on the validation images."""
+def draw(curves: dict[str, tuple[Curve, Curve]], score: str, path: str) -> None:
+    """Draw two panels: training loss, and the score on the validation data."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -36,11 +67,12 @@ def draw(curves: dict[str, tuple[dict[int, float], dict[int, float]]], path: str
 
     figure, panels = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
     styles = [dict(linestyle=line, linewidth=width) for line, width in (("-", 3.5), ("--", 1.6), ("-", 1.6), (":", 2))]
-    for i, panel in enumerate(panels):
-        for (name, curve), style in zip(curves.items(), styles * len(curves), strict=False):
-            steps, values = zip(*sorted(curve[i].items()), strict=True)
-            panel.plot(steps, values, label=name, marker="o" if i else None, markersize=4, **style)
-        panel.set(xlabel="iteration", ylabel=["training loss", "mIoU (validation)"][i])
+    for number, panel in enumerate(panels):
+        for (name, run), style in zip(curves.items(), styles * len(curves), strict=False):
+            if run[number]:
+                steps, values = zip(*sorted(run[number].items()), strict=True)
+                panel.plot(steps, values, label=name, marker="o" if number else None, markersize=4, **style)
+        panel.set(xlabel="iteration", ylabel=["training loss", f"{score} (validation)"][number])
         panel.grid(alpha=0.3)
     panels[1].legend()
     with whole_file(path) as temporary:
@@ -50,16 +82,17 @@ def draw(curves: dict[str, tuple[dict[int, float], dict[int, float]]], path: str
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--runs", nargs="+", required=True, metavar="NAME=FOLDER", help="in the legend's order")
-    parser.add_argument("--output", default="output/runs.png", help="the picture")
+    parser.add_argument("--score", help="name of the score to draw; by default the first one that the runs have")
+    parser.add_argument("--output", default="output/runs.png", help="the image")
     arguments = parser.parse_args()
-    curves = {}
+    curves, score = {}, arguments.score
     for run in arguments.runs:
         name, equals, folder = run.partition("=")
         if not equals:
             raise UserError(f"--runs takes NAME=FOLDER, got {run!r}")
-        curves[name] = (read_scalars(folder, "Train/loss"), read_scalars(folder, "Evaluate/mIoU"))
-    draw(curves, arguments.output)
-    iterations = sorted({i for _, scores in curves.values() for i in scores})
+        score, *curves[name] = read_run(pathlib.Path(folder), score)
+    draw(curves, score, arguments.output)
+    iterations = sorted({iteration for _, scores in curves.values() for iteration in scores})
     print("| iteration | " + " | ".join(curves) + " |\n|---|" + "---|" * len(curves))
     for iteration in iterations:
         cells = (f"{scores[iteration]:.4f}" if iteration in scores else "" for _, scores in curves.values())

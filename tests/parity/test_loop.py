@@ -1,5 +1,7 @@
 """Our training loop beside PaddleSeg's own: the same losses, learning rates, weights, statistics and averages."""
 
+import pathlib
+
 import numpy as np
 import paddle
 import pytest
@@ -9,7 +11,8 @@ from paddle_rt.config import build, load_config
 from paddle_rt.paddleseg import loop as paddleseg_loop
 from paddle_rt.tasks.segmentation.task import SegmentationTask
 from paddle_rt.training import TrainOptions, loop
-from tests.helpers import NORMALIZE_HALF, TINY, relative_error, tiny_config
+from tests.helpers import NORMALIZE_HALF, ROOT, TINY, launch_two_processes, relative_error, tiny_config
+from tests.parity.train_in_double_precision import double
 
 ITERS = 20
 WARM_UP = {
@@ -33,18 +36,6 @@ CASES = {
     "momentum, OHEM": dict(optimizer=MOMENTUM, loss=OHEM),
     "to_static_training": dict(to_static_training=True),
 }
-
-
-def double(dataset: paddle.io.Dataset) -> paddle.io.Dataset:
-    """Make a data set give images of Paddle's default type."""
-    transforms = dataset.transforms
-
-    def transform(data: dict) -> dict:
-        data = transforms(data)
-        return {**data, "img": data["img"].astype(paddle.get_default_dtype())}
-
-    dataset.transforms = transform
-    return dataset
 
 
 @pytest.fixture
@@ -76,30 +67,50 @@ def seen(monkeypatch) -> list[list[float]]:
     return rows
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_twenty_iterations_are_paddlesegs(case, tmp_path, in_double_precision, seen):
+def config(folder: pathlib.Path, **changes: object) -> str:
     scenes = {"type": "StreetScenes", "num_samples": 9, "height": 64, "width": 128, "transforms": [NORMALIZE_HALF]}
-    path = tiny_config(
-        tmp_path,
+    return tiny_config(
+        folder,
         iters=ITERS,
         batch_size=2,
         train_dataset={**scenes, "mode": "train"},
         model={**TINY, "drop_path_rate": 0.2, "type": "RTFormer"},
-        **CASES[case],
+        **changes,
     )
-    results, histories = [], []
+
+
+def weight_errors(theirs: pathlib.Path, ours: pathlib.Path) -> dict[str, float]:
+    """Return the largest relative error of any weight, of the network and of the moving average."""
+    errors = {}
+    for file in ("model.pdparams", "ema_model.pdparams"):
+        their_state, our_state = (read_state_dict(folder / f"iter_{ITERS}" / file) for folder in (theirs, ours))
+        assert list(their_state) == list(our_state)
+        errors[file] = max(relative_error(our_state[name], their_state[name]) for name in their_state)
+    return errors
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_twenty_iterations_are_paddlesegs(case, tmp_path, in_double_precision, seen):
+    path, histories = config(tmp_path, **CASES[case]), []
     for name, module in (("theirs", paddleseg_loop), ("ours", loop)):
         options = TrainOptions(str(tmp_path / name), "cpu", seed=1, use_ema=True, log_iters=7, save_interval=ITERS)
         module.train(load_config(path), options)
         histories.append(np.array(seen))
         seen.clear()
-        folder = tmp_path / name / f"iter_{ITERS}"
-        results.append([read_state_dict(folder / file) for file in ("model.pdparams", "ema_model.pdparams")])
     assert histories[0].shape == (ITERS, 3)
     assert (histories[0][:, 2] == histories[1][:, 2]).all(), "learning rates differ"
     errors = {"losses": relative_error(histories[1][:, :2], histories[0][:, :2])}
-    for what, theirs, ours in zip(("weights and statistics", "moving average"), *results, strict=True):
-        assert list(theirs) == list(ours)
-        errors[what] = max(relative_error(ours[name], theirs[name]) for name in theirs)
+    errors.update(weight_errors(tmp_path / "theirs", tmp_path / "ours"))
     print(case, errors)
+    assert all(error < 1e-12 for error in errors.values()), errors
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_paddlesegs_do(tmp_path):
+    path = config(tmp_path, **CASES["AdamW, groups, warm-up, clipping"])
+    for name in ("paddleseg", "paddle_rt"):
+        script = ROOT / "tests" / "parity" / "train_in_double_precision.py"
+        launch_two_processes(tmp_path / f"log_{name}", script, path, tmp_path / name, name, ITERS)
+    errors = weight_errors(tmp_path / "paddleseg", tmp_path / "paddle_rt")
+    print("two processes", errors)
     assert all(error < 1e-12 for error in errors.values()), errors
