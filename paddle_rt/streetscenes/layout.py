@@ -81,20 +81,17 @@ class Plan:
 
 def ribbon(
     mesh: Mesh,
-    x0: float,
-    x1: float,
-    z0: float,
-    z1: float,
+    x: tuple[float, float],
+    z: tuple[float, float],
     colour: np.ndarray,
     label: int,
     material: int,
     y: float = 0.0,
     detail: bool = False,
 ) -> None:
-    """A strip of ground along the road, in pieces short enough to bend."""
-    edges = np.linspace(z0, z1, max(2, int((z1 - z0) / 12) + 2))
-    x = (min(x0, x1), max(x0, x1))
-    quads = np.stack([rect_y(x, y, (a, b)) for a, b in zip(edges[:-1], edges[1:], strict=True)])
+    """Add a strip of ground along the road, between x and between z, in pieces short enough to bend."""
+    edges = np.linspace(*z, max(2, int((z[1] - z[0]) / 12) + 2))
+    quads = np.stack([rect_y((min(x), max(x)), y, (a, b)) for a, b in zip(edges[:-1], edges[1:], strict=True)])
     mesh.add(quads, colour, label, material=material, out=(0, 1, 0), detail=detail)
 
 
@@ -109,14 +106,14 @@ def lay_ground(plan: Plan) -> None:
         for (z0, z1), kind in zip(plan.blocks(), side.kinds, strict=True):
             paved = kind == "shops" or (kind == "flats" and rng.random() < 0.5)
             if paved:
-                ribbon(mesh, s * side.road, s * (side.edge + 14), z0, z1, paving, SIDEWALK, PAVING)
+                ribbon(mesh, (s * side.road, s * (side.edge + 14)), (z0, z1), paving, SIDEWALK, PAVING)
     for z0, z1 in plan.crossings:
         mesh.add(rect_y((-90, 90), 0.0, (z0 - 1.5, z0)), paving, SIDEWALK, material=PAVING, out=(0, 1, 0))
         mesh.add(rect_y((-90, 90), 0.0, (z1, z1 + 1.5)), paving, SIDEWALK, material=PAVING, out=(0, 1, 0))
         mesh.add(rect_y((-90, 90), 0.0, (z0, z1)), asphalt, ROAD, material=ASPHALT, out=(0, 1, 0))
     left, right = plan.sides
     # Chords of a bend differ between strips; the road reaches under the kerbs so that no slit stays open.
-    ribbon(mesh, -left.road - 0.4, right.road + 0.4, START - 10, 600, asphalt, ROAD, ASPHALT)
+    ribbon(mesh, (-left.road - 0.4, right.road + 0.4), (START - 10, 600), asphalt, ROAD, ASPHALT)
     _wear(plan, mesh, asphalt)
     _marks(plan, mesh)
     for side in plan.sides:
@@ -138,14 +135,14 @@ def _pavement(
         SIDEWALK,
         out=(0, 0, -1),
     )
-    ribbon(mesh, s * road, s * side.edge, z0, z1, paving, SIDEWALK, PAVING, top)
-    ribbon(mesh, s * road, s * (road + 0.15), z0, z1, paving * 1.12, SIDEWALK, PLASTER, top, detail=True)
+    ribbon(mesh, (s * road, s * side.edge), (z0, z1), paving, SIDEWALK, PAVING, top)
+    ribbon(mesh, (s * road, s * (road + 0.15)), (z0, z1), paving * 1.12, SIDEWALK, PLASTER, top, detail=True)
     if side.verge:
-        ribbon(mesh, s * (road + 0.15), s * (road + side.verge), z0 + 2, z1 - 2, grass, TERRAIN, GRASS, top)
+        ribbon(mesh, (s * (road + 0.15), s * (road + side.verge)), (z0 + 2, z1 - 2), grass, TERRAIN, GRASS, top)
     if rng.random() < 0.2 and side.pavement > 2:
         tint = paving * np.array((0.75, 0.75, 1.15))
         near = road + side.verge + 0.2
-        ribbon(mesh, s * near, s * (near + 1.1), z0, z1, tint, SIDEWALK, PAVING, top, detail=True)
+        ribbon(mesh, (s * near, s * (near + 1.1)), (z0, z1), tint, SIDEWALK, PAVING, top, detail=True)
 
 
 def _wear(plan: Plan, mesh: Mesh, asphalt: np.ndarray) -> None:
@@ -164,10 +161,8 @@ def _wear(plan: Plan, mesh: Mesh, asphalt: np.ndarray) -> None:
         if rng.random() < 0.5:
             ribbon(
                 mesh,
-                track - 0.25,
-                track + 0.25,
-                START,
-                END,
+                (track - 0.25, track + 0.25),
+                (START, END),
                 asphalt * rng.uniform(0.86, 1.04),
                 ROAD,
                 ASPHALT,
@@ -187,13 +182,13 @@ def _marks(plan: Plan, mesh: Mesh) -> None:
         for z0, z1 in free:
             starts = np.arange(z0 + 1, z1 - 3, 9.0)
             if solid:
-                ribbon(mesh, x - 0.07, x + 0.07, z0, z1, paint, ROAD, ASPHALT, detail=True)
+                ribbon(mesh, (x - 0.07, x + 0.07), (z0, z1), paint, ROAD, ASPHALT, detail=True)
             elif len(starts):
                 mesh.add(np.stack([rect_y((x - 0.08, x + 0.08), 0.0, (z, z + 3)) for z in starts]), paint, **add)
     if half and rng.random() < 0.55:
         for x in (-half, half):
             for z0, z1 in free:
-                ribbon(mesh, x - 0.07, x + 0.07, z0, z1, paint * 0.95, ROAD, ASPHALT, detail=True)
+                ribbon(mesh, (x - 0.07, x + 0.07), (z0, z1), paint * 0.95, ROAD, ASPHALT, detail=True)
     for z0, _ in plan.crossings:
         if rng.random() < 0.7:
             x = np.arange(-plan.sides[0].road + 0.5, plan.sides[1].road - 0.6, 1.0)

@@ -18,7 +18,10 @@ from paddle_rt.streetscenes.traffic import (
     put_traffic,
 )
 
-__all__ = ["Camera", "Scene", "Weather", "make_scene", "render"]
+__all__ = ["SERIES", "Camera", "Scene", "Weather", "make_scene", "render"]
+
+# The scenes of each mode of the data set: the index of the first, and the default number. Two modes share no scene.
+SERIES = {"train": (0, 2000), "val": (10_000_000, 200), "test": (20_000_000, 200)}
 
 # Light: sun strength, ambient, sine of the sun's height, sky above, sky below, haze distance, clouds, gain, noise.
 SKIES = {

@@ -154,7 +154,7 @@ def _tram(plan: Plan) -> None:
     vehicles = ("car", "truck", "bus", "motorcycle", "bicycle", "rider")
     plan.things[:] = [t for t in plan.things if t.name not in vehicles or abs(t.x - x) > 2.6]
     for rail in (-0.72, 0.72):
-        ribbon(rails, x + rail - 0.06, x + rail + 0.06, START, END, bgr(0x6F7072), ROAD, SMOOTH, detail=True)
+        ribbon(rails, (x + rail - 0.06, x + rail + 0.06), (START, END), bgr(0x6F7072), ROAD, SMOOTH, detail=True)
     plan.put("rails", rails, 0, 0, layer=GROUND)
     middle, speed = rng.uniform(22, 60), float(-rng.uniform(3, 9))
     for mesh, z in objects.tram(rng, int(rng.integers(2, 4))):

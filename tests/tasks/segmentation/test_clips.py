@@ -1,5 +1,6 @@
 """Clips from the data set through training and scoring: windows, equal draws, CamVid's frames, steadiness of labels."""
 
+import copy
 import json
 import random
 from pathlib import Path
@@ -60,7 +61,7 @@ def trained(tmp_path_factory) -> Path:
         flags = ["-c", config, "--save_dir", folder / "run", "--seed", 0, "--device", "cpu"]
         assert call_tool("train", *flags) == 0
         assert call_tool("train", *flags, "--iters", 2, "--resume_model", folder / "run/iter_1") == 0
-    assert seen[0] == ([2, 6, 64, 96], [4, 3, 64, 96], 2), "two clips of two frames, stacked in the channels"
+    assert seen[0] == ([2, 6, 64, 96], [4, 3, 64, 96], 2), "two clips of two frames, laid into the channels"
     return folder
 
 
@@ -99,7 +100,7 @@ def test_windows_of_all_lengths_see_one_last_frame_and_one_draw(tmp_path):
 @pytest.mark.parametrize("window", [2, 4])
 def test_shipped_configs_differ_in_nothing_but_the_window(window):
     name = "configs/quick_start/fanet18_streetscenes_256x128"
-    image, video = (load_config(str(ROOT / f"{name}{end}.yml")).values for end in ("", f"_t{window}"))
+    image, video = (copy.deepcopy(load_config(str(ROOT / f"{name}{end}.yml")).values) for end in ("", f"_t{window}"))
     assert video["model"].pop("temporal_window") == window
     assert all(video[part].pop("frames") == window for part in ("train_dataset", "val_dataset"))
     assert video == image
