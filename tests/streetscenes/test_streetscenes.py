@@ -242,9 +242,8 @@ def test_clips_are_frames_of_one_drive(street: type) -> None:
 def test_frames_of_a_clip_are_transformed_alike() -> None:
     """One draw for all: a clip of one picture stays one, and each frame is what the picture alone gives."""
     T = pytest.importorskip("paddleseg.transforms")
-    from paddle_rt.tasks.segmentation.clips import transform_clip
-
     from paddle_rt.paddleseg.components import components
+    from paddle_rt.tasks.segmentation.clips import transform_clip
 
     crop = components("transforms")["RandomPaddingCrop"](crop_size=(96, 64), category_max_ratio=0.5)
     steps = T.Compose(
