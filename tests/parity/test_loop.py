@@ -1,5 +1,6 @@
 """Our training loop beside PaddleSeg's own: the same losses, learning rates, weights, statistics and averages."""
 
+import pathlib
 
 import numpy as np
 import paddle
