@@ -3,7 +3,7 @@
 benchmark_gpu.py EXPORT... --output output/gpu.json
 
 Each export (output_op coarse, fixed size) runs in single and half precision in three ways: the network alone, with its
-input and output on the GPU; with labels at the frame's size from the GPU; and with labels from the CPU.
+input and output on the GPU; with labels at the frame's size computed on the GPU; and with labels computed on the CPU.
 Needs onnxruntime-gpu, onnx, numpy and numba; neither Paddle nor PaddleSeg.
 """
 
@@ -24,13 +24,13 @@ from paddle_rt.files import whole_file
 from paddle_rt.inference import Deployment, labels_from_logits, load_deployment
 
 WAYS = ("network alone", "labels on GPU", "labels on CPU")
-_KEEP_FLOAT = ["ReduceSum", "Pow", "Sqrt"]  # where half would overflow
+_KEEP_FLOAT = ["ReduceSum", "Pow", "Sqrt"]  # operators that would overflow in half precision
 
 
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("exports", nargs="+", help="folders that tools/export.py --input_size H W wrote")
-    parser.add_argument("--runs", type=positive, default=50, help="rounds in which each way labels one frame")
+    parser.add_argument("--runs", type=positive, default=50, help="rounds in which each way processes one frame")
     parser.add_argument("--output", default="output/gpu.json", help="the rows")
     arguments = parser.parse_args()
     onnxruntime = require_cuda()
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def require_cuda() -> Any:
-    """The package onnxruntime, if it has CUDA."""
+    """Return the package onnxruntime, which must have CUDA."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -53,12 +53,12 @@ def require_cuda() -> Any:
             "onnxruntime-gpu, on a machine with an NVIDIA GPU; on a CPU use tools/benchmark.py"
         )
     if hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()  # CUDA and cuDNN out of NVIDIA's wheels, where they are installed
+        onnxruntime.preload_dlls()  # CUDA and cuDNN from NVIDIA's wheels, where they are installed
     return onnxruntime
 
 
 def gpu_name() -> str:
-    """What nvidia-smi calls the GPU and its driver."""
+    """Return the names of the GPU and its driver, as nvidia-smi reports them."""
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     try:
         return subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines()[0]
@@ -70,20 +70,20 @@ def measure(deployment: Deployment, runs: int, device: str) -> list[dict[str, An
     """Run one export in every precision and way in turns.
 
     Args:
-        deployment: Of an export with output_op "coarse" and a fixed size.
-        runs: Rounds, after three that do not count.
+        deployment: An export with output_op "coarse" and a fixed size.
+        runs: Rounds that count, after three that do not.
         device: "cuda", or "cpu" to try the script out.
 
     Returns:
-        Rows with export, size, precision, way, ms, p90_ms, fps and label_agreement, the share of pixels labelled as in
-        single precision.
+        Rows with export, size, precision, way, ms, p90_ms, fps and label_agreement, the share of pixels whose label is
+        that of single precision.
 
     Raises:
         UserError: The export is of another kind.
     """
     batch, _, *size = deployment.input_shape
     if deployment.output_op != "coarse" or not deployment.onnx or None in (batch, *size):
-        raise UserError(f"{deployment.folder} is no export of coarse logits of fixed size; use --input_size H W")
+        raise UserError(f"{deployment.folder} is not an export of coarse logits of fixed size; use --input_size H W")
     frame = np.random.default_rng(0).integers(0, 256, (batch, *size, 3), np.uint8)
     choices = {
         (precision, way): start(deployment, precision, way, frame, device)
@@ -115,7 +115,7 @@ def measure(deployment: Deployment, runs: int, device: str) -> list[dict[str, An
 def start(
     deployment: Deployment, precision: str, way: str, frame: np.ndarray, device: str
 ) -> Callable[[], np.ndarray | None]:
-    """A function that labels the frame once in one way and returns when all is done."""
+    """Return a function that processes the frame once in one way and waits for the result."""
     import onnxruntime
 
     model = graph(deployment, precision, with_labels=way == "labels on GPU")
@@ -148,7 +148,7 @@ def start(
 
 
 def graph(deployment: Deployment, precision: str, with_labels: bool) -> Any:
-    """The export's ONNX graph in a precision, with bilinear resizing and argmax behind it if wanted."""
+    """Return the export's ONNX graph in a precision, with a bilinear resize and an argmax behind it if wanted."""
     import onnx
     from onnx import TensorProto, helper
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
@@ -161,11 +161,11 @@ def graph(deployment: Deployment, precision: str, with_labels: bool) -> Any:
     logits = model.graph.output.pop()
     batch, channels = (dim.dim_value for dim in logits.type.tensor_type.shape.dim[:2])
     size = [batch, channels, *deployment.input_shape[2:]]
-    how = "align_corners" if deployment.align_corners else "half_pixel"
+    mode = "align_corners" if deployment.align_corners else "half_pixel"
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(size, np.int64), "full_size"))
     model.graph.node.extend([
         helper.make_node("Resize", [logits.name, "", "", "full_size"], ["full_logits"], mode="linear",
-                         coordinate_transformation_mode=how),
+                         coordinate_transformation_mode=mode),
         helper.make_node("ArgMax", ["full_logits"], ["best"], axis=1, keepdims=0),
         helper.make_node("Cast", ["best"], ["labels"], to=TensorProto.UINT8),
     ])  # fmt: skip
@@ -174,7 +174,7 @@ def graph(deployment: Deployment, precision: str, with_labels: bool) -> Any:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows in Markdown."""
+    """Return the rows as a table in Markdown."""
     lines = ["| export | size | precision | way | ms | p90 ms | fps | same labels as fp32 |", "|" + " --- |" * 8]
     for row in rows:
         same = "-" if row["label_agreement"] is None else f"{row['label_agreement']:.4%}"

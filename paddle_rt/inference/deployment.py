@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from paddle_rt.errors import UserError, unknown
+from paddle_rt.errors import UserError, check_count, unknown
 from paddle_rt.files import whole_file
 
 FILE = "deploy.yaml"
@@ -75,8 +75,9 @@ _KEYS = ("task", "model", "params", "onnx", "int8", "transforms", "input_shape",
 
 
 def save_deployment(deployment: Deployment) -> None:
-    """Write deploy.yaml into the deployment's folder; empty entries are left out."""
-    values = {key: getattr(deployment, key) for key in _KEYS if getattr(deployment, key)}
+    """Write deploy.yaml into the deployment's folder; empty entries that are not required are left out."""
+    values = {key: getattr(deployment, key) for key in _KEYS}
+    values = {key: value for key, value in values.items() if value or key in _REQUIRED}
     with whole_file(deployment.folder / FILE) as part:
         part.write_text(yaml.safe_dump({"Deploy": values}, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
@@ -133,8 +134,8 @@ def _check(values: dict[str, Any]) -> None:
     if not isinstance(values.get("settings", {}), dict):
         raise UserError(f"settings must be a mapping, got {values['settings']!r}")
     names, number = values.get("class_names", []), values.get("num_classes")
-    if number is not None and (type(number) is not int or number < 1):
-        raise UserError(f"num_classes must be a whole number of at least 1, got {number!r}")
+    if number is not None:
+        check_count("num_classes", number)
     if not isinstance(names, list) or len(names) != (number or 0) or not all(isinstance(n, str) for n in names):
         raise UserError(f"class_names must be a list of num_classes = {number} names; the file is not whole")
 

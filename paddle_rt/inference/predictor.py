@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 
-from paddle_rt.errors import UserError
+from paddle_rt.errors import UserError, check_count
 from paddle_rt.inference.deployment import Deployment, check_graph, load_deployment
 from paddle_rt.inference.engines import ONNX_ENGINES, Engine, PaddleInference, check_choice
 from paddle_rt.inference.preprocess import Preprocess, ResizeSteps
@@ -70,8 +70,8 @@ class Predictor:
         device: str = "cpu",
     ) -> None:
         check_choice(backend, device, precision)
-        if threads is not None and (type(threads) is not int or not 1 <= threads <= 1024):
-            raise UserError(f"threads must be from 1 to 1024, got {threads!r}")
+        if threads is not None:
+            check_count("threads", threads, 1, 1024)
         self.deployment = load_deployment(export_dir)
         if self.deployment.task != self.task:
             raise UserError(

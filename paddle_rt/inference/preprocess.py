@@ -13,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from paddle_rt.errors import UserError, check_arguments, unknown
+from paddle_rt.errors import UserError, check_arguments, check_count, unknown
 
 _INTERPOLATIONS = {
     "NEAREST": cv2.INTER_NEAREST,
@@ -39,7 +39,7 @@ class Resize:
     def __post_init__(self) -> None:
         _check_size("Resize", self.target_size)
         if self.size_divisor is not None:
-            _check_length("size_divisor of Resize", self.size_divisor)
+            check_count("size_divisor of Resize", self.size_divisor)
         if self.interp not in _INTERPOLATIONS:
             raise unknown("interp of Resize", self.interp, _INTERPOLATIONS)
 
@@ -61,7 +61,7 @@ class ResizeByLong:
     long_size: int
 
     def __post_init__(self) -> None:
-        _check_length("long_size of ResizeByLong", self.long_size)
+        check_count("long_size of ResizeByLong", self.long_size)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         return _scale(image, self.long_size / max(image.shape[:2]))
@@ -75,7 +75,7 @@ class ResizeByShort:
     max_size: float = 1e10
 
     def __post_init__(self) -> None:
-        _check_length("short_size of ResizeByShort", self.short_size)
+        check_count("short_size of ResizeByShort", self.short_size)
         if isinstance(self.max_size, bool) or not isinstance(self.max_size, int | float) or self.max_size < 1:
             raise UserError(f"max_size of ResizeByShort must be a number of at least 1, got {self.max_size!r}")
 
@@ -220,11 +220,6 @@ def _build(item: Any) -> Any:
         return _TRANSFORMS[name](**arguments)
     except TypeError as error:
         raise UserError(f"transform {name}: {error}") from error
-
-
-def _check_length(name: str, value: Any) -> None:
-    if type(value) is not int or value < 1:
-        raise UserError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
 def _scale(image: np.ndarray, scale: float) -> np.ndarray:

@@ -19,7 +19,7 @@ from types import ModuleType
 
 import numpy as np
 
-from paddle_rt.errors import UserError, unknown
+from paddle_rt.errors import UserError, check_count, unknown
 from paddle_rt.inference.engines import cores
 from paddle_rt.inference.preprocess import ResizeSteps
 
@@ -116,8 +116,8 @@ def _run_kernel(
     kernel: str, dtype: type, logits: np.ndarray, places: tuple[_Places, _Places], threads: int | None
 ) -> np.ndarray:
     """Run a kernel on all rows of the frame, in several threads where that pays."""
-    if threads is not None and threads < 1:
-        raise UserError(f"threads must be at least 1, got {threads}")
+    if threads is not None:
+        check_count("threads", threads)
     rows, columns = places
     out = np.empty((rows[0].size, columns[0].size), dtype)
     kernels = _kernels()

@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 
 from paddle_rt.errors import UserError, unknown
-from paddle_rt.inference.deployment import DEFAULT_TASK, Deployment
+from paddle_rt.inference.deployment import Deployment
 from paddle_rt.models.base import Network
 
 
@@ -35,7 +35,7 @@ class ExportSpec:
     agreement_key: ClassVar[str] = "agreement"
 
     transforms: Sequence[Mapping[str, Any]] = ()
-    task: str = field(default=DEFAULT_TASK, kw_only=True)
+    task: str = field(kw_only=True)
     # Odd, no multiples of anything in a network, and wider than high; and a batch of two.
     open_sizes: Sequence[tuple[int, int, int]] = field(default=((1, 417, 545), (2, 256, 352)), kw_only=True)
 

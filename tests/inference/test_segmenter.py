@@ -187,8 +187,8 @@ os.kill(os.getpid(), signal.SIGUSR1)
         (dict(backend="openvino", device="tensorrt"), "no device tensorrt; it has cpu, gpu"),
         (dict(backend="paddle", precision="int8"), "no precision int8 on cpu, only fp32"),
         (dict(precision="int8"), "no int8 graph for openvino; make one with tools.quantize.py"),
-        (dict(threads=0), "threads must be from 1 to 1024"),
-        (dict(threads=2.5), "threads must be from 1 to 1024"),
+        (dict(threads=0), "threads must be a whole number from 1 to 1024"),
+        (dict(threads=2.5), "threads must be a whole number from 1 to 1024"),
     ],
 )
 def test_wrong_choices(exports, choice, message):

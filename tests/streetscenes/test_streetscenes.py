@@ -209,7 +209,7 @@ def test_training_crops_and_batches(street: type) -> None:
     assert set(labels.tolist()) <= {*range(19), 255}, labels
 
 
-def test_modes_are_disjoint_and_registered(street: type) -> None:
+def test_modes_are_disjoint_and_known_to_configs(street: type) -> None:
     from paddle_rt.tasks.segmentation.datasets import dataset_catalogue
 
     assert dataset_catalogue()["StreetScenes"] is street
@@ -242,9 +242,10 @@ def test_clips_are_frames_of_one_drive(street: type) -> None:
 def test_frames_of_a_clip_are_transformed_alike() -> None:
     """One draw for all: a clip of one picture stays one, and each frame is what the picture alone gives."""
     T = pytest.importorskip("paddleseg.transforms")
+    from paddle_rt.paddleseg.components import components
     from paddle_rt.tasks.segmentation.clips import transform_clip
 
-    crop = T.RandomPaddingCrop(crop_size=(96, 64), category_max_ratio=0.5)
+    crop = components("transforms")["RandomPaddingCrop"](crop_size=(96, 64), category_max_ratio=0.5)
     steps = T.Compose(
         [
             T.ResizeStepScaling(0.5, 2.0, 0.25),

@@ -1,4 +1,4 @@
-"""Rewrite the ONNX graphs of exports: exact, and faster to run."""
+"""Rewrite the ONNX graphs of exports exactly, so that they run faster."""
 
 from paddle_rt.export.graph.folding import optimise
 from paddle_rt.export.graph.stem import rewrite_stem

@@ -1,7 +1,7 @@
-"""Rewrite ONNX graphs for inference: fewer nodes, the same numbers up to the rounding of float32.
+"""Rewrite ONNX graphs for inference: fewer nodes, and the same results up to the rounding of float32.
 
-Every step is algebra that holds for all inputs and knows no model. What is folded is computed in float64 and stored in
-float32. Softmax, GELU and attention keep the nodes that engines recognise and fuse.
+Every step is algebra that holds for all inputs and all networks. Constants are folded in float64 and stored in float32.
+Softmax, GELU and attention keep the nodes that engines recognise and fuse.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 
 from paddle_rt.export.graph.index import Graph, Node
 
-# A computed constant may be as large as what it was computed from; else a fill or a tile would swell the file.
+# A computed constant may be this large, or as large as its inputs; otherwise a fill or a tile would swell the file.
 _LARGEST_RESULT = 1 << 20
 # Folding DequantizeLinear would undo a quantisation.
 _KEPT = ("DequantizeLinear", "RandomNormal", "RandomUniform", "Bernoulli", "Multinomial")
@@ -23,16 +23,18 @@ _IDENTITY_RESIZES = (b"half_pixel", b"pytorch_half_pixel", b"align_corners", b"a
 def optimise(model: onnx.ModelProto) -> None:
     """Fold, merge and remove nodes until nothing changes, and name the open dimensions of inputs and outputs.
 
-    Folded: BatchNormalization and per-channel arithmetic into the Conv or BatchNormalization before it;
-    BatchNormalization into the unpadded Convs behind it; scalar factors through MatMul and changes of layout into a
-    constant; nodes whose inputs are constants or static shapes. Removed: nodes without effect, duplicates, whatever
-    no output needs. A border padded with zeros keeps the BatchNormalization before it: those zeros are not normalised.
+    Folded are BatchNormalization and per-channel arithmetic into the Conv or BatchNormalization before them;
+    BatchNormalization into the unpadded Convs after it; scalar factors through MatMul and changes of layout into a
+    constant; and nodes whose inputs are constants or static shapes. Removed are nodes without effect, duplicates, and
+    nodes that no output needs. BatchNormalization before a Conv that pads with zeros stays, since those zeros are not
+    normalised.
 
     Args:
-        model: Changed in place. Control flow (nodes that hold graphs) is not supported; no exported network has any.
+        model: The model, which is changed in place. Control flow (nodes that hold graphs) is not supported; no exported
+            network has any.
     """
     changed = True
-    while changed:  # what was folded lets shape inference see further
+    while changed:  # constants that were folded let shape inference determine more shapes
         graph = Graph(model)
         changed = _simplify(graph)
         graph.write(model)
@@ -40,7 +42,7 @@ def optimise(model: onnx.ModelProto) -> None:
 
 
 def _simplify(graph: Graph) -> bool:
-    """Apply every step to every node until none changes anything; whether there was a change."""
+    """Apply every step to every node until none changes anything. Return whether there was a change."""
     changed = False
     progress = True
     while progress:
@@ -58,14 +60,14 @@ def _simplify(graph: Graph) -> bool:
 
 
 def _fold_constants(graph: Graph, node: Node) -> bool:
-    """Compute nodes that read constants only, and what is taken from a shape where that part is static."""
+    """Compute nodes that read only constants, and nodes that take a static part of a shape."""
     if node.op == "Shape" and node.inputs[0] not in graph.constants:
         dims = graph.shapes.get(node.inputs[0], [""])[node.get("start", 0) : node.get("end")]
         return all(isinstance(dim, int) for dim in dims) and graph.freeze(node, np.array(dims, np.int64))
-    maker = graph.producers.get(node.inputs[0]) if node.inputs else None
-    if node.op in ("Slice", "Gather") and maker and maker.op == "Shape" and not maker.proto.attribute:
-        open_dim = -(1 << 40)  # no size, no index
-        dims = [dim if isinstance(dim, int) else open_dim for dim in graph.shapes.get(maker.inputs[0], [])]
+    producer = graph.producers.get(node.inputs[0]) if node.inputs else None
+    if node.op in ("Slice", "Gather") and producer and producer.op == "Shape" and not producer.proto.attribute:
+        open_dim = -(1 << 40)  # neither a size nor an index
+        dims = [dim if isinstance(dim, int) else open_dim for dim in graph.shapes.get(producer.inputs[0], [])]
         if not dims or not all(name in graph.constants for name in node.inputs[1:]):
             return False
         (part,) = _evaluate(graph, node, {node.inputs[0]: np.array(dims, np.int64)})
@@ -81,8 +83,9 @@ def _fold_constants(graph: Graph, node: Node) -> bool:
     return sum(result.nbytes for result in results) <= limit and graph.freeze(node, *results)
 
 
-def _evaluate(graph: Graph, node: Node, given: dict[str, np.ndarray]) -> list[np.ndarray]:
-    feeds = {name: given[name] if name in given else graph.value(name) for name in filter(None, node.inputs)}
+def _evaluate(graph: Graph, node: Node, values: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """Return the outputs of a node for these values and the graph's constants."""
+    feeds = {name: values[name] if name in values else graph.value(name) for name in filter(None, node.inputs)}
     inputs, outputs = ([helper.make_empty_tensor_value_info(name) for name in names] for names in (feeds, node.outputs))
     proto = onnx.NodeProto.FromString(node.proto.SerializeToString())
     proto.input[:], proto.output[:] = node.inputs, node.outputs
@@ -91,15 +94,15 @@ def _evaluate(graph: Graph, node: Node, given: dict[str, np.ndarray]) -> list[np
 
 
 def _fix_reshape(graph: Graph, node: Node) -> bool:
-    """Give a Reshape a constant where its sizes are static, those of its input, or what remains.
+    """Replace the computed sizes of a Reshape by a constant where they are static, copied from its input, or inferred.
 
     Converters compute them with Shape, Slice and Concat, even for a flatten.
     """
     target = graph.shapes.get(node.outputs[0])
     if node.op != "Reshape" or node.inputs[1] in graph.constants or not target or node.get("allowzero", 0):
         return False
-    given = graph.shapes.get(node.inputs[0], [])
-    sizes = [d if isinstance(d, int) else 0 if i < len(given) and given[i] == d else -1 for i, d in enumerate(target)]
+    source = graph.shapes.get(node.inputs[0], [])
+    sizes = [d if isinstance(d, int) else 0 if source[i : i + 1] == [d] else -1 for i, d in enumerate(target)]
     if sizes.count(-1) > 1:
         return False
     graph.set_input(node, 1, graph.add(np.array(sizes, np.int64), node.outputs[0]))
@@ -107,56 +110,77 @@ def _fix_reshape(graph: Graph, node: Node) -> bool:
 
 
 def _drop_no_op(graph: Graph, node: Node) -> bool:
-    """Remove what gives back its input: Identity, Dropout, sums with 0, a Resize or Reshape to the same size, ..."""
+    """Remove a node that returns its input: Identity, Dropout, a sum with 0, a Resize or Reshape to the same size."""
     if not node.inputs or any(graph.readers[name] or name in graph.outputs for name in node.outputs[1:]):
         return False
-    source, operand = node.inputs[0], node.inputs[1] if len(node.inputs) > 1 else ""
-    dims = graph.shapes.get(source)
-    same = dims is not None and dims == graph.shapes.get(node.outputs[0])
-    static = same and all(isinstance(dim, int) for dim in dims)
-    maker = graph.producers.get(source)
+    source = node.inputs[0]
     neutral = {"Add": 0.0, "Sub": 0.0, "Mul": 1.0, "Div": 1.0}.get(node.op)
     if neutral is not None:
+        operand = node.inputs[1]
         if node.op in ("Add", "Mul") and source in graph.constants:
             source, operand = operand, source
-        factor = graph.real(operand)
-        none = factor is not None and bool((factor == neutral).all()) and _fits_into(graph, source, factor.shape)
-    elif node.op == "Dropout":
-        training = node.inputs[2] if len(node.inputs) > 2 else ""
-        none = not training or (training in graph.constants and not graph.value(training).any())
+        values = graph.real(operand)
+        has_effect = values is None or bool((values != neutral).any()) or not _fits_into(graph, source, values.shape)
     else:
-        none = {
-            "Identity": True,
-            "Cast": node.get("to") == graph.types.get(source),
-            "Reshape": static,
-            "Expand": static,
-            "Concat": len(node.inputs) == 1,
-            "Relu": maker is not None and maker.op == "Relu",
-            "Resize": static and node.get("coordinate_transformation_mode", b"half_pixel") in _IDENTITY_RESIZES,
-            "Slice": static and _goes_forward(graph, node),
-            "Transpose": node.get("perm") is not None and node.get("perm") == sorted(node.get("perm")),
-        }.get(node.op, False)
-    return none and graph.bypass(node, source)
+        has_effect = not _returns_input(graph, node)
+    return not has_effect and graph.bypass(node, source)
+
+
+def _returns_input(graph: Graph, node: Node) -> bool:
+    """Return whether a node without arithmetic returns its first input."""
+    source = node.inputs[0]
+    match node.op:
+        case "Identity":
+            return True
+        case "Dropout":
+            training = node.inputs[2] if len(node.inputs) > 2 else ""
+            return not training or (training in graph.constants and not graph.value(training).any())
+        case "Cast":
+            return node.get("to") == graph.types.get(source)
+        case "Concat":
+            return len(node.inputs) == 1
+        case "Relu":
+            producer = graph.producers.get(source)
+            return producer is not None and producer.op == "Relu"
+        case "Transpose":
+            return node.get("perm") is not None and node.get("perm") == sorted(node.get("perm"))
+        case "Reshape" | "Expand":
+            return _keeps_static_shape(graph, node)
+        case "Resize":
+            mode = node.get("coordinate_transformation_mode", b"half_pixel")
+            return mode in _IDENTITY_RESIZES and _keeps_static_shape(graph, node)
+        case "Slice":
+            return _goes_forward(graph, node) and _keeps_static_shape(graph, node)
+    return False
+
+
+def _keeps_static_shape(graph: Graph, node: Node) -> bool:
+    """Return whether input and output of a node have the same shape, all of it static."""
+    dims = graph.shapes.get(node.inputs[0])
+    return dims is not None and dims == graph.shapes.get(node.outputs[0]) and all(isinstance(d, int) for d in dims)
 
 
 def _fits_into(graph: Graph, name: str, shape: Sequence[int]) -> bool:
-    """Whether broadcasting the value with a constant of this shape leaves the value's own."""
+    """Return whether the value keeps its shape when it is broadcast with a constant of this shape."""
     dims = graph.shapes.get(name, [])
     return len(shape) <= len(dims) and all(size in (1, dim) for size, dim in zip(shape[::-1], dims[::-1], strict=False))
 
 
 def _goes_forward(graph: Graph, node: Node) -> bool:
-    """Whether all steps of a Slice are known and none is negative."""
+    """Return whether all steps of a Slice are known and positive."""
     return all(name in graph.constants and (graph.value(name) > 0).all() for name in node.inputs[4:])
 
 
 def _keeps_shape(graph: Graph, name: str, factor: np.ndarray) -> bool:
-    """Whether the constant is one number that does not add dimensions to the value."""
+    """Return whether the constant is a single number that adds no dimensions to the value."""
     return factor.size == 1 and (factor.ndim == 0 or factor.ndim <= len(graph.shapes.get(name, [])))
 
 
 def _shorten_top_k(graph: Graph, node: Node) -> bool:
-    """TopK looks for no more than is read: paddle2onnx writes a sort and a Slice, and TensorRT takes 3840 at most."""
+    """Reduce a TopK to the entries that are read.
+
+    paddle2onnx writes a sort and a Slice; TensorRT takes at most 3840 entries.
+    """
     readers = [reader for name in node.outputs for reader in graph.readers[name]]
     if node.op != "TopK" or not node.get("sorted", 1) or not readers or graph.outputs.intersection(node.outputs):
         return False
@@ -169,7 +193,7 @@ def _shorten_top_k(graph: Graph, node: Node) -> bool:
 
 
 def _first_entries(graph: Graph, node: Node, axis: int, rank: int) -> int | None:
-    """How many entries a Slice takes from the front of one axis; None where it, or another node, does otherwise."""
+    """Return how many entries a Slice takes from the front of an axis; None for another Slice or another node."""
     if node.op != "Slice" or len(node.inputs) < 4 or not all(name in graph.constants for name in node.inputs[1:]):
         return None
     starts, ends, axes, *steps = (graph.value(name).tolist() for name in node.inputs[1:])
@@ -178,24 +202,24 @@ def _first_entries(graph: Graph, node: Node, axis: int, rank: int) -> int | None
 
 
 def _merge_pair(graph: Graph, node: Node) -> bool:
-    """Two Transposes or two Reshapes in a row are one."""
-    maker = graph.producers.get(node.inputs[0]) if node.inputs else None
-    if maker is None or maker.op != node.op:
+    """Merge two Transposes or two Reshapes in a row."""
+    producer = graph.producers.get(node.inputs[0]) if node.inputs else None
+    if producer is None or producer.op != node.op:
         return False
     if node.op == "Transpose":
-        first, second = maker.get("perm"), node.get("perm")
+        first, second = producer.get("perm"), node.get("perm")
         if not first or not second:
             return False
         del node.proto.attribute[:]
         node.proto.attribute.append(helper.make_attribute("perm", [first[axis] for axis in second]))
     elif node.op != "Reshape" or node.inputs[1] not in graph.constants or (graph.value(node.inputs[1]) == 0).any():
-        return False  # a 0 copies a size of the Reshape before
-    graph.set_input(node, 0, maker.inputs[0])
+        return False  # a 0 copies a size of the Reshape before it
+    graph.set_input(node, 0, producer.inputs[0])
     return True
 
 
 def _flatten_resize(graph: Graph, node: Node) -> bool:
-    """Unsqueeze, Resize to sizes that are constant, Squeeze of that same one axis: a Resize without the axis."""
+    """Replace Unsqueeze, Resize to constant sizes and Squeeze of the same axis by a Resize without the axis."""
     resize = graph.producers.get(node.inputs[0]) if node.op == "Squeeze" and len(node.inputs) == 2 else None
     unsqueeze = graph.producers.get(resize.inputs[0]) if resize and resize.op == "Resize" else None
     if unsqueeze is None or unsqueeze.op != "Unsqueeze" or not graph.only_reader(resize.outputs[0], node):
@@ -213,7 +237,7 @@ def _flatten_resize(graph: Graph, node: Node) -> bool:
 
 
 def _merge_equal(graph: Graph, node: Node) -> bool:
-    """Remove the later ones of equal nodes; one whose value is the graph's output stays, and so do those before it."""
+    """Merge equal nodes into the first of them, except nodes whose value is an output of the graph."""
     if not node.inputs or len(node.outputs) > 1 or node.outputs[0] in graph.outputs or node.op.startswith(_KEPT):
         return False
     twins = [n for n in graph.readers[node.inputs[0]] if n is not node and n.same_as(node)]
@@ -224,7 +248,7 @@ def _merge_equal(graph: Graph, node: Node) -> bool:
 
 
 def _batch_norm(graph: Graph, node: Node) -> tuple[np.ndarray, np.ndarray] | None:
-    """Scale and shift of a BatchNormalization with constant statistics."""
+    """Return scale and shift of a BatchNormalization with constant statistics, or None."""
     if node.op != "BatchNormalization" or node.get("training_mode", 0):
         return None
     parameters = [graph.real(name) for name in node.inputs[1:]]
@@ -236,7 +260,7 @@ def _batch_norm(graph: Graph, node: Node) -> tuple[np.ndarray, np.ndarray] | Non
 
 
 def _affine(graph: Graph, node: Node) -> tuple[str, np.ndarray, np.ndarray] | None:
-    """What the node scales and shifts by numbers of its own a channel (axis 1), those numbers; None for other nodes."""
+    """Return the value that a node scales and shifts for each channel (axis 1), the scale and the shift, or None."""
     if (normalisation := _batch_norm(graph, node)) is not None:
         return node.inputs[0], *normalisation
     if node.op not in ("Add", "Sub", "Mul", "Div"):
@@ -259,27 +283,27 @@ def _affine(graph: Graph, node: Node) -> tuple[str, np.ndarray, np.ndarray] | No
 
 
 def _fold_behind(graph: Graph, node: Node) -> bool:
-    """Conv or BatchNormalization, then a scale and shift: into its weight and bias."""
+    """Fold a scale and a shift into the weight and bias of the Conv or BatchNormalization before them."""
     affine = _affine(graph, node)
-    maker = graph.producers.get(affine[0]) if affine else None
-    if maker is None or maker.op not in ("Conv", "BatchNormalization") or not graph.only_reader(affine[0], node):
+    conv = graph.producers.get(affine[0]) if affine else None
+    if conv is None or conv.op not in ("Conv", "BatchNormalization") or not graph.only_reader(affine[0], node):
         return False
     _, scale, shift = affine
-    weight = graph.real(maker.inputs[1])
-    absent = len(maker.inputs) < 3 or not maker.inputs[2]
-    bias = np.zeros(1) if absent else graph.real(maker.inputs[2])
+    weight = graph.real(conv.inputs[1])
+    absent = len(conv.inputs) < 3 or not conv.inputs[2]
+    bias = np.zeros(1) if absent else graph.real(conv.inputs[2])
     if weight is None or bias is None or not {scale.size, shift.size} <= {1, len(weight)}:
         return False
     columns = scale.reshape(-1, *(1,) * (weight.ndim - 1))
-    graph.set_input(maker, 1, graph.add(weight * columns, maker.inputs[1]))
+    graph.set_input(conv, 1, graph.add(weight * columns, conv.inputs[1]))
     bias = np.broadcast_to(bias * scale + shift, len(weight))
     if not absent or bias.any():
-        graph.set_input(maker, 2, graph.add(bias, f"{maker.inputs[1]}.bias" if absent else maker.inputs[2]))
+        graph.set_input(conv, 2, graph.add(bias, f"{conv.inputs[1]}.bias" if absent else conv.inputs[2]))
     return graph.bypass(node, affine[0])
 
 
 def _fold_ahead(graph: Graph, node: Node) -> bool:
-    """BatchNormalization that only unpadded Convs read: into the weights and biases of all of them."""
+    """Fold a BatchNormalization that only unpadded Convs read into the weights and biases of all of them."""
     normalisation, output = _batch_norm(graph, node), node.outputs[0]
     if normalisation is None or output in graph.outputs or not graph.readers[output]:
         return False
@@ -300,14 +324,14 @@ def _fold_ahead(graph: Graph, node: Node) -> bool:
 
 
 def _is_unpadded(graph: Graph, node: Node, source: str) -> bool:
-    """Whether the node is a Conv with constant weights of the value and reads nothing beyond its border."""
+    """Return whether a node is a Conv of the value that has constant weights and no padding."""
     plain = node.op == "Conv" and node.inputs[0] == source and not any(node.get("pads", []))
     constant = all(graph.real(name) is not None for name in filter(None, node.inputs[1:]))
     return plain and constant and node.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID")
 
 
 def _fold_factor(graph: Graph, node: Node) -> bool:
-    """A scalar factor, such as the scale of attention scores: into constants above MatMul and changes of layout."""
+    """Fold a scalar factor, such as the scale of attention scores, into constants before products and transposes."""
     if node.op not in ("Mul", "Div"):
         return False
     source, operand = node.inputs
@@ -326,24 +350,26 @@ def _fold_factor(graph: Graph, node: Node) -> bool:
 
 
 def _factor_places(graph: Graph, name: str, reader: Node) -> list[tuple[Node, int]] | None:
-    """Which constants to multiply, as (node, input), to multiply the value `name`; None where there are none."""
-    maker = graph.producers.get(name)
-    if maker is None or not graph.only_reader(name, reader):
+    """Return the constants to multiply, as (node, input), in order to multiply the value `name`, or None."""
+    producer = graph.producers.get(name)
+    if producer is None or not graph.only_reader(name, reader):
         return None
-    constant = [graph.real(item) is not None for item in maker.inputs]
-    if maker.op in ("Conv", "BatchNormalization"):
-        own = range(1, min(len(maker.inputs), 3))
-        return [(maker, i) for i in own if maker.inputs[i]] if all(constant[i] for i in own) else None
-    if maker.op in ("MatMul", "Add") and any(constant):
-        place = (maker, constant.index(True))
-        if maker.op == "MatMul":
+    constant = [graph.real(item) is not None for item in producer.inputs]
+    if producer.op in ("Conv", "BatchNormalization"):
+        own = range(1, min(len(producer.inputs), 3))
+        return [(producer, i) for i in own if producer.inputs[i]] if all(constant[i] for i in own) else None
+    if producer.op in ("MatMul", "Add") and any(constant):
+        place = (producer, constant.index(True))
+        if producer.op == "MatMul":
             return [place]
-        rest = _factor_places(graph, maker.inputs[1 - place[1]], maker)
+        rest = _factor_places(graph, producer.inputs[1 - place[1]], producer)
         return None if rest is None else [place, *rest]
-    if maker.op == "MatMul":
-        return _factor_places(graph, maker.inputs[0], maker) or _factor_places(graph, maker.inputs[1], maker)
+    if producer.op == "MatMul":
+        return _factor_places(graph, producer.inputs[0], producer) or _factor_places(
+            graph, producer.inputs[1], producer
+        )
     layouts = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice")
-    return _factor_places(graph, maker.inputs[0], maker) if maker.op in layouts else None
+    return _factor_places(graph, producer.inputs[0], producer) if producer.op in layouts else None
 
 
 _STEPS: tuple[Callable[[Graph, Node], bool], ...] = (
@@ -353,7 +379,7 @@ _STEPS: tuple[Callable[[Graph, Node], bool], ...] = (
 
 
 def _name_dimensions(model: onnx.ModelProto) -> None:
-    """Name the open dimensions of images; coarse logits have sizes of their own, so outputs' names are others."""
+    """Name the open dimensions of images; outputs may be smaller than images, so their dimensions have other names."""
     for value, prefix in [*((i, "") for i in model.graph.input), *((o, "output_") for o in model.graph.output)]:
         tensor = value.type.tensor_type
         names = ["batch", *("channels",) * (len(tensor.shape.dim) - 3), f"{prefix}height", f"{prefix}width"]

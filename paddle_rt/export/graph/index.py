@@ -1,4 +1,4 @@
-"""An ONNX graph as something that can be rewritten: who makes each value, who reads it, its shape, its number."""
+"""An ONNX graph with an index of its values, so that it can be rewritten: producers, readers, shapes and constants."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 @dataclass(eq=False)
 class Node:
-    """A node whose inputs and outputs may change; in `proto` only the attributes are up to date."""
+    """A node whose inputs and outputs may change; of `proto` only the attributes are kept up to date."""
 
     proto: onnx.NodeProto
     op: str
@@ -23,24 +23,28 @@ class Node:
         return values[0] if values else default
 
     def same_as(self, other: "Node") -> bool:
-        """Whether both compute the same; the order of attributes matters, which one converter writes alike."""
+        """Return whether both compute the same; attributes are compared in their order, which a converter keeps."""
         attributes, others = ([item.SerializeToString() for item in n.proto.attribute] for n in (self, other))
         alike = (self.op, self.inputs, len(self.outputs)) == (other.op, other.inputs, len(other.outputs))
         return alike and self.proto.domain == other.proto.domain and attributes == others
 
 
 class Graph:
-    """An ONNX graph with an index of who makes and who reads each value.
+    """An ONNX graph with an index of the producer and the readers of each value.
 
     Args:
-        model: Read, and not changed until `write`, but for its stale notes on shapes, which are removed.
+        model: The model. It is not changed before `write`, except that its inferred shapes, which become stale, are
+            removed.
 
     Attributes:
-        shapes: By value, a number for each static dimension and a name for each open one; equal names, equal sizes.
-        types: By value, ONNX's number of the element type.
-        outputs: The names of the graph's outputs, which stay.
-        constants: By name; constants that nothing reads are not written.
-        nodes, producers, readers: The nodes in order, and by value.
+        shapes: For each value, a number for each static dimension and a name for each open one; dimensions with the
+            same name have the same size.
+        types: For each value, ONNX's number of the element type.
+        outputs: The names of the graph's outputs, which do not change.
+        constants: The constants by name; those that nothing reads are not written.
+        nodes: The nodes in their order.
+        producers: The node that computes each value.
+        readers: The nodes that read each value.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -60,7 +64,7 @@ class Graph:
         self.constants: dict[str, TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
         self.nodes: list[Node] = []
         self.producers: dict[str, Node] = {}
-        self.readers: dict[str, list[Node]] = defaultdict(list)  # a node that reads a value twice is there twice
+        self.readers: dict[str, list[Node]] = defaultdict(list)  # a node that reads a value twice appears twice
         for proto in model.graph.node:
             assert not any(item.HasField("g") for item in proto.attribute), f"{proto.name} holds a graph of its own"
             literal = proto.op_type == "Constant" and proto.attribute[0].name == "value"
@@ -79,7 +83,7 @@ class Graph:
         self.constants[name].name = name
 
     def _share_integers(self) -> None:
-        """Equal axes, sizes and indices get one name, so that nodes with equal inputs are seen as equal."""
+        """Give equal axes, sizes and indices one name, so that nodes with equal inputs are recognised."""
         first: dict[tuple, str] = {}
         for name in [name for name, tensor in self.constants.items() if tensor.data_type == TensorProto.INT64]:
             value = self.value(name)
@@ -88,15 +92,16 @@ class Graph:
                 self.redirect(name, original)
 
     def value(self, name: str) -> np.ndarray:
+        """Return the value of a constant."""
         return numpy_helper.to_array(self.constants[name])
 
     def real(self, name: str) -> np.ndarray | None:
-        """A float32 constant in float64; None for anything else."""
+        """Return a float32 constant in float64, or None for anything else."""
         tensor = self.constants.get(name)
         return self.value(name).astype(np.float64) if tensor and tensor.data_type == TensorProto.FLOAT else None
 
     def add(self, value: np.ndarray, near: str) -> str:
-        """Store a constant under a new name made from `near`; float64 is stored as float32."""
+        """Store a constant under a new name derived from `near`; float64 is stored as float32. Return the name."""
         stem, number = near.split(".folded")[0], 0
         while (name := f"{stem}.folded{number or ''}") in self.constants or name in self.producers:
             number += 1
@@ -105,9 +110,11 @@ class Graph:
         return name
 
     def only_reader(self, name: str, node: Node) -> bool:
+        """Return whether nothing but this node needs a value."""
         return name not in self.outputs and self.readers[name] == [node]
 
     def set_input(self, node: Node, position: int, name: str) -> None:
+        """Make a node read another value at one of its inputs."""
         while len(node.inputs) <= position:
             node.inputs.append("")
         if node.inputs[position]:
@@ -116,11 +123,12 @@ class Graph:
         self.readers[name].append(node)
 
     def redirect(self, old: str, new: str) -> None:
-        """Let every reader of `old` read `new`."""
+        """Make every reader of `old` read `new`."""
         for node in list(self.readers[old]):
             self.set_input(node, node.inputs.index(old), new)
 
     def remove(self, node: Node) -> None:
+        """Remove a node."""
         self.nodes.remove(node)
         for name in filter(None, node.inputs):
             self.readers[name].remove(node)
@@ -128,24 +136,32 @@ class Graph:
             self.producers.pop(name, None)
 
     def bypass(self, node: Node, source: str) -> bool:
-        """Remove a one-output node whose readers can read `source`; False where the graph's output forbids it."""
+        """Remove a node with one output and make its readers read `source`.
+
+        Returns:
+            Whether it was removed; it is not where an output of the graph would lose its name.
+        """
         output = node.outputs[0]
         if output in self.outputs:
-            maker = self.producers.get(source)
-            if maker is None or source in self.outputs:
+            producer = self.producers.get(source)
+            if producer is None or source in self.outputs:
                 return False
             self.remove(node)
             self.redirect(source, output)
-            maker.outputs[maker.outputs.index(source)] = output
+            producer.outputs[producer.outputs.index(source)] = output
             del self.producers[source]
-            self.producers[output] = maker
+            self.producers[output] = producer
             return True
         self.redirect(output, source)
         self.remove(node)
         return True
 
     def freeze(self, node: Node, *values: np.ndarray) -> bool:
-        """Put constants in the place of a node, one an output; the graph's outputs stay nodes."""
+        """Replace a node by constants, one for each of its outputs.
+
+        Returns:
+            Whether it was replaced; a node that computes an output of the graph is not.
+        """
         if self.outputs.intersection(node.outputs):
             return False
         for name, value in zip(node.outputs, values, strict=True):
@@ -157,7 +173,9 @@ class Graph:
         """Replace the model's nodes and constants."""
         nodes, constants = [], []
         for node in self.nodes:
-            proto = onnx.NodeProto.FromString(node.proto.SerializeToString())  # copied: it may be part of the list
+            proto = onnx.NodeProto.FromString(
+                node.proto.SerializeToString()
+            )  # a copy, since it may be part of the list that is replaced
             proto.input[:] = node.inputs
             proto.output[:] = node.outputs
             nodes.append(proto)

@@ -1,25 +1,25 @@
-"""Rewrite the first convolution of an ONNX graph for the engines: exact, and several times as fast on a CPU.
+"""Rewrite the first convolution of an ONNX graph exactly, so that it runs several times as fast on a CPU.
 
-A convolution of stride s over three channels keeps a vector unit nearly idle. Cut into cells of s x s pixels, the same
-frame has 3 s^2 channels and the same convolution has stride 1: each weight moves to the cell and the channel where its
-pixel now is, the rest are zeros. Where the frame's border is padded, whole cells of zeros are, so nothing changes.
+A convolution with stride s over three channels leaves a vector unit nearly idle. If the frame is cut into cells of
+s x s pixels, it has 3 s^2 channels and the same convolution has stride 1: each weight moves to the cell and the channel
+of its pixel, and the other weights are zeros. The border is padded with whole cells of zeros, which changes no result.
 """
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
-# What export puts before the network: whole numbers to real ones, scale, shift, channels first, BGR to RGB.
+# What an export puts before the network: the conversion to float, scale, shift, channels first, BGR to RGB.
 _FRONT = ("Cast", "Mul", "Add", "Transpose", "Gather", "Conv")
 
 
 def rewrite_stem(model: onnx.ModelProto) -> None:
-    """Fold the order of the channels into the first convolution and, where the size is fixed, its stride into cells.
+    """Fold the order of the channels into the first convolution, and where the size is fixed cut the frame into cells.
 
-    A graph that does not begin with a uint8 frame [N, H, W, 3], its normalisation and one convolution stays as it is.
+    A graph that does not begin with a uint8 frame [N, H, W, 3], its normalisation and one convolution is not changed.
 
     Args:
-        model: Changed in place.
+        model: The model, which is changed in place.
     """
     graph = model.graph
     chain = _front(graph)
@@ -44,7 +44,7 @@ def rewrite_stem(model: onnx.ModelProto) -> None:
 
 
 def _front(graph: onnx.GraphProto) -> list[onnx.NodeProto] | None:
-    """The nodes from the frame to the first convolution, or None where they are others or have more readers."""
+    """Return the nodes from the frame to the first convolution, or None for other nodes or several readers."""
     chain, name = [], graph.input[0].name
     if graph.input[0].type.tensor_type.elem_type != onnx.TensorProto.UINT8:
         return None
@@ -59,7 +59,7 @@ def _front(graph: onnx.GraphProto) -> list[onnx.NodeProto] | None:
 
 
 def _geometry(conv: onnx.NodeProto, shape: tuple[int, ...]) -> tuple[int, int] | None:
-    """Stride and padding of a square convolution that halves (or more) the size exactly; None for any other."""
+    """Return stride and padding of a square convolution that divides the size by its stride exactly, or None."""
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in conv.attribute}
     kernel, strides, pads = shape[2], attributes.get("strides", [1]), attributes.get("pads", [0])
     plain = attributes.get("group", 1) == 1 and set(attributes.get("dilations", [1])) == {1}
@@ -76,9 +76,9 @@ def _cut_into_cells(
     graph: onnx.GraphProto, chain: list[onnx.NodeProto], weight: np.ndarray, height: int, width: int, stride: int,
     padding: int,
 ) -> None:  # fmt: skip
-    cast, scale, shift, _, _, conv = chain  # the cast stays first: TensorRT takes bytes for inputs and nothing else
+    cast, scale, shift, _, _, conv = chain  # the cast stays first, since TensorRT takes bytes only as inputs
     outputs, channels, kernel, _ = weight.shape
-    before, after = -((-padding) // stride), (kernel - 1 - padding) // stride  # whole cells beyond the border
+    before, after = -((-padding) // stride), (kernel - 1 - padding) // stride  # whole cells outside the border
     cells = np.zeros((outputs, stride, stride, channels, before + after + 1, before + after + 1), weight.dtype)
     for y in range(kernel):
         for x in range(kernel):

@@ -1,7 +1,7 @@
 """Segmentation's part of an export: coarse logits, labels, probabilities or logits, and how they are judged."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import paddle
 from paddle_rt.errors import UserError
 from paddle_rt.imaging.palettes import class_names
 from paddle_rt.inference.deployment import Deployment
-from paddle_rt.inference.segmenter import OUTPUT_OPS
+from paddle_rt.inference.segmenter import OUTPUT_OPS, FrameSegmenter
 from paddle_rt.models.base import Network
 from paddle_rt.tasks.export import ExportSpec, compare_values, wrong_shape
 from paddle_rt.tasks.segmentation.metrics import confusion_matrix, scores
@@ -29,6 +29,7 @@ class SegmentationExport(ExportSpec):
         transforms: The validation transforms, as a config describes them.
         dataset_type: The data set's type, which names classes and colours.
         ignore_index: The label that does not count when a quantised graph is scored.
+        task: The task's name.
         open_sizes: As for `ExportSpec`.
     """
 
@@ -38,6 +39,7 @@ class SegmentationExport(ExportSpec):
 
     dataset_type: str | None = None
     ignore_index: int = 255
+    task: str = field(default=FrameSegmenter.task, kw_only=True)
 
     def default_output(self, network: Network, channels: int) -> str:
         return "coarse" if network.output_stride is not None and channels == 3 else "argmax"
