@@ -87,6 +87,39 @@ def tiny_config(folder: pathlib.Path, **changes: object) -> str:
     return str(path)
 
 
+def write_video(path: pathlib.Path, images: list[np.ndarray], code: str = "mp4v", fps: float = 12.5) -> pathlib.Path:
+    """Write a video and return its path."""
+    size = images[0].shape[1::-1]
+    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*code), fps, size)
+    assert writer.isOpened(), f"OpenCV writes no {code}"
+    for image in images:
+        writer.write(image)
+    writer.release()
+    return path
+
+
+def read_video(path: pathlib.Path) -> tuple[list[np.ndarray], float]:
+    """Return the frames of a video and its frame rate."""
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    images = []
+    while (result := capture.read())[0]:
+        images.append(result[1])
+    return images, capture.get(cv2.CAP_PROP_FPS)
+
+
+def damaged_video(folder: pathlib.Path, kind: str) -> pathlib.Path:
+    """Write a video that is "half" of an MP4, "half_avi", "hole_avi", "empty" or "text", and return its path."""
+    noise = np.random.default_rng(0)
+    images = [noise.integers(0, 255, (48, 64, 3), np.uint8) for _ in range(20)]
+    name, code = ("v.avi", "MJPG") if kind.endswith("avi") else ("v.mp4", "mp4v")
+    path = write_video(folder / name, images, code)
+    data = bytearray(path.read_bytes())
+    if kind == "hole_avi":
+        data[len(data) // 2 : len(data) * 6 // 10] = bytes(len(data) * 6 // 10 - len(data) // 2)
+    path.write_bytes({"empty": b"", "text": b"no video"}.get(kind, data[: None if "hole" in kind else len(data) // 2]))
+    return path
+
+
 def written(folder: pathlib.Path) -> list[str]:
     """Return the relative names of all files below a folder, sorted."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())

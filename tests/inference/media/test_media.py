@@ -1,0 +1,319 @@
+"""Images, videos and cameras: reading and writing while the network runs, interruption, damage."""
+
+import os
+import pathlib
+import signal
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from paddle_rt.errors import UserError
+from paddle_rt.imaging.draw import overlay
+from paddle_rt.imaging.labels import read_label
+from paddle_rt.imaging.palettes import palette
+from paddle_rt.inference.media import sources
+from paddle_rt.inference.media.pipeline import Report, describe, interrupt_once, label_frames
+from paddle_rt.inference.media.sinks import open_outputs
+from paddle_rt.inference.media.sources import Frame, Source, open_source
+from tests.helpers import damaged_video, read_video, write_video, written
+
+CLASSES = 5
+COLOURS = palette(None, CLASSES)
+SECONDS = 20  # what may pass before a test takes a wait for a hang
+
+
+class FakeSegmenter:
+    """Labels a frame by its first byte."""
+
+    timings = {"preprocess": 0.001, "network": 0.002, "labels": 0.003}
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        if frame[0, 0, 0] == 255:
+            raise UserError("too white")
+        return np.full(frame.shape[:2], frame[0, 0, 0] % CLASSES, np.uint8)
+
+
+def flat(value: int, height: int = 48, width: int = 64) -> np.ndarray:
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def frames_of(values: range) -> list[Frame]:
+    return [Frame(f"frame {value}", pathlib.Path(f"{value:06d}"), flat(value)) for value in values]
+
+
+def run(source: Source, save_dir: pathlib.Path, save: tuple[str, ...] | None = None) -> Report:
+    with open_outputs(source, save_dir, save, COLOURS) as write:
+        return label_frames(FakeSegmenter(), source, write)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    before = set(threading.enumerate())
+    yield
+    left = [thread.name for thread in set(threading.enumerate()) - before if thread.name[:6] in ("reader", "writer")]
+    assert not left, f"threads that go on: {left}"
+
+
+def test_reading_labelling_and_writing_overlap():
+    """Each stage waits for one that comes later where everything is done in turn."""
+    events = {name: threading.Event() for name in ("read 1", "label 0", "label 1", "write 0")}
+    late = []
+
+    def meet(mine: str, other: str) -> None:
+        events[mine].set()
+        if not events[other].wait(SECONDS):
+            late.append(f"{mine} has waited for {other} in vain")
+
+    def read():
+        for frame in frames_of(range(4)):
+            if frame.source == "frame 1":
+                meet("read 1", "label 0")
+            yield frame
+
+    class Slow(FakeSegmenter):
+        def __call__(self, frame: np.ndarray) -> np.ndarray:
+            if frame[0, 0, 0] == 0:
+                meet("label 0", "read 1")
+            if frame[0, 0, 0] == 1:
+                meet("label 1", "write 0")
+            return super().__call__(frame)
+
+    order = []
+
+    def write(frame: Frame, labels: np.ndarray) -> None:
+        order.append((frame.source, int(labels[0, 0])))
+        if frame.source == "frame 0":
+            meet("write 0", "label 1")
+
+    report = label_frames(Slow(), Source(read()), write)
+    assert not late
+    assert order == [(f"frame {i}", i) for i in range(4)] and report.labelled == 4
+
+
+def test_few_frames_wait_where_writing_is_slow():
+    """Queues without bounds would read the whole video into memory."""
+    began, written_so_far = [], []
+
+    def read():
+        for frame in frames_of(range(30)):
+            began.append(frame)
+            yield frame
+
+    def write(frame: Frame, labels: np.ndarray) -> None:
+        time.sleep(0.005)
+        written_so_far.append(len(began) - len(written_so_far))
+
+    label_frames(FakeSegmenter(), Source(read()), write)
+    assert len(written_so_far) == 30 and max(written_so_far) <= 8, f"{max(written_so_far)} frames were waiting"
+
+
+def test_faults_of_every_stage_reach_the_caller():
+    def broken(frames: list[Frame]):
+        yield from frames
+        raise OSError("reader")
+
+    def full(frame: Frame, labels: np.ndarray) -> None:
+        if frame.source == "frame 1":
+            raise OSError("writer")
+
+    done = []
+    with pytest.raises(OSError, match="reader"):
+        label_frames(FakeSegmenter(), Source(broken(frames_of(range(5)))), lambda frame, _: done.append(frame.source))
+    assert done == [f"frame {i}" for i in range(5)], "what was read before the fault is written"
+    with pytest.raises(OSError, match="writer"):
+        label_frames(FakeSegmenter(), Source(iter(frames_of(range(50)))), full)
+
+    def network(_: np.ndarray) -> np.ndarray:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        label_frames(network, Source(iter(frames_of(range(5)))), full)
+
+
+def test_first_interrupt_asks_and_the_second_ends():
+    before = signal.getsignal(signal.SIGINT)
+    done, values = [], range(50)
+
+    def read():
+        for frame in frames_of(values):
+            if frame.source == "frame 10":
+                os.kill(os.getpid(), signal.SIGINT)
+            yield frame
+
+    with interrupt_once() as stopped:
+        report = label_frames(FakeSegmenter(), Source(read()), lambda frame, _: done.append(frame.source), stopped)
+        assert report.interrupted and 10 < len(done) < 20, f"{len(done)} frames"
+        assert done == [f"frame {i}" for i in range(len(done))]
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(SECONDS)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_report_names_the_stages():
+    report = label_frames(FakeSegmenter(), Source(iter(frames_of(range(3)))), lambda *_: None)
+    assert set(report.stages) == {"read", "preprocess", "network", "labels", "write"}
+    assert report.stages["network"] == pytest.approx(0.006)
+    line = describe(report)
+    assert line.startswith("3 frames labelled in ") and "frames per second" in line and "network 2.0" in line
+    assert describe(Report()) == "0 frames labelled"
+
+
+@pytest.mark.parametrize("height, width", [(48, 64), (47, 63), (1, 1)])
+def test_video_comes_back_frame_by_frame(tmp_path, height, width):
+    values = range(20, 240, 20)
+    images = [flat(value, height + height % 2, width + width % 2) for value in values]
+    video = write_video(tmp_path / "in.mp4", images)
+    source = open_source(str(video))
+    assert (source.total, source.fps, source.name) == (11, 12.5, "in")
+    cut = (Frame(f.source, f.name, np.ascontiguousarray(f.image[:height, :width])) for f in source.frames)
+    report = run(Source(cut, source.name, source.fps), tmp_path / "out", ("overlay", "labels"))
+    result, fps = read_video(tmp_path / "out/in_overlay.mp4")
+    assert fps == 12.5 and len(result) == report.labelled == 11 and not report.failures
+    names = [f"in/{i:06d}.png" for i in range(11)]
+    assert written(tmp_path / "out") == [*names, "in_overlay.mp4"]
+    for name, image, value in zip(names, result, values, strict=True):
+        labels = read_label(tmp_path / "out" / name, CLASSES)
+        assert labels.shape == (height, width)
+        error = np.abs(image[:height, :width].astype(int) - overlay(flat(value, height, width), labels, COLOURS)).max()
+        assert error <= 12, f"{name}: the video is {error} off"
+
+
+@pytest.mark.parametrize("fps", [0.5, 15, 29.97, 60])
+def test_video_keeps_its_rate(tmp_path, fps):
+    video = write_video(tmp_path / "in.mp4", [flat(9)] * 5, fps=fps)
+    run(open_source(str(video)), tmp_path)
+    images, rate = read_video(tmp_path / "in_overlay.mp4")
+    assert len(images) == 5 and abs(rate - fps) < 1e-3, f"{rate} instead of {fps}"
+
+
+def test_save_chooses_what_is_written(tmp_path):
+    cv2.imwrite(str(tmp_path / "p.png"), flat(3))
+    video = write_video(tmp_path / "v.mp4", [flat(9)] * 2)
+    expected = {
+        ("p.png", None): ["added_prediction/p.jpg", "pseudo_color_prediction/p.png"],
+        ("p.png", ("labels",)): ["pseudo_color_prediction/p.png"],
+        ("p.png", ("overlay",)): ["added_prediction/p.jpg"],
+        ("v.mp4", None): ["v_overlay.mp4"],
+        ("v.mp4", ("labels",)): ["v/000000.png", "v/000001.png"],
+    }
+    for number, ((name, save), files) in enumerate(expected.items()):
+        run(open_source(str(tmp_path / name)), tmp_path / str(number), save)
+        assert written(tmp_path / str(number)) == files
+    with pytest.raises(UserError, match="unknown output 'label', did you mean 'labels'"):
+        run(open_source(str(video)), tmp_path, ("label",))
+
+
+def test_frames_that_cannot_be_labelled_are_skipped(tmp_path):
+    frames = frames_of(range(250, 256))
+    frames[2] = Frame("frame 252", frames[2].name, UserError("frame 252: it cannot be decoded"))
+    report = run(Source(iter(frames), "v", 10.0), tmp_path)
+    assert report.failures == ["frame 252: it cannot be decoded", "frame 255: too white"]
+    assert len(read_video(tmp_path / "v_overlay.mp4")[0]) == report.labelled == 4
+
+
+@pytest.mark.parametrize("kind", ["half_avi", "hole_avi"])
+def test_damaged_frames_are_reported(tmp_path, kind):
+    report = run(open_source(str(damaged_video(tmp_path, kind))), tmp_path)
+    assert 5 < report.labelled < 20
+    message = f"v.avi: its header promises 20 frames, {report.labelled} can be decoded"
+    assert len(report.failures) == 1 and message in report.failures[0]
+    assert len(read_video(tmp_path / "v_overlay.mp4")[0]) == report.labelled
+
+
+@pytest.mark.parametrize("kind, message", [
+    ("half", "cannot open video .*v.mp4: it is cut off, damaged"), ("text", "cannot open video .*8 bytes"),
+    ("empty", "v.mp4 is empty"),
+])  # fmt: skip
+def test_unreadable_videos_are_refused(tmp_path, kind, message):
+    with pytest.raises(UserError, match=message):
+        open_source(str(damaged_video(tmp_path, kind)))
+
+
+def test_what_is_not_there_is_refused(tmp_path):
+    with pytest.raises(UserError, match="cannot read video .*no.mp4: No such file"):
+        open_source(str(tmp_path / "no.mp4"))
+    with pytest.raises(UserError, match="cannot open camera:987: there is no such camera"):
+        open_source("camera:987")
+    with pytest.raises(UserError, match="a camera is given as camera:0"):
+        open_source("camera:front")
+    (tmp_path / "folder.mp4").mkdir()
+    with pytest.raises(UserError, match="no images"):
+        open_source(str(tmp_path / "folder.mp4"))
+
+
+class FakeCapture:
+    """A camera, or a video of what a test gives; None is a frame that cannot be decoded."""
+
+    images: list = []
+
+    def __init__(self, *_: object) -> None:
+        self.left = iter(self.images)
+
+    def isOpened(self) -> bool:
+        return True
+
+    def get(self, _: int) -> float:
+        return 0.0
+
+    def grab(self) -> bool:
+        self.image = next(self.left, "the end")
+        return not isinstance(self.image, str)
+
+    def retrieve(self) -> tuple[bool, np.ndarray | None]:
+        return self.image is not None, self.image
+
+
+@pytest.fixture
+def camera(monkeypatch):
+    def show(*images: object) -> None:
+        monkeypatch.setattr(FakeCapture, "images", images)
+        monkeypatch.setattr(sources.cv2, "VideoCapture", FakeCapture)
+
+    return show
+
+
+def test_camera_ends_after_so_many_frames(camera, tmp_path, monkeypatch):
+    camera(*[flat(7)] * 50)
+    source = open_source("camera:1", limit=6)
+    assert (source.total, source.fps, source.name) == (6, 25.0, "camera_1")
+    monkeypatch.undo()  # the result is read with the real one
+    report = run(source, tmp_path)
+    assert report.labelled == 6 and not report.failures
+    assert len(read_video(tmp_path / "camera_1_overlay.mp4")[0]) == 6
+
+
+@pytest.mark.parametrize("images, labelled, failures", [
+    ([flat(1), None, flat(2)], 2, ["camera:0, frame 1: it cannot be decoded", "the camera stopped after 3 frames"]),
+    ([flat(1), flat(2), flat(3, 32, 32), flat(4)], 2, ["frame 2: it is 32x32, those before are 64x48"]),
+])  # fmt: skip
+def test_cameras_that_fail_keep_what_they_gave(camera, images, labelled, failures):
+    camera(*images)
+    report = label_frames(FakeSegmenter(), open_source("camera:0"), lambda *_: None)
+    assert report.labelled == labelled and len(report.failures) == len(failures)
+    assert all(part in line for part, line in zip(failures, report.failures, strict=True)), report.failures
+
+
+def test_no_frame_at_all_is_refused(camera, tmp_path):
+    camera(None, None)
+    with pytest.raises(UserError, match="camera:0 gives no frame that can be decoded"):
+        run(open_source("camera:0"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_videos_appear_whole_or_not_at_all(tmp_path):
+    def broken():
+        yield from frames_of(range(5))
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        run(Source(broken(), "v", 10.0), tmp_path)
+    assert written(tmp_path) == []
+    run(Source(iter(()), "v", 10.0), tmp_path)
+    assert written(tmp_path) == []
+    with pytest.raises(UserError, match="cannot write video .*v_overlay.mp4 of 20000x2; --save labels"):
+        run(Source(iter([Frame("f", pathlib.Path("f"), flat(1, 2, 20000))]), "v", 10.0), tmp_path)
+    assert written(tmp_path) == []
