@@ -1,4 +1,4 @@
-"""Lays out what stands still in a street scene: ground, markings, and both sides of the street block by block."""
+"""The layout of what stands still in a street scene: ground, markings, and both sides of the street block by block."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ PIECE = 6.0  # metres of a wall, hedge or fence that are painted as one
 
 @dataclass
 class Side:
-    """One side of the street: +1 right, -1 left; distances from the road's middle, metres."""
+    """One side of the street, +1 for right and -1 for left; distances are metres from the road's middle."""
 
     sign: int
     road: float  # where the carriageway ends
@@ -50,13 +50,13 @@ class Side:
 
     @property
     def edge(self) -> float:
-        """Where the pavement ends."""
+        """Distance at which the pavement ends."""
         return self.road + self.verge + self.pavement
 
 
 @dataclass
 class Plan:
-    """What the builders of one scene share."""
+    """Data that the builders of one scene share."""
 
     rng: np.random.Generator
     style: str
@@ -70,11 +70,11 @@ class Plan:
     things: list[Thing]
 
     def put(self, name: str, mesh: Mesh, x: float, z: float, **more: object) -> None:
-        """Stand a mesh on the street."""
+        """Place a mesh on the street."""
         self.things.append(Thing(name, mesh, x, z, **more))
 
     def blocks(self) -> list[tuple[float, float]]:
-        """The stretches between side streets."""
+        """Stretches between side streets."""
         cuts = [START, *(z for crossing in self.crossings for z in crossing), END]
         return [(a, b) for a, b in zip(cuts[::2], cuts[1::2], strict=True) if b - a > 2]
 
@@ -96,7 +96,7 @@ def ribbon(
 
 
 def lay_ground(plan: Plan) -> None:
-    """Skyline, grass, side streets, road, markings and pavements."""
+    """Build the skyline, grass, side streets, road, markings and pavements."""
     rng, mesh = plan.rng, Mesh()
     plan.put("skyline", scenery.skyline(rng, float(rng.uniform(0.2, 0.9))), 0, 0, layer=BACKDROP)
     asphalt, paving, grass = pick(rng, ASPHALTS), pick(rng, PAVINGS), pick(rng, GRASSES)
@@ -146,7 +146,7 @@ def _pavement(
 
 
 def _wear(plan: Plan, mesh: Mesh, asphalt: np.ndarray) -> None:
-    """Mended stretches, manhole covers, tyre tracks."""
+    """Build repaired stretches, manhole covers and tyre tracks."""
     rng, half = plan.rng, plan.sides[1].road
     for _ in range(rng.integers(2, 9)):
         x, z = rng.uniform(-half, half - 1), rng.uniform(2, 70)
@@ -171,7 +171,7 @@ def _wear(plan: Plan, mesh: Mesh, asphalt: np.ndarray) -> None:
 
 
 def _marks(plan: Plan, mesh: Mesh) -> None:
-    """Lane lines, edge lines and zebra crossings."""
+    """Build lane lines, edge lines and zebra crossings."""
     rng, paint = plan.rng, pick(plan.rng, MARKS) * plan.rng.uniform(0.8, 1.0)
     half, add = plan.lanes * plan.lane / 2, dict(label=ROAD, material=ASPHALT, out=(0, 1, 0), detail=True)
     if rng.random() < 0.15 and plan.style != "open":
@@ -196,7 +196,7 @@ def _marks(plan: Plan, mesh: Mesh) -> None:
 
 
 def _put_building(plan: Plan, side: Side, kind: str, x: float, z: float, bias: float = 0.0) -> float:
-    """Put a building x metres from the road's middle and return its length; its far end decides when it is painted."""
+    """Place a building x metres from the road's middle and return its length; its far end orders the painting."""
     mesh, length, depth, height = scenery.building(plan.rng, side.sign, kind, plan.lit)
     across = (0.0, depth) if side.sign > 0 else (-depth, 0.0)
     plan.put(kind, mesh, side.sign * x, z, bias=length + bias, shadow=(*across, 0.0, length, 0.0, height))
@@ -204,7 +204,7 @@ def _put_building(plan: Plan, side: Side, kind: str, x: float, z: float, bias: f
 
 
 def _row(plan: Plan, side: Side, kind: str, z0: float, z1: float) -> None:
-    """Buildings wall to wall, now and then with a gap."""
+    """Place buildings wall to wall, with an occasional gap."""
     rng, z, x = plan.rng, z0 + 0.5, side.edge + (0.0 if kind == "shops" else plan.rng.uniform(0, 2.5))
     while z < z1 - 14:
         z += _put_building(plan, side, kind, x, z) + (rng.uniform(2, 6) if rng.random() < 0.12 else 0.0)
@@ -252,7 +252,7 @@ def _fenced(plan: Plan, side: Side, z0: float, z1: float) -> None:
 
 
 def _behind(plan: Plan, side: Side, z0: float, z1: float) -> None:
-    """Trees or a building behind a wall or fence."""
+    """Place trees or a building behind a wall or fence."""
     rng = plan.rng
     for z in np.arange(z0 + 2, z1, rng.uniform(6, 14)):
         if rng.random() < 0.7:
@@ -270,7 +270,7 @@ def _border(
     p: tuple[float, ...],
     height: tuple[float, float],
 ) -> None:
-    """A hedge, wall or fence at the pavement's edge, in pieces of 6 m, with gaps for gates."""
+    """Place a hedge, wall or fence at the pavement's edge, in pieces of 6 m, with gaps for gates."""
     rng, s = plan.rng, side.sign
     name, high = str(rng.choice(names, p=p)), rng.uniform(*height)
     stone, timber, leaf = pick(rng, scenery.STONE), pick(rng, scenery.TIMBER), pick(rng, scenery.LEAF)
@@ -295,7 +295,7 @@ def _border(
 
 
 def put_tree(plan: Plan, x: float, z: float, bias: float = 0.0) -> None:
-    """Put a tree at (x, z)."""
+    """Place a tree at (x, z)."""
     sun_side = int(np.sign(np.round(plan.weather.sun[0] * 1.5)))
     mesh, height = scenery.tree(plan.rng, sun_side, bool(z > 60))
     plan.put("tree", mesh, x, z, bias=bias, shadow=around(height * 0.22, height * 0.18, height * 0.4, height))

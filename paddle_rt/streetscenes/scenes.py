@@ -1,4 +1,4 @@
-"""StreetScenes: street scenes made up from a number, with exact labels in Cityscapes' 19 train classes.
+"""StreetScenes: street scenes that are generated from a number, with exact labels in Cityscapes' 19 train classes.
 
 `make_scene(index)` lays out a street in world coordinates; `render(scene, height, width, time)` draws it at any size
 and time. Needs NumPy and OpenCV only.
@@ -37,8 +37,8 @@ def make_scene(index: int, seed: int = 0) -> Scene:
     """Lay out a street.
 
     Args:
-        index: Which scene, 0 or more; the same index gives the same scene in every process.
-        seed: Another series of scenes, 0 or more.
+        index: Number of the scene, 0 or more; the same index gives the same scene in every process.
+        seed: Seed of the series of scenes, 0 or more.
 
     Returns:
         The scene at t = 0, for `render`.
