@@ -189,8 +189,8 @@ class FANet(Network):
 
     def _read(self, frames: paddle.Tensor) -> list[Level]:
         """Read single frames [B, C, H, W] into levels from H/8 to H/64."""
-        attentions = (self.ffm_4, self.ffm_8, self.ffm_16, self.ffm_32)
-        return [module.read(feature) for module, feature in zip(attentions, self.resnet(frames), strict=True)]
+        c4, c8, c16, c32 = self.resnet(frames)
+        return [self.ffm_4.read(c4), self.ffm_8.read(c8), self.ffm_16.read(c16), self.ffm_32.read(c32)]
 
     def _read_clips(self, images: paddle.Tensor) -> list[Level]:
         """Read images or clips into levels: features and queries of the last frames, contexts summed over the clips."""
@@ -209,12 +209,12 @@ class FANet(Network):
             [B, c32, H/64, W/64]; the last are not smoothed yet.
         """
         level4, level8, level16, level32 = levels
-        lowest = self.ffm_32(level32)  # [B, c32, H/64, W/64]
-        sixteenth = self.ffm_16(level16)  # [B, c16, H/32, W/32]
+        lowest = self.ffm_32(*level32)  # [B, c32, H/64, W/64]
+        sixteenth = self.ffm_16(*level16)  # [B, c16, H/32, W/32]
         sixteenth = sixteenth + self.resize(self.ffm_32.up(lowest), sixteenth)
-        eighth = self.ffm_8(level8)  # [B, c8, H/16, W/16]
+        eighth = self.ffm_8(*level8)  # [B, c8, H/16, W/16]
         eighth = eighth + self.resize(self.ffm_16.up(sixteenth), eighth)
-        quarter = self.ffm_4(level4)  # [B, c4, H/8, W/8]
+        quarter = self.ffm_4(*level4)  # [B, c4, H/8, W/8]
         quarter = quarter + self.resize(self.ffm_8.up(eighth), quarter)
         context, detail = self.ffm_16.smooth(sixteenth), self.ffm_4.smooth(quarter)
         return paddle.concat([self.resize(context, detail), detail], axis=1), context, lowest
@@ -232,7 +232,7 @@ class FastAttention(nn.Layer):
         has_up: Whether the next finer level uses the result, through `up`.
         has_smooth: Whether a head uses the result, through `smooth`.
 
-    Shape: a level of features [B, C, h, w], queries [B, h w, 32] and context [B, C, 32] to [B, C, h, w].
+    Shape: features [B, C, h, w], queries [B, h w, 32] and context [B, C, 32] to [B, C, h, w].
 
     Source: arXiv 2007.03815, section III and figure 3.
     """
@@ -255,11 +255,11 @@ class FastAttention(nn.Layer):
         context = paddle.matmul(F.leaky_relu(values, SLOPE), _unit(keys), transpose_x=True)
         return Level(features, _unit(queries), context)
 
-    def forward(self, level: Level) -> paddle.Tensor:
+    def forward(self, features: paddle.Tensor, queries: paddle.Tensor, context: paddle.Tensor) -> paddle.Tensor:
         # The 1x1 convolution is linear, so it may come first: on 32 columns instead of h w positions it is cheap.
-        context = self.latlayer3.conv(level.context.unsqueeze(3)).squeeze(3)  # [B, C, 32]
-        attended = paddle.matmul(level.queries, context, transpose_y=True)  # [B, h w, C]
-        return self.latlayer3.normalise(to_map(attended, spatial_size(level.features))) + level.features
+        context = self.latlayer3.conv(context.unsqueeze(3)).squeeze(3)  # [B, C, 32]
+        attended = paddle.matmul(queries, context, transpose_y=True)  # [B, h w, C]
+        return self.latlayer3.normalise(to_map(attended, spatial_size(features))) + features
 
 
 class Head(nn.Layer):

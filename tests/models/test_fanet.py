@@ -84,7 +84,7 @@ def test_attention_is_the_papers_formula(mode, rng):
     y = y.transpose([0, 2, 1]).reshape([2, channels, height, width])
     with paddle.no_grad():
         expected = module.latlayer3(y) + x
-        error = relative_error(module(module.read(x)).numpy(), expected.numpy())
+        error = relative_error(module(*module.read(x)).numpy(), expected.numpy())
     assert error < 1e-5, f"relative error {error:.1e}"
 
 

@@ -147,6 +147,21 @@ def test_sections_that_describe_no_network_are_refused(section, message):
         registry.network_of(section)
 
 
+@pytest.mark.parametrize(
+    "name", {entry.class_name: name for name, entry in reversed(registry.ENTRIES.items())}.values()
+)
+def test_a_traced_training_step_is_the_eager_one(name):
+    """As `to_static_training` runs it; one variant of each class."""
+    outputs = []
+    for wrap in (lambda forward: forward, paddle.jit.to_static):
+        paddle.seed(5)
+        network = paddle_rt.create_model(name, num_classes=CLASSES)
+        paddle.seed(6)
+        outputs.append([output.numpy() for output in wrap(network.forward)(images(2, 64, 96))])
+    error = max(relative_error(*pair) for pair in zip(*outputs, strict=True))
+    assert error <= 1e-5, f"relative error {error:.1e}"
+
+
 def test_unknown_names_name_the_nearest():
     with pytest.raises(UserError, match="did you mean 'rtformer_slim'"):
         paddle_rt.create_model("rtformer_slm")
