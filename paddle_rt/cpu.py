@@ -40,7 +40,7 @@ def import_paddle() -> None:
         import paddle  # noqa: F401
     for line in said.getvalue().splitlines():
         if THREADS not in line:
-            print(line, file=sys.stderr)
+            sys.stderr.write(f"{line}\n")
 
 
 def local_processes() -> int:

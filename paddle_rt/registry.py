@@ -17,7 +17,7 @@ class Entry:
     """One named network.
 
     Args:
-        module: Module of `paddle_rt.models` that defines the class.
+        module: Name of the module that defines the class.
         class_name: Name of the class, which is also the `type` of a config's `model` section.
         variant: Name of the variant, which a config gives as `variant`.
         arguments: Arguments of the class in which this variant differs from its defaults or from other variants.
@@ -36,19 +36,26 @@ class Entry:
 
     def network_class(self) -> "type[Network]":
         """Import the class of the network."""
-        return getattr(importlib.import_module(f"paddle_rt.models.{self.module}"), self.class_name)
+        return getattr(importlib.import_module(self.module), self.class_name)
 
 
 def _fanet(variant: str, **arguments: Any) -> Entry:
-    return Entry("fanet", "FANet", variant, arguments, converter="fanet")
+    return Entry("paddle_rt.models.fanet", "FANet", variant, arguments, converter="fanet")
 
 
 def _rtformer(variant: str, **arguments: Any) -> Entry:
-    return Entry("rtformer", "RTFormer", variant, arguments, counterpart="RTFormer")
+    return Entry("paddle_rt.models.rtformer", "RTFormer", variant, arguments, counterpart="RTFormer")
 
 
 def _segformerpp(variant: str, **arguments: Any) -> Entry:
-    return Entry("segformer", "SegFormerPlusPlus", variant, arguments, converter="segformer", counterpart="SegFormer")
+    return Entry(
+        "paddle_rt.models.segformer",
+        "SegFormerPlusPlus",
+        variant,
+        arguments,
+        converter="segformer",
+        counterpart="SegFormer",
+    )
 
 
 ENTRIES = {
@@ -73,6 +80,11 @@ def list_models(task: str | None = None) -> list[str]:
         task: List the networks of this task only.
     """
     return sorted(name for name, entry in ENTRIES.items() if task in (None, entry.task))
+
+
+def register_model(name: str, entry: Entry) -> None:
+    """Add a network of your own to the table, for `create_model` and for the `model` section of configs."""
+    ENTRIES[name] = entry
 
 
 def find_entry(name: str) -> Entry:

@@ -157,15 +157,16 @@ def refused(result: tuple[int, str, str], expected: str, code: int = 1) -> None:
     assert re.search(expected, err), err
 
 
-def run_python(*command: object, cwd: pathlib.Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
+def run_python(*command: object, cwd: pathlib.Path = ROOT, **environment: str | None) -> subprocess.CompletedProcess:
     """Run Python in a process of its own.
 
     Args:
         command: What follows `python` on the command line.
         cwd: The process's working directory.
-        environment: Variables to set in addition to those of this process.
+        environment: Variables to set in addition to those of this process; None removes one.
     """
-    line, variables = [sys.executable, *map(str, command)], {**os.environ, **environment}
+    line = [sys.executable, *map(str, command)]
+    variables = {name: value for name, value in {**os.environ, **environment}.items() if value is not None}
     return subprocess.run(line, cwd=cwd, env=variables, capture_output=True, text=True, timeout=600)
 
 

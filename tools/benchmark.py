@@ -1,4 +1,4 @@
-"""`paddle-rt benchmark` from a clone: python tools/benchmark.py --help"""
+"""The command `paddle-rt benchmark`, run from a clone."""
 
 from paddle_rt.cli.benchmark import main
 from paddle_rt.cli.run import run_tool

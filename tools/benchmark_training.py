@@ -1,4 +1,4 @@
-"""`paddle-rt benchmark_training` from a clone: python tools/benchmark_training.py --help"""
+"""The command `paddle-rt benchmark_training`, run from a clone."""
 
 from paddle_rt.cli.benchmark_training import main
 from paddle_rt.cli.run import run_tool

@@ -1,4 +1,4 @@
-"""`paddle-rt compare` from a clone: python tools/compare.py --help"""
+"""The command `paddle-rt compare`, run from a clone."""
 
 from paddle_rt.cli.compare import main
 from paddle_rt.cli.run import run_tool

@@ -1,4 +1,4 @@
-"""`paddle-rt convert` from a clone: python tools/convert.py --help"""
+"""The command `paddle-rt convert`, run from a clone."""
 
 from paddle_rt.cli.convert import main
 from paddle_rt.cli.run import run_tool

@@ -1,4 +1,4 @@
-"""`paddle-rt export` from a clone: python tools/export.py --help"""
+"""The command `paddle-rt export`, run from a clone."""
 
 from paddle_rt.cli.export import main
 from paddle_rt.cli.run import run_tool

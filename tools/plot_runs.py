@@ -1,4 +1,4 @@
-"""`paddle-rt plot_runs` from a clone: python tools/plot_runs.py --help"""
+"""The command `paddle-rt plot_runs`, run from a clone."""
 
 from paddle_rt.cli.plot_runs import main
 from paddle_rt.cli.run import run_tool

@@ -1,4 +1,4 @@
-"""`paddle-rt predict` from a clone: python tools/predict.py --help"""
+"""The command `paddle-rt predict`, run from a clone."""
 
 from paddle_rt.cli.predict import main
 from paddle_rt.cli.run import run_tool

@@ -1,4 +1,4 @@
-"""`paddle-rt quantize` from a clone: python tools/quantize.py --help"""
+"""The command `paddle-rt quantize`, run from a clone."""
 
 from paddle_rt.cli.quantize import main
 from paddle_rt.cli.run import run_tool

@@ -1,4 +1,4 @@
-"""`paddle-rt train` from a clone: python tools/train.py --help"""
+"""The command `paddle-rt train`, run from a clone."""
 
 from paddle_rt.cli.run import run_tool
 from paddle_rt.cli.train import main

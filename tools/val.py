@@ -1,4 +1,4 @@
-"""`paddle-rt val` from a clone: python tools/val.py --help"""
+"""The command `paddle-rt val`, run from a clone."""
 
 from paddle_rt.cli.run import run_tool
 from paddle_rt.cli.val import main

@@ -1,4 +1,4 @@
-"""`paddle-rt video_metrics` from a clone: python tools/video_metrics.py --help"""
+"""The command `paddle-rt video_metrics`, run from a clone."""
 
 from paddle_rt.cli.run import run_tool
 from paddle_rt.cli.video_metrics import main

@@ -1,4 +1,6 @@
-"""Time exported models on an NVIDIA GPU with ONNX Runtime: benchmark_gpu.py EXPORT... --output gpu.json
+"""Time exported models on an NVIDIA GPU with ONNX Runtime.
+
+benchmark_gpu.py EXPORT... --output output/gpu.json
 
 Each export (output_op coarse, fixed size) runs in single and half precision in three ways: the network alone, with its
 input and output on the GPU; with labels at the frame's size computed on the GPU; and with labels computed on the CPU.

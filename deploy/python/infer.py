@@ -1,4 +1,4 @@
-"""`paddle-rt infer` from a clone: python deploy/python/infer.py --help"""
+"""The command `paddle-rt infer`, run from a clone."""
 
 from paddle_rt.cli.infer import main
 from paddle_rt.cli.run import run_tool

@@ -1,0 +1,1 @@
+"""Measure exports and training steps beside PaddleSeg's."""

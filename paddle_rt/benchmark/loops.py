@@ -119,7 +119,7 @@ def _config(plan: LoopPlan, folder: pathlib.Path, loop: str) -> dict[str, Any]:
             "num_classes": 19,
             "mode": "train",
             "transforms": [
-                {"type": "ResizeStepScaling", "min_scale_factor": 0.5, "max_scale_factor": 2.0, "scale_step_size": 0.25},
+                {"type": "ResizeStepScaling", "min_scale_factor": 0.5, "max_scale_factor": 2, "scale_step_size": 0.25},
                 {"type": "RandomPaddingCrop", "crop_size": [width, height]},
                 {"type": "RandomHorizontalFlip"},
                 {"type": "RandomDistort", "brightness_range": 0.4, "contrast_range": 0.4, "saturation_range": 0.4},

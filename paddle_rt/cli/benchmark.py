@@ -1,4 +1,7 @@
-"""Time deployment against PaddleSeg's: paddle-rt benchmark --models rtformer_slim --size 1024 2048"""
+"""Time deployment against PaddleSeg's.
+
+paddle-rt benchmark --models rtformer_slim --size 1024 2048
+"""
 
 import argparse
 import dataclasses

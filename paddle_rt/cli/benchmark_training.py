@@ -1,4 +1,6 @@
-"""Time training steps against PaddleSeg's: paddle-rt benchmark_training --model segformerpp_b0:head=mlp
+"""Time training steps beside PaddleSeg's.
+
+paddle-rt benchmark_training --model segformerpp_b0:head=mlp
 
 With --loops: whole iterations of RTFormer-Slim, data loading included, in PaddleSeg's loop and in ours.
 """

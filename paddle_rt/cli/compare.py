@@ -1,4 +1,7 @@
-"""Run PaddleSeg's model and ours with the same weights: paddle-rt compare -c CONFIG --model_path CHECKPOINT"""
+"""Run PaddleSeg's model and ours with the same weights.
+
+paddle-rt compare -c CONFIG --model_path CHECKPOINT
+"""
 
 import pathlib
 

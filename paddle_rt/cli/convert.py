@@ -1,4 +1,7 @@
-"""Turn a PyTorch checkpoint into ours: paddle-rt convert --model NAME --input x.pth --output x.pdparams"""
+"""Turn a PyTorch checkpoint into ours.
+
+paddle-rt convert --model NAME --input x.pth --output x.pdparams
+"""
 
 from paddle_rt.cli.arguments import Parser, positive
 from paddle_rt.cpu import import_paddle

@@ -1,4 +1,7 @@
-"""Export a trained model, checked against it: paddle-rt export -c CONFIG --model_path output/best_model"""
+"""Export a trained model, checked against it.
+
+paddle-rt export -c CONFIG --model_path output/best_model
+"""
 
 import argparse
 import sys

@@ -1,4 +1,6 @@
-"""Run an exported network on images, a video or a camera: paddle-rt infer --config EXPORT/deploy.yaml --image_path PATH
+"""Run an exported network on images, a video or a camera.
+
+paddle-rt infer --config EXPORT/deploy.yaml --image_path PATH
 
 Needs neither PaddleSeg nor, with the backends onnxruntime and openvino, Paddle. Ctrl-C ends it in order: what was read
 is labelled and written, and a video holds all frames up to there. A network for video carries its state from frame to

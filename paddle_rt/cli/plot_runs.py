@@ -1,4 +1,6 @@
-"""Draw and tabulate training runs: paddle-rt plot_runs --runs a=output/a b=output/b
+"""Draw and tabulate training runs.
+
+paddle-rt plot_runs --runs a=output/a b=output/b
 
 Reads metrics.jsonl of each folder or, for a run of PaddleSeg's loop, its VisualDL logs.
 """

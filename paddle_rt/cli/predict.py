@@ -1,4 +1,7 @@
-"""Run a checkpoint on images: paddle-rt predict -c CONFIG --model_path output/best_model --image_path FOLDER"""
+"""Run a checkpoint on images.
+
+paddle-rt predict -c CONFIG --model_path output/best_model --image_path FOLDER
+"""
 
 from paddle_rt.cli.arguments import new_parser, parse_for_task
 from paddle_rt.cpu import import_paddle

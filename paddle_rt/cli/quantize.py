@@ -1,4 +1,6 @@
-"""Add an int8 graph to an export: paddle-rt quantize -c CONFIG --export_dir output/inference_model
+"""Add an int8 graph to an export.
+
+paddle-rt quantize -c CONFIG --export_dir output/inference_model
 
 It is calibrated on samples of the config's train_dataset and judged on samples of its val_dataset.
 """

@@ -1,4 +1,7 @@
-"""Write StreetScenes frames and labels as files: paddle-rt render_streetscenes --output data/streetscenes"""
+"""Write StreetScenes frames and labels as files.
+
+paddle-rt render_streetscenes --output data/streetscenes
+"""
 
 import pathlib
 
@@ -8,8 +11,7 @@ from paddle_rt.cli.arguments import Parser, positive
 from paddle_rt.imaging.labels import write_label
 from paddle_rt.imaging.palettes import palette
 from paddle_rt.imaging.read_write import write_image
-from paddle_rt.streetscenes.scenes import make_scene, render
-from paddle_rt.tasks.segmentation.street_dataset import SERIES
+from paddle_rt.streetscenes.scenes import SERIES, make_scene, render
 
 
 def main() -> None:

@@ -1,10 +1,11 @@
 """Run a tool's `main`: log lines, errors on one line, exit codes."""
 
+import contextlib
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from paddle_rt.errors import InternalError, UserError
 
@@ -41,9 +42,9 @@ def run_tool(main: Callable[[], None]) -> None:
     """
     for message in _NOISE:
         warnings.filterwarnings("ignore", message)
-    set_up_logging()
     try:
-        main()
+        with _log_on_stdout():
+            main()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -66,14 +67,23 @@ def run_tool(main: Callable[[], None]) -> None:
         sys.exit(130)
 
 
-def set_up_logging() -> None:
+@contextlib.contextmanager
+def _log_on_stdout() -> Iterator[None]:
     """Write what the library logs to stdout, in PaddleSeg's format, on the first process of a launch alone."""
     first = os.environ.get("PADDLE_TRAINER_ID", "0") == "0"
     handler = _Handler(sys.stdout) if first else logging.NullHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s [%(levelname)s]\t%(message)s", "%Y-%m-%d %H:%M:%S"))
     logger = logging.getLogger("paddle_rt")
-    logger.handlers, logger.propagate = [handler], False
+    before = logger.propagate, logger.level
+    logger.addHandler(handler)
+    logger.propagate = False
     logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before[0]
+        logger.setLevel(before[1])
 
 
 class _Handler(logging.StreamHandler):

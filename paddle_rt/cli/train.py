@@ -1,4 +1,7 @@
-"""Train a network by a config in PaddleSeg's schema: paddle-rt train -c CONFIG --do_eval"""
+"""Train a network by a config in PaddleSeg's schema.
+
+paddle-rt train -c CONFIG --do_eval
+"""
 
 import argparse
 import os

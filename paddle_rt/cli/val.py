@@ -1,4 +1,7 @@
-"""Score a checkpoint on a config's validation data: paddle-rt val -c CONFIG --model_path output/best_model"""
+"""Score a checkpoint on a config's validation data.
+
+paddle-rt val -c CONFIG --model_path output/best_model
+"""
 
 import json
 import logging

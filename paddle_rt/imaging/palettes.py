@@ -195,8 +195,10 @@ def palette(dataset: object, num_classes: int) -> np.ndarray:
 
 
 def _voc_palette(num_classes: int) -> np.ndarray:
-    """Pascal VOC's map: bit 3k+c of the index is bit 7-k of channel c. VOC's colour 0, black, is left to what is not
-    labelled, so that class i has VOC's colour i + 1, as in PaddleSeg's pictures."""
+    """Return Pascal VOC's colours 1 to `num_classes`: bit 3k + c of the index is bit 7 - k of channel c.
+
+    Class i has VOC's colour i + 1, as in PaddleSeg's images: colour 0, black, is for pixels that are not labelled.
+    """
     index = np.arange(1, num_classes + 1)
     colours = np.zeros((num_classes, 3), np.int64)
     for bit in range(8):

@@ -8,11 +8,14 @@ import functools
 import os
 import pathlib
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from paddle_rt.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    import openvino
 
 DEVICES = ("cpu", "gpu", "tensorrt")
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
@@ -119,7 +122,7 @@ class OnnxRuntime:
 
 
 @functools.cache
-def openvino_core():
+def openvino_core() -> "openvino.Core":
     """Return OpenVINO's Core, of which the whole process has one.
 
     Each Core installs a signal stack in its thread and restores the previous one when it is destroyed. If the older of

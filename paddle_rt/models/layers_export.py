@@ -1,7 +1,8 @@
 """Copies of networks for export, and operators that every inference engine computes correctly."""
 
 import copy
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import paddle
@@ -68,7 +69,7 @@ def _window_max(x: paddle.Tensor, windows: int) -> paddle.Tensor:
     return gathered.reshape([0, 0, 0, windows, -1]).max(axis=-1)
 
 
-def _window_index(arange, minimum, length, windows):
+def _window_index(arange: Callable, minimum: Callable, length: Any, windows: int) -> Any:
     """Return the positions that the windows read, [windows * width]; a narrower window repeats its last position.
 
     The same arithmetic serves NumPy (known length) and Paddle (length known only when the graph runs).

@@ -72,14 +72,7 @@ def train(config: Config, options: Any) -> None:
         train_profiler=types.SimpleNamespace(add_profiler_step=lambda _: _end_if(profiler.step())),
     )
     with paddle.utils.unique_name.guard():  # the optimizer's state has generated names, which must start from 0
-        train_data = task.build_data("train")
-        if len(train_data) < config.batch_size * paddle.distributed.get_world_size():
-            raise UserError(
-                f"the training data set has fewer images than one batch of {config.batch_size} on each card; "
-                "use a smaller --batch_size or more images"
-            )
-        train_data.file_list = train_data.file_list * options.repeats
-        val_data = task.build_data("val") if options.do_eval else None
+        train_data, val_data = _build_data(config, options, task)
         network = build_network(config)
         if paddle.distributed.get_world_size() > 1 and paddle.device.get_device() != "cpu":
             network = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(network)
@@ -89,16 +82,20 @@ def train(config: Config, options: Any) -> None:
         set_seed(options.seed)  # again, since not every network draws as often while it is built
         names = ("save_dir", "resume_model", "save_interval", "log_iters", "num_workers", "use_vdl", "use_ema")
         names += ("keep_checkpoint_max", "precision", "amp_level", "profiler_options")
-        loop(
-            network,
-            train_data,
-            val_data,
-            optimizer,
-            iters=config.iters,
-            batch_size=config.batch_size,
-            to_static_training=config.to_static_training,
-            **{name: getattr(options, name) for name in names},
+        settings = {name: getattr(options, name) for name in names}
+        settings |= {"iters": config.iters, "batch_size": config.batch_size}
+        loop(network, train_data, val_data, optimizer, to_static_training=config.to_static_training, **settings)
+
+
+def _build_data(config: Config, options: Any, task: Task) -> tuple[paddle.io.Dataset, paddle.io.Dataset | None]:
+    train_data = task.build_data("train")
+    if len(train_data) < config.batch_size * paddle.distributed.get_world_size():  # the loop would wait for ever
+        raise UserError(
+            f"the training data set has fewer images than one batch of {config.batch_size} on each card; "
+            "use a smaller --batch_size or more images"
         )
+    train_data.file_list = train_data.file_list * options.repeats
+    return train_data, task.build_data("val") if options.do_eval else None
 
 
 def _refuse_unknown(config: Config, options: Any) -> None:

@@ -1,0 +1,1 @@
+"""StreetScenes: rendered street scenes with exact labels, made with NumPy and OpenCV alone."""

@@ -1,4 +1,4 @@
-"""Lays out what stands still in a street scene: ground, markings, and both sides of the street block by block."""
+"""The layout of what stands still in a street scene: ground, markings, and both sides of the street block by block."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ PIECE = 6.0  # metres of a wall, hedge or fence that are painted as one
 
 @dataclass
 class Side:
-    """One side of the street: +1 right, -1 left; distances from the road's middle, metres."""
+    """One side of the street, +1 for right and -1 for left; distances are metres from the road's middle."""
 
     sign: int
     road: float  # where the carriageway ends
@@ -50,13 +50,13 @@ class Side:
 
     @property
     def edge(self) -> float:
-        """Where the pavement ends."""
+        """Distance at which the pavement ends."""
         return self.road + self.verge + self.pavement
 
 
 @dataclass
 class Plan:
-    """What the builders of one scene share."""
+    """Data that the builders of one scene share."""
 
     rng: np.random.Generator
     style: str
@@ -70,36 +70,33 @@ class Plan:
     things: list[Thing]
 
     def put(self, name: str, mesh: Mesh, x: float, z: float, **more: object) -> None:
-        """Stand a mesh on the street."""
+        """Place a mesh on the street."""
         self.things.append(Thing(name, mesh, x, z, **more))
 
     def blocks(self) -> list[tuple[float, float]]:
-        """The stretches between side streets."""
+        """Stretches between side streets."""
         cuts = [START, *(z for crossing in self.crossings for z in crossing), END]
         return [(a, b) for a, b in zip(cuts[::2], cuts[1::2], strict=True) if b - a > 2]
 
 
 def ribbon(
     mesh: Mesh,
-    x0: float,
-    x1: float,
-    z0: float,
-    z1: float,
+    x: tuple[float, float],
+    z: tuple[float, float],
     colour: np.ndarray,
     label: int,
     material: int,
     y: float = 0.0,
     detail: bool = False,
 ) -> None:
-    """A strip of ground along the road, in pieces short enough to bend."""
-    edges = np.linspace(z0, z1, max(2, int((z1 - z0) / 12) + 2))
-    x = (min(x0, x1), max(x0, x1))
-    quads = np.stack([rect_y(x, y, (a, b)) for a, b in zip(edges[:-1], edges[1:], strict=True)])
+    """Add a strip of ground along the road, between x and between z, in pieces short enough to bend."""
+    edges = np.linspace(*z, max(2, int((z[1] - z[0]) / 12) + 2))
+    quads = np.stack([rect_y((min(x), max(x)), y, (a, b)) for a, b in zip(edges[:-1], edges[1:], strict=True)])
     mesh.add(quads, colour, label, material=material, out=(0, 1, 0), detail=detail)
 
 
 def lay_ground(plan: Plan) -> None:
-    """Skyline, grass, side streets, road, markings and pavements."""
+    """Build the skyline, grass, side streets, road, markings and pavements."""
     rng, mesh = plan.rng, Mesh()
     plan.put("skyline", scenery.skyline(rng, float(rng.uniform(0.2, 0.9))), 0, 0, layer=BACKDROP)
     asphalt, paving, grass = pick(rng, ASPHALTS), pick(rng, PAVINGS), pick(rng, GRASSES)
@@ -109,14 +106,14 @@ def lay_ground(plan: Plan) -> None:
         for (z0, z1), kind in zip(plan.blocks(), side.kinds, strict=True):
             paved = kind == "shops" or (kind == "flats" and rng.random() < 0.5)
             if paved:
-                ribbon(mesh, s * side.road, s * (side.edge + 14), z0, z1, paving, SIDEWALK, PAVING)
+                ribbon(mesh, (s * side.road, s * (side.edge + 14)), (z0, z1), paving, SIDEWALK, PAVING)
     for z0, z1 in plan.crossings:
         mesh.add(rect_y((-90, 90), 0.0, (z0 - 1.5, z0)), paving, SIDEWALK, material=PAVING, out=(0, 1, 0))
         mesh.add(rect_y((-90, 90), 0.0, (z1, z1 + 1.5)), paving, SIDEWALK, material=PAVING, out=(0, 1, 0))
         mesh.add(rect_y((-90, 90), 0.0, (z0, z1)), asphalt, ROAD, material=ASPHALT, out=(0, 1, 0))
     left, right = plan.sides
     # Chords of a bend differ between strips; the road reaches under the kerbs so that no slit stays open.
-    ribbon(mesh, -left.road - 0.4, right.road + 0.4, START - 10, 600, asphalt, ROAD, ASPHALT)
+    ribbon(mesh, (-left.road - 0.4, right.road + 0.4), (START - 10, 600), asphalt, ROAD, ASPHALT)
     _wear(plan, mesh, asphalt)
     _marks(plan, mesh)
     for side in plan.sides:
@@ -138,18 +135,18 @@ def _pavement(
         SIDEWALK,
         out=(0, 0, -1),
     )
-    ribbon(mesh, s * road, s * side.edge, z0, z1, paving, SIDEWALK, PAVING, top)
-    ribbon(mesh, s * road, s * (road + 0.15), z0, z1, paving * 1.12, SIDEWALK, PLASTER, top, detail=True)
+    ribbon(mesh, (s * road, s * side.edge), (z0, z1), paving, SIDEWALK, PAVING, top)
+    ribbon(mesh, (s * road, s * (road + 0.15)), (z0, z1), paving * 1.12, SIDEWALK, PLASTER, top, detail=True)
     if side.verge:
-        ribbon(mesh, s * (road + 0.15), s * (road + side.verge), z0 + 2, z1 - 2, grass, TERRAIN, GRASS, top)
+        ribbon(mesh, (s * (road + 0.15), s * (road + side.verge)), (z0 + 2, z1 - 2), grass, TERRAIN, GRASS, top)
     if rng.random() < 0.2 and side.pavement > 2:
         tint = paving * np.array((0.75, 0.75, 1.15))
         near = road + side.verge + 0.2
-        ribbon(mesh, s * near, s * (near + 1.1), z0, z1, tint, SIDEWALK, PAVING, top, detail=True)
+        ribbon(mesh, (s * near, s * (near + 1.1)), (z0, z1), tint, SIDEWALK, PAVING, top, detail=True)
 
 
 def _wear(plan: Plan, mesh: Mesh, asphalt: np.ndarray) -> None:
-    """Mended stretches, manhole covers, tyre tracks."""
+    """Build repaired stretches, manhole covers and tyre tracks."""
     rng, half = plan.rng, plan.sides[1].road
     for _ in range(rng.integers(2, 9)):
         x, z = rng.uniform(-half, half - 1), rng.uniform(2, 70)
@@ -164,10 +161,8 @@ def _wear(plan: Plan, mesh: Mesh, asphalt: np.ndarray) -> None:
         if rng.random() < 0.5:
             ribbon(
                 mesh,
-                track - 0.25,
-                track + 0.25,
-                START,
-                END,
+                (track - 0.25, track + 0.25),
+                (START, END),
                 asphalt * rng.uniform(0.86, 1.04),
                 ROAD,
                 ASPHALT,
@@ -176,7 +171,7 @@ def _wear(plan: Plan, mesh: Mesh, asphalt: np.ndarray) -> None:
 
 
 def _marks(plan: Plan, mesh: Mesh) -> None:
-    """Lane lines, edge lines and zebra crossings."""
+    """Build lane lines, edge lines and zebra crossings."""
     rng, paint = plan.rng, pick(plan.rng, MARKS) * plan.rng.uniform(0.8, 1.0)
     half, add = plan.lanes * plan.lane / 2, dict(label=ROAD, material=ASPHALT, out=(0, 1, 0), detail=True)
     if rng.random() < 0.15 and plan.style != "open":
@@ -187,13 +182,13 @@ def _marks(plan: Plan, mesh: Mesh) -> None:
         for z0, z1 in free:
             starts = np.arange(z0 + 1, z1 - 3, 9.0)
             if solid:
-                ribbon(mesh, x - 0.07, x + 0.07, z0, z1, paint, ROAD, ASPHALT, detail=True)
+                ribbon(mesh, (x - 0.07, x + 0.07), (z0, z1), paint, ROAD, ASPHALT, detail=True)
             elif len(starts):
                 mesh.add(np.stack([rect_y((x - 0.08, x + 0.08), 0.0, (z, z + 3)) for z in starts]), paint, **add)
     if half and rng.random() < 0.55:
         for x in (-half, half):
             for z0, z1 in free:
-                ribbon(mesh, x - 0.07, x + 0.07, z0, z1, paint * 0.95, ROAD, ASPHALT, detail=True)
+                ribbon(mesh, (x - 0.07, x + 0.07), (z0, z1), paint * 0.95, ROAD, ASPHALT, detail=True)
     for z0, _ in plan.crossings:
         if rng.random() < 0.7:
             x = np.arange(-plan.sides[0].road + 0.5, plan.sides[1].road - 0.6, 1.0)
@@ -201,7 +196,7 @@ def _marks(plan: Plan, mesh: Mesh) -> None:
 
 
 def _put_building(plan: Plan, side: Side, kind: str, x: float, z: float, bias: float = 0.0) -> float:
-    """Put a building x metres from the road's middle and return its length; its far end decides when it is painted."""
+    """Place a building x metres from the road's middle and return its length; its far end orders the painting."""
     mesh, length, depth, height = scenery.building(plan.rng, side.sign, kind, plan.lit)
     across = (0.0, depth) if side.sign > 0 else (-depth, 0.0)
     plan.put(kind, mesh, side.sign * x, z, bias=length + bias, shadow=(*across, 0.0, length, 0.0, height))
@@ -209,7 +204,7 @@ def _put_building(plan: Plan, side: Side, kind: str, x: float, z: float, bias: f
 
 
 def _row(plan: Plan, side: Side, kind: str, z0: float, z1: float) -> None:
-    """Buildings wall to wall, now and then with a gap."""
+    """Place buildings wall to wall, with an occasional gap."""
     rng, z, x = plan.rng, z0 + 0.5, side.edge + (0.0 if kind == "shops" else plan.rng.uniform(0, 2.5))
     while z < z1 - 14:
         z += _put_building(plan, side, kind, x, z) + (rng.uniform(2, 6) if rng.random() < 0.12 else 0.0)
@@ -257,7 +252,7 @@ def _fenced(plan: Plan, side: Side, z0: float, z1: float) -> None:
 
 
 def _behind(plan: Plan, side: Side, z0: float, z1: float) -> None:
-    """Trees or a building behind a wall or fence."""
+    """Place trees or a building behind a wall or fence."""
     rng = plan.rng
     for z in np.arange(z0 + 2, z1, rng.uniform(6, 14)):
         if rng.random() < 0.7:
@@ -275,7 +270,7 @@ def _border(
     p: tuple[float, ...],
     height: tuple[float, float],
 ) -> None:
-    """A hedge, wall or fence at the pavement's edge, in pieces of 6 m, with gaps for gates."""
+    """Place a hedge, wall or fence at the pavement's edge, in pieces of 6 m, with gaps for gates."""
     rng, s = plan.rng, side.sign
     name, high = str(rng.choice(names, p=p)), rng.uniform(*height)
     stone, timber, leaf = pick(rng, scenery.STONE), pick(rng, scenery.TIMBER), pick(rng, scenery.LEAF)
@@ -300,7 +295,7 @@ def _border(
 
 
 def put_tree(plan: Plan, x: float, z: float, bias: float = 0.0) -> None:
-    """Put a tree at (x, z)."""
+    """Place a tree at (x, z)."""
     sun_side = int(np.sign(np.round(plan.weather.sun[0] * 1.5)))
     mesh, height = scenery.tree(plan.rng, sun_side, bool(z > 60))
     plan.put("tree", mesh, x, z, bias=bias, shadow=around(height * 0.22, height * 0.18, height * 0.4, height))

@@ -1,4 +1,4 @@
-"""What a street scene is made of: planar polygons in metres, grouped into things that stand on the road's plane.
+"""The parts of a street scene: planar polygons in metres, grouped into things that stand on the road's plane.
 
 Axes: x to the right, y up, z along the road. Things are placed in road coordinates; a curved road bends them at
 render time. Everything is plain data, so that one scene can be drawn at any size and any time.
@@ -39,26 +39,26 @@ Vector = tuple[float, float, float]
 
 
 def bgr(code: int) -> np.ndarray:
-    """Colour 0xRRGGBB as three floats in OpenCV's order."""
+    """Return the colour 0xRRGGBB as three floats in OpenCV's order."""
     return np.array((code & 255, code >> 8 & 255, code >> 16 & 255), dtype=np.float32)
 
 
 def palette(*codes: int) -> np.ndarray:
-    """Several colours, one a row."""
+    """Return several colours, one in each row."""
     return np.stack([bgr(code) for code in codes])
 
 
 def pick(rng: np.random.Generator, colours: np.ndarray, spread: float = 0.12) -> np.ndarray:
-    """One colour of a palette, made a little lighter or darker and a little off hue."""
+    """Draw a colour of a palette and vary its lightness and hue a little."""
     colour = colours[rng.integers(len(colours))] * (1 + spread * rng.uniform(-1, 1))
     return np.clip(colour + rng.normal(0, 5, 3), 4, 250).astype(np.float32)
 
 
-def stocked(number: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make a builder take from a stock of `number` variants, each built when it is first used.
+def with_variants(number: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a builder return one of `number` variants, each of which is built when it is first used.
 
     Building meshes costs more than drawing them. A variant depends on its number and the arguments only, so every
-    process has the same stock.
+    process has the same variants.
     """
 
     def wrap(build: Callable[..., Any]) -> Callable[..., Any]:
@@ -79,9 +79,9 @@ def stocked(number: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 @dataclass(slots=True)
 class Patch:
-    """Polygons of one kind: `points` [n, k, 3]; `colours` [3] or [n, 3]; `out` [3] or [n, 3] leads out of the body.
+    """Polygons of one kind: `points` [n, k, 3], `colours` [3] or [n, 3]; `out` [3] or [n, 3] points out of the body.
 
-    Without `out` both sides are seen. A `detail` patch never changes the label below it, so it may be left out where
+    Without `out` both sides are visible. A `detail` patch never changes the label below it, so it may be left out where
     it would be smaller than a pixel. `level` and `anchor` order the patches of one thing.
     """
 
@@ -96,7 +96,7 @@ class Patch:
 
 
 class Mesh:
-    """The polygons of one thing, around its own foot point, in painting order; fixed once it was drawn or turned."""
+    """The polygons of one thing around its foot point, in painting order; fixed once it has been drawn or turned."""
 
     def __init__(self) -> None:
         self.patches: list[Patch] = []
@@ -137,7 +137,7 @@ class Mesh:
         self.add(faces, colour, label, out=_BOX_OUT, material=material, detail=detail, level=level)
 
     def turned(self, angle: float) -> "Mesh":
-        """The same thing turned so that its front points to (sin angle, cos angle), repainted far to near."""
+        """Return the thing turned so that its front points to (sin angle, cos angle), ordered from far to near."""
         if angle not in self._turned:
             c, s = np.cos(angle), np.sin(angle)
             turn = np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]], dtype=np.float32)
@@ -161,7 +161,7 @@ class Mesh:
 
     @cached_property
     def flat(self) -> "Polygons":
-        """All polygons as flat arrays."""
+        """Return all polygons as flat arrays."""
         return _flatten(self.patches)
 
 
@@ -214,7 +214,7 @@ class Packed(Polygons):
 
 
 def around(half_width: float, half_length: float, bottom: float, top: float) -> tuple[float, ...]:
-    """A `Thing.shadow` box centred on the foot point."""
+    """Return a `Thing.shadow` box that is centred on the foot point."""
     return -half_width, half_width, -half_length, half_length, bottom, top
 
 
@@ -255,7 +255,7 @@ def _flatten(patches: list[Patch]) -> Polygons:
 
 
 def pack(things: list[Thing], sun: np.ndarray, sun_strength: float, ambient: float) -> Packed:
-    """Join a scene's meshes and give each polygon the light that its direction receives."""
+    """Join a scene's meshes and compute the light that each polygon receives from its direction."""
     drawn = [(i, thing.mesh.flat) for i, thing in enumerate(things) if thing.mesh.patches]
     flats = [flat for _, flat in drawn]
     joined = {f.name: np.concatenate([getattr(flat, f.name) for flat in flats]) for f in fields(Polygons)}
@@ -289,22 +289,22 @@ def _texture_coordinates(vertices: np.ndarray, corners: np.ndarray, normal: np.n
 
 
 def rect_z(x: tuple[float, float], y: tuple[float, float], z: float) -> np.ndarray:
-    """Upright rectangle across the road, [4, 3]."""
+    """Return an upright rectangle across the road, [4, 3]."""
     return np.array([(x[0], y[0], z), (x[0], y[1], z), (x[1], y[1], z), (x[1], y[0], z)], dtype=np.float32)
 
 
 def rect_x(x: float, y: tuple[float, float], z: tuple[float, float]) -> np.ndarray:
-    """Upright rectangle along the road, [4, 3]."""
+    """Return an upright rectangle along the road, [4, 3]."""
     return np.array([(x, y[0], z[0]), (x, y[1], z[0]), (x, y[1], z[1]), (x, y[0], z[1])], dtype=np.float32)
 
 
 def rect_y(x: tuple[float, float], y: float, z: tuple[float, float]) -> np.ndarray:
-    """Level rectangle, [4, 3]."""
+    """Return a level rectangle, [4, 3]."""
     return np.array([(x[0], y, z[0]), (x[0], y, z[1]), (x[1], y, z[1]), (x[1], y, z[0])], dtype=np.float32)
 
 
 def disc_z(x: float, y: float, radius: tuple[float, float], corners: int = 10, z: float = 0.0) -> np.ndarray:
-    """Ellipse that faces the camera, [corners, 3]."""
+    """Return an ellipse that faces the camera, [corners, 3]."""
     angle = np.arange(corners) * (2 * np.pi / corners) + np.pi / corners
     return np.stack([x + radius[0] * np.sin(angle), y + radius[1] * np.cos(angle), np.full(corners, z)], axis=1).astype(
         np.float32
@@ -312,7 +312,7 @@ def disc_z(x: float, y: float, radius: tuple[float, float], corners: int = 10, z
 
 
 def disc_x(x: float, y: float, z: float, radius: float, corners: int = 12) -> np.ndarray:
-    """Wheel: a disc in the plane along the road, [corners, 3]."""
+    """Return a disc in the plane along the road, such as a wheel, [corners, 3]."""
     angle = np.arange(corners) * (2 * np.pi / corners)
     return np.stack([np.full(corners, x), y + radius * np.cos(angle), z + radius * np.sin(angle)], axis=1).astype(
         np.float32
@@ -320,7 +320,7 @@ def disc_x(x: float, y: float, z: float, radius: float, corners: int = 12) -> np
 
 
 def limb(a: tuple[float, float], b: tuple[float, float], width: float, z: float = 0.0, end: float = 1.0) -> np.ndarray:
-    """Bar from point a to point b that faces the camera, `width` wide, `end` times that at b, [4, 3]."""
+    """Return a bar from point a to point b that faces the camera, `width` wide, `end` times that at b, [4, 3]."""
     dx, dy = b[0] - a[0], b[1] - a[1]
     scale = width / 2 / max(np.hypot(dx, dy), 1e-6)
     nx, ny = -dy * scale, dx * scale

@@ -1,6 +1,6 @@
-"""What moves in a street scene: cars, trucks, buses, trams, two-wheelers, riders and people.
+"""The things that move in a street scene: cars, trucks, buses, trams, two-wheelers, riders and people.
 
-Each builder returns a mesh around its foot point, front towards +z; `Mesh.turned` points it elsewhere.
+Each builder returns a mesh around its foot point that faces +z; `Mesh.turned` turns it.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ from paddle_rt.streetscenes.mesh import (
     pick,
     rect_x,
     rect_z,
-    stocked,
+    with_variants,
 )
 
 PAINT = palette(
@@ -79,7 +79,7 @@ CAR_KINDS = {
 
 
 def _wheels(mesh: Mesh, label: int, half: float, radius: float, axles: list[float], level: int = 0) -> None:
-    """Tyres and rims on both sides, and the treads seen from behind and from the front."""
+    """Add tyres and rims on both sides, and the treads as seen from behind and from the front."""
     for z in axles:
         for side in (-1, 1):
             x = side * (half + 0.01)
@@ -105,9 +105,9 @@ def _wheels(mesh: Mesh, label: int, half: float, radius: float, axles: list[floa
                 )
 
 
-@stocked(240)
+@with_variants(240)
 def car(rng: np.random.Generator) -> tuple[Mesh, float, float, float]:
-    """A passenger car.
+    """Build a passenger car.
 
     Returns:
         Mesh, length, width, height.
@@ -150,7 +150,7 @@ def _car_ends(
     tops: tuple[float, float],
     paint: np.ndarray,
 ) -> None:
-    """Lamps, bumpers, plates and the grille."""
+    """Add lamps, bumpers, plates and the grille."""
     more = {"detail": True, "level": 2}
     for z, face, top, lamp, glow in zip(ends, (-1, 1), tops, (TAIL, HEAD), (0.2, 0.35), strict=True):
         out, tall, wide = (0, 0, face), rng.uniform(0.13, 0.24), rng.uniform(0.28, 0.42)
@@ -173,7 +173,7 @@ def _car_ends(
 def _skin(
     mesh: Mesh, label: int, side: list[tuple[float, float]], low: float, high: float, paint: np.ndarray, level: int = 1
 ) -> None:
-    """Body panels between two copies of a side profile [(z, y)], `low` and `high` half widths at its bottom and top."""
+    """Add body panels between two copies of a side profile [(z, y)], with half widths `low` and `high`."""
     bottom, top = min(y for _, y in side), max(y for _, y in side)
     half = [low + (high - low) * (y - bottom) / (top - bottom) for _, y in side]
     for face in (-1, 1):
@@ -187,7 +187,7 @@ def _skin(
 
 
 def _glass(mesh: Mesh, label: int, cabin: list[tuple[float, float]], low: float, high: float, tint: np.ndarray) -> None:
-    """Windows of a cabin whose profile is [rear bottom, rear top, front top, front bottom]."""
+    """Add the windows of a cabin whose profile is [rear bottom, rear top, front top, front bottom]."""
     (zr0, y0), (zr1, y1), (zf1, _), (zf0, _) = cabin
     at = lambda t: (low + (high - low) * t, y0 + (y1 - y0) * t)  # noqa: E731
     (h0, b), (h1, t) = at(0.10), at(0.86)
@@ -214,9 +214,9 @@ def _mix(a: float, b: float, t: float) -> float:
     return a + (b - a) * t
 
 
-@stocked(80)
+@with_variants(80)
 def truck(rng: np.random.Generator) -> tuple[Mesh, float, float, float]:
-    """A lorry: cab, cargo box or tipper, many wheels. Returns mesh, length, width, height."""
+    """Build a lorry with a cargo box or a tipper, and return its mesh, length, width and height."""
     length, width, height = rng.uniform(6.0, 9.5), rng.uniform(2.2, 2.5), rng.uniform(2.9, 3.8)
     paint, cargo, half, mesh = pick(rng, TRUCK_PAINT), pick(rng, TRUCK_PAINT), width / 2, Mesh()
     cab, back, front = 2.1, -length / 2, length / 2
@@ -268,9 +268,9 @@ def truck(rng: np.random.Generator) -> tuple[Mesh, float, float, float]:
     return mesh, length, width, height
 
 
-@stocked(60)
+@with_variants(60)
 def bus(rng: np.random.Generator) -> tuple[Mesh, float, float, float]:
-    """A city bus. Returns mesh, length, width, height."""
+    """Build a city bus and return its mesh, length, width and height."""
     length, width, height = rng.uniform(10, 12.5), 2.5, rng.uniform(2.95, 3.3)
     paint, mesh, half = pick(rng, BUS_PAINT), Mesh(), width / 2
     back, front = -length / 2, length / 2
@@ -327,9 +327,9 @@ def bus(rng: np.random.Generator) -> tuple[Mesh, float, float, float]:
     return mesh, length, width, height
 
 
-@stocked(30)
+@with_variants(30)
 def tram(rng: np.random.Generator, cars: int) -> list[tuple[Mesh, float]]:
-    """A tram in slices of 3 m, short enough to be ordered by depth. Returns (mesh, z of its middle) a slice."""
+    """Build a tram in slices of 3 m, short enough to be ordered by depth; return (mesh, z of its middle) of each."""
     paint, upper, roof = pick(rng, TRAM_PAINT), pick(rng, TRAM_PAINT), bgr(0x6E7072)
     half, height, slices = 1.3, 3.5, []
     number = cars * 4
@@ -376,9 +376,9 @@ def _tram_face(mesh: Mesh, half: float, height: float, paint: np.ndarray, face: 
         )
 
 
-@stocked(240)
+@with_variants(240)
 def person(rng: np.random.Generator, sideways: bool, child: bool) -> tuple[Mesh, float]:
-    """A standing or walking person who faces along or across the road. Returns mesh and height."""
+    """Build a standing or walking person who faces along or across the road; return mesh and height."""
     mesh, h = Mesh(), rng.uniform(0.95, 1.4) if child else rng.uniform(1.55, 1.92)
     top, legs, skin = pick(rng, CLOTHES), pick(rng, TROUSERS), pick(rng, SKIN)
     stride = rng.uniform(0.05, 0.17) * h if sideways else rng.uniform(0.0, 0.04) * h
@@ -432,9 +432,9 @@ def _head(
         mesh.add(cap[cap[:, 1] > y + 0.018 * h], hair, label)
 
 
-@stocked(120)
+@with_variants(120)
 def rider(rng: np.random.Generator, kind: str, sideways: bool) -> Mesh:
-    """Somebody who rides a "bicycle" or "motorcycle", seen along it or, `sideways`, facing +x."""
+    """Build a person who rides a "bicycle" or "motorcycle", seen along it or, `sideways`, facing +x."""
     seat = 0.92 if kind == "bicycle" else 0.8
     mesh, skin = Mesh(), pick(rng, SKIN)
     top, legs, helmet = pick(rng, CLOTHES), pick(rng, TROUSERS), pick(rng, CLOTHES)
@@ -472,9 +472,9 @@ def rider(rng: np.random.Generator, kind: str, sideways: bool) -> Mesh:
     return mesh
 
 
-@stocked(60)
+@with_variants(60)
 def bicycle(rng: np.random.Generator) -> Mesh:
-    """A bicycle, front towards +z."""
+    """Build a bicycle that faces +z."""
     mesh, paint = Mesh(), pick(rng, PAINT)
     rear, front, r = -0.52, 0.52, 0.34
     for z in (rear, front):
@@ -499,9 +499,9 @@ def bicycle(rng: np.random.Generator) -> Mesh:
     return mesh
 
 
-@stocked(60)
+@with_variants(60)
 def motorcycle(rng: np.random.Generator) -> Mesh:
-    """A motorcycle, front towards +z."""
+    """Build a motorcycle that faces +z."""
     mesh, paint, engine = Mesh(), pick(rng, PAINT), bgr(0x34373A)
     for z in (-0.68, 0.7):
         for x in (-0.07, 0.07):

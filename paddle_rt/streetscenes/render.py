@@ -1,4 +1,4 @@
-"""Draws a street scene through a pinhole camera: image and exact label, at any size and time.
+"""The renderer: a street scene through a pinhole camera as an image and its exact label, at any size and time.
 
 Polygons are painted far to near into one canvas that holds colour and polygon number together, so image and label
 cannot disagree. Shading then goes by polygon number: each polygon's plane gives every pixel its depth (for haze) and
@@ -23,7 +23,7 @@ SUBPIXEL = 4  # fractional bits of the polygons' corners
 
 @dataclass(frozen=True)
 class Camera:
-    """Pinhole camera at t = 0: metres, radians, metres a second; `focal` in image heights."""
+    """Pinhole camera at t = 0, in metres, radians and metres per second; `focal` in image heights."""
 
     x: float
     y: float
@@ -37,7 +37,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Weather:
-    """Light and what the sensor makes of it. Colours are BGR."""
+    """The light, and how the sensor records it. Colours are BGR."""
 
     sun: np.ndarray  # unit vector towards the sun
     sun_strength: float
@@ -67,12 +67,12 @@ class Scene:
 
     @cached_property
     def packed(self) -> Packed:
-        """The polygons of all things, lit."""
+        """Return the polygons of all things with their light."""
         w = self.weather
         return pack(self.things, w.sun, w.sun_strength, w.ambient)
 
     def bend(self, z: np.ndarray | float) -> np.ndarray | float:
-        """Sideways shift of the road at z."""
+        """Return the sideways shift of the road at z."""
         return 0.5 * self.curve * z * np.abs(z)
 
 
@@ -134,7 +134,7 @@ def render(scene: Scene, height: int, width: int, time: float = 0.0) -> tuple[np
 
 
 def _offsets(scene: Scene, view: _View, time: float) -> np.ndarray:
-    """Where each thing stands at a time, in road coordinates, [T, 3]."""
+    """Return the position of each thing at a time, in road coordinates, [T, 3]."""
     rows = [
         (t.x + t.vx * time, t.y, t.z + t.vz * time) if t.layer != BACKDROP else tuple(view.position * (1, 0, 1))
         for t in scene.things
@@ -143,7 +143,7 @@ def _offsets(scene: Scene, view: _View, time: float) -> np.ndarray:
 
 
 def _to_camera(scene: Scene, view: _View, offsets: np.ndarray) -> np.ndarray:
-    """All vertices in camera coordinates, [V, 3]."""
+    """Return all vertices in camera coordinates, [V, 3]."""
     packed = scene.packed
     world = packed.vertices + offsets[packed.vertex_thing]
     bends = np.array([t.layer != BACKDROP for t in scene.things])[packed.vertex_thing]
@@ -152,7 +152,7 @@ def _to_camera(scene: Scene, view: _View, offsets: np.ndarray) -> np.ndarray:
 
 
 def _visible(scene: Scene, view: _View, points: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Polygons that reach the image, in painting order."""
+    """Return the polygons that reach the image, in painting order."""
     packed = scene.packed
     layer = np.array([t.layer for t in scene.things])
     depth = offsets[:, 2] + np.array([t.bias for t in scene.things])
@@ -178,7 +178,7 @@ def _visible(scene: Scene, view: _View, points: np.ndarray, offsets: np.ndarray)
 
 
 def _clip(points: np.ndarray) -> np.ndarray:
-    """The part of a polygon beyond the near plane."""
+    """Return the part of a polygon beyond the near plane."""
     kept = []
     for a, b in zip(points, np.roll(points, -1, axis=0), strict=True):
         if a[2] >= NEAR:
@@ -254,7 +254,7 @@ def _cast(boxes: np.ndarray, slope: np.ndarray) -> np.ndarray:
 
 
 def _fill_ground(mask: np.ndarray, scene: Scene, view: _View, plans: np.ndarray, level: np.ndarray, value: int) -> None:
-    """Fill polygons that lie on the ground `level` [n] metres up, given as [n, k, 2] of (x, z)."""
+    """Fill polygons [n, k, 2] of (x, z) that lie `level` [n] metres above the ground."""
     x, z = plans[..., 0], plans[..., 1]
     world = np.stack([x + scene.bend(z), np.broadcast_to(level[:, None], x.shape), z], axis=-1)
     points = (world - view.position) @ view.turn.T
@@ -294,7 +294,7 @@ def _rays(view: _View) -> tuple[np.ndarray, np.ndarray]:
 def _shade(
     scene: Scene, view: _View, canvas: np.ndarray, maps: np.ndarray, order: np.ndarray, shadow: np.ndarray
 ) -> np.ndarray:
-    """Colour with texture, shadows, haze and sky, float32 [H, W, 3]."""
+    """Return the colours with texture, shadows, haze and sky, float32 [H, W, 3]."""
     table, weather = _table(scene, maps, order), scene.weather
     x, y = _rays(view)
     sky = _sky(scene, view)
@@ -335,7 +335,7 @@ def _table(scene: Scene, maps: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def _sky(scene: Scene, view: _View) -> np.ndarray:
-    """Gradient and clouds, float32 [H, W, 3], worked out at a quarter of the size."""
+    """Return gradient and clouds, float32 [H, W, 3], computed at a quarter of the size."""
     weather = scene.weather
     rows, columns = -(-view.height // 4) + 1, -(-view.width // 4) + 1
     x = ((np.arange(columns) * 4 + 2 - view.width / 2) / view.focal)[None, :]
@@ -360,7 +360,7 @@ def _noise_pool() -> np.ndarray:
 
 
 def _expose(scene: Scene, image: np.ndarray, time: float) -> np.ndarray:
-    """What the sensor makes of the light: blur, white balance, contrast, noise; uint8."""
+    """Apply the sensor's blur, white balance, contrast and noise; uint8."""
     weather = scene.weather
     height, width = image.shape[:2]
     # Polygons have hard edges; a lens has not. Beyond that a share that grows with the image.

@@ -1,4 +1,4 @@
-"""What stands still in a street scene: buildings, plants, walls, fences, poles, signs and lights.
+"""The things that stand still in a street scene: buildings, plants, walls, fences, poles, signs and lights.
 
 Builders for one side of the road take `side` (-1 left, 1 right); their x = 0 is the face towards the road and +x leads
 away from it once `side` is applied. z = 0 is the end nearest to the camera.
@@ -27,7 +27,7 @@ from paddle_rt.streetscenes.mesh import (
     pick,
     rect_x,
     rect_z,
-    stocked,
+    with_variants,
 )
 
 FACADE = palette(
@@ -83,7 +83,7 @@ def _pierce(
     out: np.ndarray,
     style: dict,
 ) -> None:
-    """Rows of windows on one wall."""
+    """Add rows of windows to one wall."""
     columns = int((span[1] - span[0] - 0.6) / style["spacing"])
     rows = int((levels[1] - levels[0]) / style["storey"])
     if columns < 1 or rows < 1:
@@ -104,9 +104,9 @@ def _pierce(
         mesh.add(_grid(c, r, 0.07, h, plane, push), style["frame"], BUILDING, out=out, detail=True, level=1)
 
 
-@stocked(150)
+@with_variants(150)
 def building(rng: np.random.Generator, side: int, kind: str, lit: float) -> tuple[Mesh, float, float, float]:
-    """A building with windows on the face towards the road and on its near end; `lit`: share of lit windows.
+    """Build a building with windows towards the road and on its near end; `lit` is the share of lit windows.
 
     Returns:
         Mesh, length along the road, depth away from it, height.
@@ -245,9 +245,9 @@ def _blob(rng: np.random.Generator, centres: np.ndarray, radii: np.ndarray, corn
     return (centres[:, None] + np.stack([x, y, np.zeros_like(x)], axis=-1)).astype(np.float32)
 
 
-@stocked(160)
+@with_variants(160)
 def tree(rng: np.random.Generator, sun_side: int, simple: bool) -> tuple[Mesh, float]:
-    """A deciduous tree or, one time in six, a conifer, with its light side to the sun. Returns mesh and height."""
+    """Build a deciduous tree or, one time in six, a conifer, lit from the sun's side; return mesh and height."""
     mesh, leaf, bark, height = Mesh(), pick(rng, LEAF, 0.2), pick(rng, BARK), rng.uniform(4, 13)
     trunk = height * 0.025 + 0.08
     if rng.random() < 0.16:
@@ -288,9 +288,9 @@ def tree(rng: np.random.Generator, sun_side: int, simple: bool) -> tuple[Mesh, f
     return mesh, height
 
 
-@stocked(60)
+@with_variants(60)
 def bush(rng: np.random.Generator) -> Mesh:
-    """A shrub."""
+    """Build a shrub."""
     mesh, leaf, width, height = Mesh(), pick(rng, LEAF, 0.2), rng.uniform(1.2, 3), rng.uniform(0.8, 1.8)
     n = 8
     centres = np.stack([rng.uniform(-0.35, 0.35, n) * width, rng.uniform(0.3, 0.65, n) * height, np.zeros(n)], axis=1)
@@ -306,7 +306,7 @@ def bush(rng: np.random.Generator) -> Mesh:
 
 
 def hedge(rng: np.random.Generator, side: int, length: float, height: float, colour: np.ndarray) -> Mesh:
-    """A clipped hedge along the road with a ragged top."""
+    """Build a clipped hedge along the road with a ragged top."""
     mesh, depth = Mesh(), side * 0.9
     x = (min(0.0, depth), max(0.0, depth))
     mesh.box(x, (0, height), (0, length), colour, VEGETATION, material=LEAVES)
@@ -323,7 +323,7 @@ def hedge(rng: np.random.Generator, side: int, length: float, height: float, col
 
 
 def wall(side: int, length: float, height: float, colour: np.ndarray, material: int) -> Mesh:
-    """A free-standing wall along the road with a coping."""
+    """Build a free-standing wall along the road with a coping."""
     mesh, x = Mesh(), tuple(sorted((0.0, side * 0.35)))
     mesh.box(x, (0, height), (0, length), colour, WALL, material=material)
     mesh.box((x[0] - 0.06, x[1] + 0.06), (height, height + 0.12), (0, length), colour * 0.82, WALL, level=1)
@@ -335,7 +335,7 @@ def wall(side: int, length: float, height: float, colour: np.ndarray, material: 
 
 
 def fence(rng: np.random.Generator, side: int, length: float, height: float, colour: np.ndarray, kind: str) -> Mesh:
-    """A fence along the road: "plank" (closed), "picket" (bars before a backing) or "guard" (a rail on posts)."""
+    """Build a fence along the road: "plank" (closed), "picket" (bars before a backing) or "guard" (a rail on posts)."""
     mesh, out = Mesh(), (-side, 0, 0)
     step = {"plank": 0.24, "picket": 0.3, "guard": 2.0}[kind]
     z = np.arange(0.05, length, step)
@@ -363,7 +363,7 @@ def fence(rng: np.random.Generator, side: int, length: float, height: float, col
 
 
 def lamp_post(rng: np.random.Generator, side: int, glow: bool) -> Mesh:
-    """A street lamp whose arm leads away from `side`, over the road."""
+    """Build a street lamp whose arm leads away from `side`, over the road."""
     mesh, colour = Mesh(), pick(rng, METAL)
     height, reach = rng.uniform(5.5, 8.5), -side * rng.uniform(0.8, 2.2)
     mesh.add(limb((0, 0), (0, height), 0.2, end=0.6), colour, POLE)
@@ -376,7 +376,7 @@ def lamp_post(rng: np.random.Generator, side: int, glow: bool) -> Mesh:
 
 
 def bollard(rng: np.random.Generator) -> Mesh:
-    """A low post."""
+    """Build a low post."""
     mesh, colour = Mesh(), pick(rng, METAL)
     mesh.add(limb((0, 0), (0, 0.95), 0.16), colour, POLE)
     mesh.add(limb((0, 0.7), (0, 0.82), 0.165), bgr(0xD8D5CC), POLE, detail=True)
@@ -384,7 +384,7 @@ def bollard(rng: np.random.Generator) -> Mesh:
 
 
 def _plate(mesh: Mesh, rng: np.random.Generator, y: float, size: float) -> None:
-    """One traffic sign around (0, y)."""
+    """Add one traffic sign around (0, y)."""
     red, blue, white = bgr(0xB01C22), bgr(0x1F4FA0), bgr(0xE8E6E0)
     kind = rng.choice(["ban", "warn", "duty", "stop", "board", "yield"])
     z = -0.06
@@ -419,9 +419,9 @@ def _triangle(r: float, z: float) -> np.ndarray:
     return np.array([(-0.95 * r, -0.6 * r, z), (0, r, z), (0.95 * r, -0.6 * r, z)], dtype=np.float32)
 
 
-@stocked(160)
+@with_variants(160)
 def traffic_sign(rng: np.random.Generator) -> Mesh:
-    """One or two plates on a pole."""
+    """Build one or two plates on a pole."""
     mesh, size = Mesh(), rng.uniform(0.36, 0.52)
     top = rng.uniform(2.4, 3.0)
     mesh.add(limb((0, 0), (0, top + size), 0.1), pick(rng, METAL), POLE)
@@ -432,7 +432,7 @@ def traffic_sign(rng: np.random.Generator) -> Mesh:
 
 
 def _lights(mesh: Mesh, x: float, y: float, state: int) -> None:
-    """A housing with three lamps, its bottom at (x, y)."""
+    """Add a housing with three lamps, with its bottom at (x, y)."""
     mesh.add(rect_z((x - 0.24, x + 0.24), (y, y + 1.1), -0.08), bgr(0x1E2222), LIGHT)
     lamps = palette(0x2BD67B, 0xF2B02C, 0xE8312A)
     for i in range(3):
@@ -446,9 +446,9 @@ def _lights(mesh: Mesh, x: float, y: float, state: int) -> None:
         )
 
 
-@stocked(60)
+@with_variants(60)
 def traffic_light(rng: np.random.Generator, side: int, arm: bool) -> Mesh:
-    """Lights on a pole and, if asked, on an arm over the road, away from `side`."""
+    """Build lights on a pole and, on request, on an arm over the road, away from `side`."""
     reach = -side * rng.uniform(2.5, 4.5) if arm else 0.0
     mesh, colour, state = Mesh(), pick(rng, METAL), int(rng.choice((0, 2, 2, 1)))
     height = 5.6 if reach else 3.5
@@ -461,7 +461,7 @@ def traffic_light(rng: np.random.Generator, side: int, arm: bool) -> Mesh:
 
 
 def skyline(rng: np.random.Generator, green: float) -> Mesh:
-    """Far buildings and woods all around the view, at a distance where nothing moves."""
+    """Build distant buildings and woods all around the view, so far away that they do not move."""
     mesh, x, far = Mesh(), -420.0, 330.0
     while x < 420.0:
         w = rng.uniform(10, 45)

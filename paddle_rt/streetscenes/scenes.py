@@ -1,4 +1,4 @@
-"""StreetScenes: street scenes made up from a number, with exact labels in Cityscapes' 19 train classes.
+"""StreetScenes: street scenes that are generated from a number, with exact labels in Cityscapes' 19 train classes.
 
 `make_scene(index)` lays out a street in world coordinates; `render(scene, height, width, time)` draws it at any size
 and time. Needs NumPy and OpenCV only.
@@ -18,7 +18,10 @@ from paddle_rt.streetscenes.traffic import (
     put_traffic,
 )
 
-__all__ = ["Camera", "Scene", "Weather", "make_scene", "render"]
+__all__ = ["SERIES", "Camera", "Scene", "Weather", "make_scene", "render"]
+
+# The scenes of each mode of the data set: the index of the first, and the default number. Two modes share no scene.
+SERIES = {"train": (0, 2000), "val": (10_000_000, 200), "test": (20_000_000, 200)}
 
 # Light: sun strength, ambient, sine of the sun's height, sky above, sky below, haze distance, clouds, gain, noise.
 SKIES = {
@@ -34,8 +37,8 @@ def make_scene(index: int, seed: int = 0) -> Scene:
     """Lay out a street.
 
     Args:
-        index: Which scene, 0 or more; the same index gives the same scene in every process.
-        seed: Another series of scenes, 0 or more.
+        index: Number of the scene, 0 or more; the same index gives the same scene in every process.
+        seed: Seed of the series of scenes, 0 or more.
 
     Returns:
         The scene at t = 0, for `render`.

@@ -1,4 +1,4 @@
-"""Puts what lines a street and what moves on it: lamps, signs, parked and driving vehicles, people."""
+"""Placement of street furniture and traffic: lamps, signs, parked and moving vehicles, people."""
 
 import numpy as np
 
@@ -11,12 +11,12 @@ ANGLE = np.pi / 32  # vehicles turn in steps, so that few turned meshes have to 
 
 
 def _free(plan: Plan, z: float, margin: float = 1.5) -> bool:
-    """Whether z lies off the side streets."""
+    """Return whether z lies outside the side streets."""
     return all(not a - margin < z < b + margin for a, b in plan.crossings)
 
 
 def put_furniture(plan: Plan, side: Side) -> None:
-    """Lamps, signs, bollards, lights and street trees along the kerb."""
+    """Place lamps, signs, bollards, lights and street trees along the kerb."""
     rng, s = plan.rng, side.sign
     x, top = s * (side.road + 0.45), 0.12
     lamp, lamps = scenery.lamp_post(rng, s, plan.lit > 0.3), rng.random() < 0.7
@@ -46,7 +46,7 @@ def put_furniture(plan: Plan, side: Side) -> None:
 def _vehicle(
     plan: Plan, kind: str, x: float, z: float, angle: float, vz: float = 0.0, vx: float = 0.0, y: float = 0.0
 ) -> float:
-    """Put a vehicle on the road, with a rider if it is a two-wheeler that moves, and return its length."""
+    """Place a vehicle on the road, with a rider if it is a two-wheeler that moves, and return its length."""
     rng, angle = plan.rng, round(angle / ANGLE) * ANGLE
     across = abs(np.sin(angle)) > 0.7
     if kind in ("bicycle", "motorcycle"):
@@ -64,7 +64,7 @@ def _vehicle(
 
 
 def put_parked(plan: Plan, side: Side) -> None:
-    """Cars along the kerb, two-wheelers on the pavement."""
+    """Place cars along the kerb and two-wheelers on the pavement."""
     rng, s = plan.rng, side.sign
     along = 0.0 if s == plan.drive else np.pi
     if side.parking:
@@ -84,7 +84,7 @@ def put_parked(plan: Plan, side: Side) -> None:
 
 
 def put_pedestrians(plan: Plan, side: Side) -> None:
-    """People on the pavement, alone or in groups."""
+    """Place people on the pavement, alone or in groups."""
     rng = plan.rng
     mean = {"city": 7.0, "mixed": 4.5, "suburb": 2.5, "park": 3.0, "open": 1.0}[plan.style]
     for _ in range(rng.poisson(mean)):
@@ -105,7 +105,7 @@ def put_pedestrians(plan: Plan, side: Side) -> None:
 
 
 def put_crossing_people(plan: Plan) -> None:
-    """People and cyclists who cross the road at side streets."""
+    """Place people and cyclists who cross the road at side streets."""
     rng = plan.rng
     for z0, _ in plan.crossings[:2]:
         for _ in range(rng.poisson(1.2)):
@@ -126,7 +126,7 @@ def put_crossing_people(plan: Plan) -> None:
 
 
 def put_traffic(plan: Plan, camera: Camera) -> None:
-    """Vehicles in their lanes and, one time in seven, a tram."""
+    """Place vehicles in their lanes and, one time in seven, a tram."""
     rng, half = plan.rng, plan.lanes * plan.lane / 2
     busy = rng.uniform(0.2, 1.0)
     for i in range(plan.lanes):
@@ -148,13 +148,13 @@ def put_traffic(plan: Plan, camera: Camera) -> None:
 
 
 def _tram(plan: Plan) -> None:
-    """A tram beside or on the lane that comes towards the camera, on its rails."""
+    """Place a tram with its rails beside or on the oncoming lane."""
     rng, rails = plan.rng, Mesh()
     x = -plan.drive * (plan.sides[0 if plan.drive > 0 else 1].road - 1.7)
     vehicles = ("car", "truck", "bus", "motorcycle", "bicycle", "rider")
     plan.things[:] = [t for t in plan.things if t.name not in vehicles or abs(t.x - x) > 2.6]
     for rail in (-0.72, 0.72):
-        ribbon(rails, x + rail - 0.06, x + rail + 0.06, START, END, bgr(0x6F7072), ROAD, SMOOTH, detail=True)
+        ribbon(rails, (x + rail - 0.06, x + rail + 0.06), (START, END), bgr(0x6F7072), ROAD, SMOOTH, detail=True)
     plan.put("rails", rails, 0, 0, layer=GROUND)
     middle, speed = rng.uniform(22, 60), float(-rng.uniform(3, 9))
     for mesh, z in objects.tram(rng, int(rng.integers(2, 4))):

@@ -1,0 +1,1 @@
+"""What networks learn: data, losses, scores and predictions of each task."""

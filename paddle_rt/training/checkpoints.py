@@ -144,7 +144,8 @@ def best_before(folder: pathlib.Path, file: str, key: str) -> tuple[float, int] 
     """Return the score and the iteration of the best model that a folder holds, or None.
 
     Args:
-        folder, file: As in `save_best`.
+        folder: The folder of the best model.
+        file: The name of its file of parameters.
         key: The name of the score.
     """
     states = (folder / file).with_suffix(".pdstates")

@@ -45,7 +45,9 @@ class RunLog:
             from visualdl import LogWriter
 
             self._vdl = LogWriter(str(save_dir))
-        self._bar = tqdm(total=iters, initial=progress.iteration, desc="train", unit="it", disable=None, dynamic_ncols=True)
+        self._bar = tqdm(
+            total=iters, initial=progress.iteration, desc="train", unit="it", disable=None, dynamic_ncols=True
+        )
 
     def is_due(self, iteration: int) -> bool:
         """Tell whether a line is written after this iteration."""
@@ -99,9 +101,10 @@ class RunLog:
         """Write the scores of a network; `name` is "model" or "ema_model"."""
         if not self.writes:
             return
-        _log.info(f"[EVAL] {scores.summary}")
-        for text in scores.details:
-            _log.info(f"[EVAL] {text}")
+        if name == "ema_model":
+            _log.info("[EVAL] The moving average of the weights:")
+        for text in (scores.summary, *scores.details):
+            _log.info(text)
         self._append({"kind": "eval", "iter": iteration, "model": name, **scores.values})
         if self._vdl is not None:
             prefix = "Ema_" if name == "ema_model" else ""

@@ -20,6 +20,7 @@ from paddle_rt.training import checkpoints
 from paddle_rt.training.devices import set_seed, set_up
 from paddle_rt.training.distributed import gather_objects, largest_of_all, sync_batch_norm_buffers
 from paddle_rt.training.ema import ExponentialMovingAverage
+from paddle_rt.training.finite import FiniteOutputs, norm
 from paddle_rt.training.log import RunLog, table
 from paddle_rt.training.options import TrainOptions
 from paddle_rt.training.order import SampleOrder, SeededSamples, start_worker
@@ -116,12 +117,12 @@ def fit(parts: Parts, options: TrainOptions, iters: int, batch_size: int, to_sta
         while progress.iteration < iters:
             group = [next(batches) for _ in range(options.accumulate)]
             log.batch_read()
-            losses, norm = step(group, progress.iteration + 1)
+            losses, gradients = step(group, progress.iteration + 1)
             rate = state.optimizer.get_lr()
             _advance_scheduler(state.optimizer, sum(losses))
             sync_batch_norm_buffers(state.network)
             progress.iteration += 1
-            log.step(progress.iteration, order, losses, rate, norm)
+            log.step(progress.iteration, order, losses, rate, gradients)
             if state.ema is not None:
                 state.ema.update(state.network, progress.iteration)
 
@@ -192,13 +193,13 @@ class _Step:
         if to_static:
             paddle.jit.to_static(self.network)  # changes its forward in place
         self.trained = [parameter for parameter in self.network.parameters() if not parameter.stop_gradient]
-        self.buffers = [b for b in self.network.buffers() if paddle.is_floating_point(b)]
+        self.watch = FiniteOutputs(self.network)
 
     def __call__(self, group: Sequence[Any], iteration: int) -> tuple[list[float], float]:
         """Train on the batches of an iteration; return the mean of their losses and the norm of the gradients.
 
         Raises:
-            UserError: Losses, gradients or statistics are not finite; the weights are not changed by such a step.
+            UserError: Losses or gradients are not finite; the weights are not changed by such a step.
         """
         totals: list[float] = []
         for number, batch in enumerate(group, start=1):
@@ -207,9 +208,9 @@ class _Step:
                 losses = self._pass(batch, len(group), iteration)
             totals = [a + b for a, b in zip(totals, losses, strict=True)] if totals else losses
         self.precision.unscale(self.optimizer)
-        norm = self._gradient_norm()
-        if self.precision.scaler is None and not math.isfinite(norm):
-            raise _exploded(f"the norm of the gradients is {norm}", iteration)
+        gradients = norm([parameter.grad for parameter in self.trained if parameter.grad is not None])
+        if self.precision.scaler is None and not math.isfinite(gradients):
+            raise _exploded(f"the norm of the gradients is {gradients}", iteration)
         try:
             self.precision.step(self.optimizer)
         except AssertionError as error:  # Paddle looks for a parameter's state when it first updates the parameter
@@ -219,28 +220,21 @@ class _Step:
                 f"{self.resumed_from / checkpoints.OPTIMIZER} is not of the config's optimizer and network: {error}"
             ) from error
         self.network.clear_gradients()
-        return [total / len(group) for total in totals], norm
+        return [total / len(group) for total in totals], gradients
 
     def _pass(self, batch: Any, batches: int, iteration: int) -> list[float]:
         """Run forward and backward pass of one batch, and return its losses."""
-        with self.precision.autocast():
+        with self.precision.autocast(), self.watch:
             outputs = (self.parallel or self.network)(batch["img"])
             losses = self.task.losses(outputs, batch)
             loss = sum(losses)
         values = [float(value) for value in losses]
-        # A max pooling hides what is not finite from the loss, but its backward pass then writes beyond its memory.
-        finite = [value.isfinite().all() for value in self.buffers]
         if self.precision.scaler is None and not math.isfinite(sum(values)):
             raise _exploded(f"the loss is {sum(values)}", iteration)
-        if finite and not bool(paddle.stack(finite).all()):
-            raise _exploded("the statistics of BatchNorm are not finite", iteration)
+        if self.watch.broken is not None:
+            raise _exploded(f"the output of {self.watch.broken} is not finite", iteration)
         self.precision.backward(loss if batches == 1 else loss / batches)
         return values
-
-    @paddle.no_grad()
-    def _gradient_norm(self) -> float:
-        squares = [(p.grad.astype("float32") ** 2).sum() for p in self.trained if p.grad is not None]
-        return math.sqrt(float(paddle.stack(squares).sum()))
 
 
 def _exploded(what: str, iteration: int) -> UserError:

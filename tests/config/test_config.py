@@ -14,6 +14,7 @@ from tests.helpers import ROOT, tiny_config
 
 SHIPPED = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "configs").glob("[!_]*/*.yml"))]
 PRESETS = ("bsm_hq", "bsm_fast", "n2d_2x2", "downsample")
+# One example in each folder; for others there is `--opts model.token_merging=...`.
 OF_A_PRESET = {path: preset for path in SHIPPED for preset in PRESETS if path.endswith(f"_{preset}.yml")}
 
 
@@ -21,12 +22,12 @@ OF_A_PRESET = {path: preset for path in SHIPPED for preset in PRESETS if path.en
 def test_shipped_config_builds(path):
     config = load_config(str(ROOT / path), ["model.pretrained=None"])
     name = path.rpartition("/")[2].split("_")
-    variant = registry.find_entry(name[0] if name[0] in list_models() else "_".join(name[:2])).arguments
-    arguments = registry.network_of(config.values["model"])[1]
-    for key, value in variant.items():
-        if key != "use_injection":  # in which RTFormer's data sets differ
-            assert arguments.get(key, value) == value, key
-    if "depths" in variant:
+    entry = registry.find_entry(name[0] if name[0] in list_models() else "_".join(name[:2]))
+    section = config.values["model"]
+    assert (section["type"], str(section["variant"])) == (entry.class_name, entry.variant)
+    repeated = [key for key, value in entry.arguments.items() if section.get(key) == value]
+    assert not repeated, f"{path} repeats the variant's {repeated}"
+    if "depths" in entry.arguments:
         config.values["model"]["depths"] = [1, 1, 1, 1]  # B5 takes seconds to build
     network, task = build_network(config), build_task(config)
     classes = {"cityscapes": 19, "streetscenes": 19, "ade20k": 150, "camvid": 11, "coco_stuff": 171}
@@ -41,6 +42,7 @@ def test_shipped_config_builds(path):
 
 @pytest.mark.parametrize("path", OF_A_PRESET)
 def test_preset_differs_in_the_merging_alone(path):
+    assert sum(other.rpartition("/")[0] == path.rpartition("/")[0] for other in OF_A_PRESET) == 1
     preset = OF_A_PRESET[path]
     ours, base = load_config(str(ROOT / path)).values, load_config(str(ROOT / path.replace(f"_{preset}", ""))).values
     assert len((ROOT / path).read_text().splitlines()) == 2
@@ -48,12 +50,14 @@ def test_preset_differs_in_the_merging_alone(path):
     assert ours == base
 
 
-def test_every_segformer_has_its_presets():
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_segformer_takes_every_preset(preset):
     bases = [path for path in SHIPPED if "segformerpp" in path and path not in OF_A_PRESET]
     assert len(bases) == 6 + 6 + 2 + 1, bases
-    missing = [f"{path} {preset}" for path in bases for preset in PRESETS
-               if path.replace(".yml", f"_{preset}.yml") not in SHIPPED]  # fmt: skip
-    assert not missing, missing
+    for path in bases:
+        base = load_config(str(ROOT / path)).values
+        ours = load_config(str(ROOT / path), [f"model.token_merging={preset}"]).values
+        assert ours == {**base, "model": {**base["model"], "token_merging": preset}}, path
 
 
 def test_recipe_of_segformer():
@@ -224,7 +228,7 @@ WRONG = {
     "test_config={'scale':[1]}": "unknown test_config key 'scale', did you mean 'scales'",
     "test_config=null": "expected a mapping of test_config keys",
     "loss.types.0.type=DualTaskLoss": "unknown loss.types type 'DualTaskLoss'.*Valid: BCELoss, Bootstrapped.*OhemCross",
-    "loss.types=[{'type':'MixedLoss','losses':[{'type':'RMILoss'}],'coef':[1]}]": "unknown loss.types.losses type 'RMIL",
+    "loss.types=[{'type':'MixedLoss','losses':[{'type':'RMILoss'}],'coef':[1]}]": "unknown loss.types.losses type 'RMI",
     "loss.types.0.ignore_index=0": "CrossEntropyLoss.ignore_index is 0, but the data set ignores 255",
     "optimizer.beta1=big": "optimizer.beta1 must be a number, got 'big'",
     "optimizer.weight_decay=True": "optimizer.weight_decay must be a number, got True",

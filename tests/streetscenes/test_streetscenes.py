@@ -209,10 +209,10 @@ def test_training_crops_and_batches(street: type) -> None:
     assert set(labels.tolist()) <= {*range(19), 255}, labels
 
 
-def test_modes_are_disjoint_and_registered(street: type) -> None:
-    from paddleseg.cvlibs import manager
+def test_modes_are_disjoint_and_known_to_configs(street: type) -> None:
+    from paddle_rt.tasks.segmentation.datasets import dataset_catalogue
 
-    assert manager.DATASETS["StreetScenes"] is street
+    assert dataset_catalogue()["StreetScenes"] is street
     assert (street.NUM_CLASSES, street.IMG_CHANNELS, street.IGNORE_INDEX) == (19, 3, 255)
     sets = {mode: street([], mode=mode) for mode in ("train", "val", "test")}
     assert {mode: len(data) for mode, data in sets.items()} == {"train": 2000, "val": 200, "test": 200}
@@ -242,9 +242,10 @@ def test_clips_are_frames_of_one_drive(street: type) -> None:
 def test_frames_of_a_clip_are_transformed_alike() -> None:
     """One draw for all: a clip of one picture stays one, and each frame is what the picture alone gives."""
     T = pytest.importorskip("paddleseg.transforms")
+    from paddle_rt.paddleseg.components import components
     from paddle_rt.tasks.segmentation.clips import transform_clip
 
-    crop = T.RandomPaddingCrop(crop_size=(96, 64), category_max_ratio=0.5)
+    crop = components("transforms")["RandomPaddingCrop"](crop_size=(96, 64), category_max_ratio=0.5)
     steps = T.Compose(
         [
             T.ResizeStepScaling(0.5, 2.0, 0.25),
@@ -286,7 +287,7 @@ def test_cache_is_bounded_and_changes_nothing(street: type) -> None:
         ({"width": 51.2}, "width is 51.2"),
         ({"seed": -1}, "seed is -1"),
         ({"cache_mb": -1}, "cache_mb is -1"),
-        ({"transforms": None}, "transforms is None"),
+        ({"transforms": None}, "transforms must be a list, empty for none, got None"),
         ({"frames": 0}, "frames is 0"),
         ({"fps": 0}, "fps is 0"),
         ({"frames": 102}, "102 frames at 10.0 a second leave the street"),

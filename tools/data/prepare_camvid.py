@@ -1,4 +1,4 @@
-"""`paddle-rt prepare_camvid` from a clone: python tools/data/prepare_camvid.py --help"""
+"""The command `paddle-rt prepare_camvid`, run from a clone."""
 
 from paddle_rt.cli.prepare_camvid import main
 from paddle_rt.cli.run import run_tool

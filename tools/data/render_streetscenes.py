@@ -1,4 +1,4 @@
-"""`paddle-rt render_streetscenes` from a clone: python tools/data/render_streetscenes.py --help"""
+"""The command `paddle-rt render_streetscenes`, run from a clone."""
 
 from paddle_rt.cli.render_streetscenes import main
 from paddle_rt.cli.run import run_tool

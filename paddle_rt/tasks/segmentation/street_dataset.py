@@ -7,13 +7,11 @@ import numpy as np
 import paddle
 
 from paddle_rt.errors import UserError, unknown
-from paddle_rt.streetscenes.scenes import make_scene, render
+from paddle_rt.streetscenes.scenes import SERIES, make_scene, render
 from paddle_rt.tasks.segmentation.clips import transform_clip
 from paddle_rt.tasks.segmentation.datasets import add_edges
 from paddle_rt.tasks.segmentation.transforms import Compose, Sample
 
-# Modes draw from series of scenes that cannot meet: (first index, default number).
-SERIES = {"train": (0, 2000), "val": (10_000_000, 200), "test": (20_000_000, 200)}
 MOST = 10_000_000
 SMALLEST = 16  # pixels a side
 LONGEST = 10  # seconds of a scene that look like a street

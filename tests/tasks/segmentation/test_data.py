@@ -10,6 +10,7 @@ import pytest
 from paddle_rt import imaging
 from paddle_rt.imaging import palettes as classes
 from paddle_rt.tasks.segmentation.camvid_prepare import SPLIT_SIZES, prepare, split_of
+from paddle_rt.tasks.segmentation.datasets import Dataset
 from paddle_rt.tasks.segmentation.layouts import LAYOUTS, require_dataset
 from tests.helpers import SHARED, message, run_python
 
@@ -233,7 +234,6 @@ def test_missing_data_set_says_tree_and_source(tmp_path: Path, name: str) -> Non
     for root in (None, tmp_path / "gone", tmp_path):
         said = message(require_dataset, name, root, "train")
         assert "http" in said and "expected" in said and "{root}" not in said
-    require_dataset("OpticDiscSeg", tmp_path / "gone")
 
 
 @pytest.mark.parametrize(
@@ -242,14 +242,55 @@ def test_missing_data_set_says_tree_and_source(tmp_path: Path, name: str) -> Non
      ("ADE20K", "images/validation/{}.jpg", "annotations/validation/{}.png"),
      ("CocoStuff", "images/val2017/{}.jpg", "annotations/val2017/{}.png")],
 )  # fmt: skip
-def test_layouts_are_those_that_paddleseg_reads(tmp_path: Path, name: str, image: str, label: str) -> None:
-    from paddleseg.cvlibs import manager
-
-    touch(tmp_path, *(pattern.format(number) for pattern in (image, label) for number in range(3)))
-    require_dataset(name, tmp_path, "val")
-    data = manager.DATASETS[name](transforms=[], dataset_root=str(tmp_path), mode="val")
-    assert len(data) == 3
+def test_layouts_are_paired_by_name(tmp_path: Path, name: str, image: str, label: str) -> None:
+    touch(tmp_path, *(pattern.format(number) for pattern in (image, label) for number in (2, 10, 1)))
+    pairs = require_dataset(name, tmp_path, "val")
+    expected = [[str(tmp_path / pattern.format(number)) for pattern in (image, label)] for number in (1, 10, 2)]
+    assert pairs == sorted(expected)
     (tmp_path / label.format(1)).unlink()
     said = message(require_dataset, name, tmp_path, "val")
     assert "1 is among" in said, said
     assert "did you mean 'val'" in message(require_dataset, name, tmp_path, "vall")
+
+
+# Dataset
+
+
+@pytest.fixture
+def lists(tmp_path: Path) -> Path:
+    for name in ("a", "b"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), picture(8, 6))
+        cv2.imwrite(str(tmp_path / f"{name}_label.png"), np.ones((8, 6), np.uint8))
+    (tmp_path / "pairs.txt").write_text("a.png,a_label.png\nb.png,b_label.png\n")
+    (tmp_path / "images.txt").write_text("a.png\nb.png\n")
+    (tmp_path / "broken.txt").write_text("a.png a_label.png\nb.png\n")
+    return tmp_path
+
+
+def dataset(root: Path, mode: str, **changes: object) -> Dataset:
+    arguments = {"mode": mode, "dataset_root": str(root), "transforms": [], "num_classes": 2, **changes}
+    return Dataset(**{key: str(value) if isinstance(value, Path) else value for key, value in arguments.items()})
+
+
+def test_dataset_of_lists(lists: Path) -> None:
+    from paddleseg.transforms import Resize
+
+    for mode in ("train", "val", "test"):
+        transforms = {"transforms": [Resize(target_size=(12, 16))]}
+        data = dataset(lists, mode, separator=",", **{f"{mode}_path": lists / "pairs.txt"}, **transforms)
+        item = data[1]
+        assert len(data) == 2 and item["img"].shape == (3, 16, 12)
+        # Labels are scored at their own size.
+        assert item["label"].shape == ((16, 12) if mode == "train" else (1, 8, 6))
+    assert "label" not in dataset(lists, "test", test_path=lists / "images.txt")[0]
+
+
+def test_dataset_names_what_is_wrong(lists: Path) -> None:
+    said = message(dataset, lists, "train", train_path=lists / "broken.txt")
+    assert "broken.txt, line 2: expected an image and its label with ' ' between them, got 'b.png'" in said
+    assert "no list of images" in message(dataset, lists, "val", val_path=lists / "gone.txt")
+    assert "mode 'val' needs val_path" in message(dataset, lists, "val", train_path=lists / "pairs.txt")
+    assert "did you mean 'train'" in message(dataset, lists, "trian")
+    assert "no folder" in message(dataset, lists / "gone", "train", train_path=lists / "pairs.txt")
+    assert "img_channels is 4" in message(dataset, lists, "train", img_channels=4)
+    assert "transforms must be a list" in message(dataset, lists, "test", test_path=lists / "images.txt", transforms=3)
