@@ -22,7 +22,7 @@ from tqdm import tqdm
 from paddle_rt.errors import UserError
 from paddle_rt.files import whole_file
 from paddle_rt.inference import load, load_deployment
-from paddle_rt.inference.deployment import VERIFICATION, Deployment, check_graph, file_digest, save_deployment
+from paddle_rt.inference.deployment import VERIFICATION, Deployment, file_digest, save_deployment
 from paddle_rt.inference.predictor import Predictor
 from paddle_rt.tasks.export import ExportSpec
 
@@ -66,14 +66,7 @@ def quantize(
     if not 0 <= agreement <= 1:
         raise UserError(f"the agreement to reach is a share from 0 to 1, got {agreement}")
     nncf, onnx = _packages()
-    deployment = load_deployment(export_dir)
-    if deployment.output_op != spec.int8_output or not deployment.onnx or deployment.state_shape:
-        raise UserError(
-            f"int8 needs an ONNX graph of images, not of video, with the output {spec.int8_output}; export it to "
-            f"{export_dir} with --output_op {spec.int8_output}"
-        )
-    check_graph(deployment, deployment.onnx)
-    predictor = load(export_dir)
+    deployment, predictor = _load_source(export_dir, spec)
     before = _predict(predictor, samples)
     feed = [_network_input(predictor, frame) for frame in calibration]
     graph = onnx.load(str(deployment.folder / deployment.onnx)).graph
@@ -103,6 +96,17 @@ def quantize(
         os.replace(trial.folder / FILE, deployment.folder / FILE)
     _record(dataclasses.replace(deployment, int8=FILE), report)
     return report
+
+
+def _load_source(export_dir: str | os.PathLike, spec: ExportSpec) -> tuple[Deployment, Predictor]:
+    """Load the export that is quantised, and its predictor in single precision."""
+    deployment = load_deployment(export_dir)
+    if deployment.output_op != spec.int8_output or not deployment.onnx or deployment.state_shape:
+        raise UserError(
+            f"int8 needs an ONNX graph of images, not of video, with the output {spec.int8_output}; export it to "
+            f"{export_dir} with --output_op {spec.int8_output}"
+        )
+    return deployment, load(export_dir)  # the predictor checks that the graph is the verified one
 
 
 def _predict(predictor: Predictor, samples: Sequence[Sample]) -> list[Any]:

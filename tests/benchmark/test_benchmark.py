@@ -24,8 +24,6 @@ from paddle_rt.benchmark.training import TrainingPlan, compare_training
 from paddle_rt.errors import UserError
 from paddle_rt.export.publish import export
 from paddle_rt.inference import load_deployment
-from paddle_rt.paddleseg.counterparts import paddleseg_model
-from paddle_rt.registry import model_config
 from paddle_rt.tasks.segmentation.export import SegmentationExport
 from tests.helpers import ROOT, TINY, randomize, run_python
 
@@ -302,9 +300,3 @@ def test_a_training_step_is_timed_beside_paddlesegs():
     assert 0 < ours["step_mb"] < ours["peak_rss_mb"] and ours["step_ms"] > 0
     # One set of weights and one image; only what the head's dropout leaves out differs.
     assert abs(theirs["loss"] - ours["loss"]) < 0.05 * theirs["loss"], f"losses {theirs['loss']}, {ours['loss']}"
-
-
-@pytest.mark.parametrize("arguments", [dict(head="conv"), dict(head="mlp", token_merging="n2d_2x2")])
-def test_paddleseg_has_one_head_and_merges_nothing(arguments):
-    with pytest.raises(UserError, match="nothing to compare with: PaddleSeg's SegFormer has head 'mlp'"):
-        paddleseg_model({**model_config("segformerpp_b0"), **arguments}, 5)
