@@ -1,4 +1,4 @@
-"""Real-time semantic segmentation on PaddlePaddle: RTFormer, trained, checked against PaddleSeg, exported and run."""
+"""Real-time semantic segmentation on PaddlePaddle: RTFormer, FANet and SegFormer++, trained, exported and run."""
 
 from paddle_rt.registry import create_model, list_models
 

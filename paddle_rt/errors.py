@@ -1,4 +1,4 @@
-"""A user's mistake as one clear line: what came, what was expected, what to do."""
+"""Errors: a user's mistake as one clear line that says what is wrong, what was expected and what to do."""
 
 import difflib
 import inspect
@@ -10,8 +10,8 @@ class UserError(ValueError):
     """A mistake in the user's input; tools print its message on one line, without a traceback.
 
     Args:
-        message: What came, what was expected, what to do.
-        details: More lines to print below it, such as a tree of folders.
+        message: What is wrong, what was expected and what to do.
+        details: Further lines to print below the message, such as a tree of folders.
     """
 
     def __init__(self, message: str, details: str = "") -> None:
@@ -24,7 +24,7 @@ class InternalError(RuntimeError):
 
 
 def nearest(name: object, valid: Iterable[object]) -> str | None:
-    """The valid name that looks most like `name`, or None where none comes near."""
+    """Return the valid name that is most similar to `name`, or None where none is similar."""
     found = difflib.get_close_matches(str(name), [str(v) for v in valid], n=1, cutoff=0.5)
     return found[0] if found else None
 
@@ -34,11 +34,11 @@ def unknown(kind: str, name: object, valid: Iterable[object]) -> UserError:
 
     Args:
         kind: What the name stands for, such as "model" or "config key".
-        name: What came.
-        valid: Every name that would have been accepted.
+        name: The unknown name.
+        valid: The valid names.
 
     Returns:
-        An error to raise, with the nearest match first and the valid names after it.
+        The error to raise, whose message has the nearest match and the valid names.
     """
     names = sorted(str(v) for v in valid)
     near = nearest(name, names)
@@ -62,7 +62,7 @@ def check_count(where: str, value: object, low: int = 1, high: int | None = None
 
     Args:
         where: What the value stands for; the message begins with it.
-        value: What came. True and False are not numbers here.
+        value: The value; True and False are not numbers here.
         low: Smallest number that is accepted.
         high: Largest number that is accepted; None for no limit.
     """

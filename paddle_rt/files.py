@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and where they go."""
+"""Files that are written whole or not at all, and the names of output files."""
 
 import errno
 import os
@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Give a temporary name beside `path` to write to; it becomes `path` when the block ends without an error.
+    """Yield a temporary name beside `path` to write to; it becomes `path` when the block ends without an error.
 
     Args:
-        path: The file to make or replace; its folder is made.
+        path: The file to create or to replace; its folder is created.
 
     Yields:
         The temporary name. It is removed if the block raises.
@@ -37,10 +37,14 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 def output_names(files: Sequence[str], root: str) -> list[pathlib.Path]:
-    """Relative names without suffix, in the sub-folders that the images lie in and no two alike.
+    """Return a relative name for the output of each image, in the image's sub-folder; all names are different.
 
-    An image outside `root`, which a list may name, keeps what of its path lies below the folder that they share. Where
-    two images differ in their suffix alone, the later one keeps it.
+    The name of an image outside `root`, which a list may contain, is relative to the folder that they share. Names have
+    no suffix, except where two images differ in their suffix alone: the later one keeps it.
+
+    Args:
+        files: The images.
+        root: The folder that the names are relative to.
     """
     base = pathlib.Path(os.path.abspath(root))
     names: dict[pathlib.Path, None] = {}  # keeps the order, and finds a name at once in a large folder

@@ -60,18 +60,32 @@ def parse_arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--config", required=True, help="deploy.yaml of an export, or its folder")
-    add("--image_path", required=True, help="a picture, a folder with all pictures below it, a text list of pictures, "
-        "a video file, or camera:0, camera:1 ...")  # fmt: skip
-    add("--frames", type=positive, help="stop after so many; a camera runs until Ctrl-C if not given")
+    add(
+        "--image_path",
+        required=True,
+        help="an image, a folder with all images below it, a text list of images, "
+        "a video file, or camera:0, camera:1 ...",
+    )
+    add("--frames", type=positive, help="number of frames to read; by default all, and from a camera until Ctrl-C")
     add("--backend", default="openvino", help=f"{' or '.join(BACKENDS)}")
     add("--device", default="cpu", help=f"{' or '.join(DEVICES)}")
     add("--precision", default="fp32", help=f"{' or '.join(PRECISIONS)}")
-    add("--threads", "--cpu_threads", type=positive, help="CPU threads, one for every core if not given")
+    add("--threads", "--cpu_threads", type=positive, help="CPU threads; by default one for each core")
     add("--save_dir", default="./output", help="folder for what is written")
-    add("--save", nargs="+", choices=SAVE, help="labels: an indexed PNG a frame; overlay: a JPEG for a picture, an MP4 "
-        "for a video; if not given both for pictures and the overlay for a video")  # fmt: skip
-    add("--scene_cut", type=_threshold, default=SCENE_CUT, help="a model for video forgets what it saw where a frame "
-        "and the one before differ by more than this, of 255 on average; off for never")  # fmt: skip
+    add(
+        "--save",
+        nargs="+",
+        choices=SAVE,
+        help="labels: an indexed PNG for each frame; overlay: a JPEG for an image, an MP4 "
+        "for a video; by default both for images and the overlay for a video",
+    )
+    add(
+        "--scene_cut",
+        type=_threshold,
+        default=SCENE_CUT,
+        help="the state of a network for video is cleared where a frame "
+        "and the one before differ by more than this on average, of 255; off for never",
+    )
     return parser.parse_args()
 
 
@@ -83,7 +97,7 @@ def _threshold(text: str) -> float | None:
 
 
 def finish(report: Report, save_dir: str) -> None:
-    """Say what was done, and end with the exit code that goes with it."""
+    """Print what was done, and raise the error that ends the tool where something failed."""
     print(f"{describe(report)}\nresults are in {save_dir}")
     more = len(report.failures) - 10
     failures = "; ".join(report.failures[:10]) + (f"; and {more} more" if more > 0 else "")

@@ -55,7 +55,7 @@ CAMVID: dict[str, tuple[int, int, int]] = {
 }
 VOID = 255
 
-# The 32 official CamVid classes: colour in the label pictures, and SegNet's group (VOID: not scored). The groups are
+# The 32 official CamVid classes: colour in the label images, and SegNet's group (VOID: not scored). The groups are
 # those that MathWorks publishes as SegNet's (camvidPixelLabelIDs), and the same as in the README of MCANet.
 CAMVID_32: dict[str, tuple[tuple[int, int, int], int]] = {
     "Animal": ((64, 128, 64), 9),
@@ -164,25 +164,25 @@ def _type_name(dataset: object) -> str:
 
 
 def class_names(dataset: object, num_classes: int) -> list[str]:
-    """Name the classes of a data set.
+    """Return the names of a data set's classes.
 
     Args:
         dataset: A data set, or the name of its type as configs write it ("Cityscapes", "CamVid", ...).
-        num_classes: How many classes the model tells apart.
+        num_classes: Number of classes of the network.
 
     Returns:
-        `num_classes` names; "class 0", "class 1", ... where the type or the number is not one that we know.
+        `num_classes` names; "class 0", "class 1", ... where the type or the number is unknown.
     """
     names = _NAMES.get(_type_name(dataset), [])
     return list(names) if len(names) == num_classes else [f"class {index}" for index in range(num_classes)]
 
 
 def palette(dataset: object, num_classes: int) -> np.ndarray:
-    """Colour the classes of a data set.
+    """Return the colours of a data set's classes.
 
     Args:
         dataset: A data set, or the name of its type as configs write it.
-        num_classes: How many classes the model tells apart.
+        num_classes: Number of classes of the network.
 
     Returns:
         RGB colours, uint8: the data set's own, or those of Pascal VOC where it has none or the number is another.
