@@ -88,14 +88,18 @@ def quantize(
             "higher_precision": kept, "nncf": nncf.__version__,
         }  # fmt: skip
         if share < agreement:
-            found = "".join(f", {name} {value:.4f}" for name, value in scores.items())
-            raise UserError(
-                f"int8 changes too much: {share:.4f} of the results agree with fp32, {agreement} were asked for{found};"
-                " nothing was written; calibrate with more images or lower the threshold"
-            )
+            raise _changes_too_much(share, agreement, scores)
         os.replace(trial.folder / FILE, deployment.folder / FILE)
     _record(dataclasses.replace(deployment, int8=FILE), report)
     return report
+
+
+def _changes_too_much(share: float, agreement: float, scores: dict[str, float]) -> UserError:
+    found = "".join(f", {name} {value:.4f}" for name, value in scores.items())
+    return UserError(
+        f"int8 changes too much: {share:.4f} of the results agree with fp32, {agreement} were asked for{found}; nothing "
+        "was written; calibrate with more images or lower the threshold"
+    )
 
 
 def _load_source(export_dir: str | os.PathLike, spec: ExportSpec) -> tuple[Deployment, Predictor]:
