@@ -92,6 +92,9 @@ def fit(parts: Parts, options: TrainOptions, iters: int, batch_size: int, to_sta
         batch_size: Samples of a batch in this process.
         to_static: Compile the network's Python code into a graph first.
 
+    Returns:
+        The state at the end.
+
     Raises:
         UserError, OSError, Interrupted: As `train`.
     """
@@ -113,7 +116,7 @@ def fit(parts: Parts, options: TrainOptions, iters: int, batch_size: int, to_sta
     with Interruption().catch() as interruption, _batches(samples, order, options) as batches, contextlib.closing(log):
         if progress.owes_evaluation and parts.val_data is not None:
             evaluate(interruption)
-            _stop_if(interruption, progress.iteration, save_dir)
+            _stop_if(interruption, progress.iteration, state.resumed_from)
         while progress.iteration < iters:
             group = [next(batches) for _ in range(options.accumulate)]
             log.batch_read()
@@ -132,7 +135,7 @@ def fit(parts: Parts, options: TrainOptions, iters: int, batch_size: int, to_sta
                 ends = evaluate(interruption) or ends
             if is_due or ends or largest_of_all(interruption.number):
                 _save(state, save_dir, options.keep_checkpoint_max)
-                _stop_if(interruption, progress.iteration, save_dir)
+                _stop_if(interruption, progress.iteration, save_dir / f"iter_{progress.iteration}")
             if ends:
                 break
     _report(state, save_dir)
@@ -338,10 +341,10 @@ def _is_finished(state: TrainingState, iters: int) -> bool:
     return True
 
 
-def _stop_if(interruption: Interruption, iteration: int, save_dir: pathlib.Path) -> None:
-    """End the run where a signal has arrived in any process; its last checkpoint is that of `iteration`."""
+def _stop_if(interruption: Interruption, iteration: int, checkpoint: pathlib.Path) -> None:
+    """End the run where a signal has arrived in any process."""
     if signal := largest_of_all(interruption.number):
-        raise Interrupted(signal, iteration, str(save_dir / f"iter_{iteration}"))
+        raise Interrupted(signal, iteration, str(checkpoint))
 
 
 def _report(state: TrainingState, save_dir: pathlib.Path) -> None:
