@@ -94,6 +94,7 @@ def test_seed_decides_the_weights(call, config, tmp_path):
     assert not all(np.array_equal(first[name], other[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_two_processes_score_what_they_save(config, tmp_path):
     """Each rank scores its half of the images; the sum is the saved model's only if both ranks have its statistics."""
     flags = ["--do_eval", "--use_ema", "--device", "cpu", "--iters", 3, "--batch_size", 2, "--seed", 0]
