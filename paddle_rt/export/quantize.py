@@ -97,8 +97,8 @@ def quantize(
 def _changes_too_much(share: float, agreement: float, scores: dict[str, float]) -> UserError:
     found = "".join(f", {name} {value:.4f}" for name, value in scores.items())
     return UserError(
-        f"int8 changes too much: {share:.4f} of the results agree with fp32, {agreement} were asked for{found};"
-        " nothing was written; calibrate with more images or lower the threshold"
+        f"int8 changes too much: {share:.4f} of the results agree with fp32, {agreement} were asked for{found}; "
+        "nothing was written; calibrate with more images or lower the threshold"
     )
 
 

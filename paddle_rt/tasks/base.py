@@ -76,7 +76,7 @@ class Task(abc.ABC):
     @classmethod
     @abc.abstractmethod
     def check(cls, config: Mapping[str, Any]) -> None:
-        """Check the task's sections of a merged config.
+        """Check the task's sections of a merged config, and add what they leave out and others determine.
 
         Raises:
             UserError: A key, a type or a value in them is missing or wrong.

@@ -51,6 +51,10 @@ def whole_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         os.rename(temporary, folder)
         _flush(folder.parent)
         shutil.rmtree(aside, ignore_errors=True)
+    except OSError as error:
+        if error.filename is None:  # a full disk, which names no file
+            error.filename = str(folder)
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

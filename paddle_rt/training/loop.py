@@ -104,6 +104,8 @@ def fit(parts: Parts, options: TrainOptions, iters: int, batch_size: int, to_sta
     precision = Precision(options.precision, options.amp_level)
     state = _begin(parts, options, precision, batch_size)
     progress = state.progress
+    if _is_finished(state, iters):
+        return state
     samples = SeededSamples(parts.train_data, progress.seed, options.repeats)
     order = SampleOrder(len(samples), batch_size, options.accumulate, start=progress.iteration)
     log = RunLog(save_dir, iters, progress, options.log_iters, options.use_vdl)
@@ -114,6 +116,7 @@ def fit(parts: Parts, options: TrainOptions, iters: int, batch_size: int, to_sta
     with Interruption().catch() as interruption, _batches(samples, order, options) as batches, contextlib.closing(log):
         if progress.owes_evaluation and parts.val_data is not None:
             evaluate(interruption)
+            _stop_if(interruption, progress.iteration, state.resumed_from)
         while progress.iteration < iters:
             group = [next(batches) for _ in range(options.accumulate)]
             log.batch_read()
@@ -130,11 +133,9 @@ def fit(parts: Parts, options: TrainOptions, iters: int, batch_size: int, to_sta
             ends = profiler.step()
             if is_due and parts.val_data is not None:
                 ends = evaluate(interruption) or ends
-            signal = largest_of_all(interruption.number)
-            if is_due or ends or signal:
+            if is_due or ends or largest_of_all(interruption.number):
                 _save(state, save_dir, options.keep_checkpoint_max)
-            if signal:
-                raise Interrupted(signal, progress.iteration, str(save_dir / f"iter_{progress.iteration}"))
+                _stop_if(interruption, progress.iteration, save_dir / f"iter_{progress.iteration}")
             if ends:
                 break
     _report(state, save_dir)
@@ -192,6 +193,7 @@ class _Step:
             self.parallel = paddle.DataParallel(self.network)
         if to_static:
             paddle.jit.to_static(self.network)  # changes its forward in place
+            _log.info("Successfully applied @to_static")
         self.trained = [parameter for parameter in self.network.parameters() if not parameter.stop_gradient]
         self.watch = FiniteOutputs(self.network)
 
@@ -316,7 +318,10 @@ class _Evaluation:
         if name == "model" and found.best != best:
             progress.below_best = 0 if found.best > best else progress.below_best + 1
         score, iteration = progress.best.get(name, (math.nan, 0))
-        _log.info(f"[EVAL] The best {name} is of iteration {iteration}, with {found.key} {score:.4f}")
+        kind = "model" if name == "model" else "EMA model"
+        _log.info(
+            f"[EVAL] The {kind} with the best validation {found.key} ({score:.4f}) was saved at iter {iteration}."
+        )
 
 
 def _save(state: TrainingState, save_dir: pathlib.Path, keep: int) -> None:
@@ -325,6 +330,21 @@ def _save(state: TrainingState, save_dir: pathlib.Path, keep: int) -> None:
     state.save(save_dir / f"iter_{progress.iteration}")
     if paddle.distributed.get_rank() == 0:
         progress.saved = checkpoints.keep_newest(save_dir, progress.saved, keep)
+
+
+def _is_finished(state: TrainingState, iters: int) -> bool:
+    """Tell whether a resumed run has nothing left to do, and log it."""
+    if state.progress.iteration < iters or state.progress.owes_evaluation:
+        return False
+    done = f"{state.resumed_from} has {state.progress.iteration} of {iters} iterations"
+    _log.info(f"{done}: nothing is left to train (--iters sets the number)")
+    return True
+
+
+def _stop_if(interruption: Interruption, iteration: int, checkpoint: pathlib.Path) -> None:
+    """End the run where a signal has arrived in any process."""
+    if signal := largest_of_all(interruption.number):
+        raise Interrupted(signal, iteration, str(checkpoint))
 
 
 def _report(state: TrainingState, save_dir: pathlib.Path) -> None:

@@ -263,8 +263,9 @@ def _read_generators() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 def _write_generators(arrays: dict[str, np.ndarray], numbers: dict[str, Any]) -> None:
     version, gauss = numbers["python"]
-    random.setstate((version, tuple(map(int, arrays["python"])), gauss))
-    np.random.set_state(("MT19937", arrays["numpy"], *numbers["numpy"]))
+    with GENERATORS:
+        random.setstate((version, tuple(map(int, arrays["python"])), gauss))
+        np.random.set_state(("MT19937", arrays["numpy"], *numbers["numpy"]))
     states = []
     for device, now in enumerate(paddle.get_rng_state()[: len(numbers["paddle"])]):
         state = type(now).__new__(type(now))

@@ -179,6 +179,7 @@ def run_tool(folder: pathlib.Path, *arguments: str) -> subprocess.CompletedProce
     return run_python("tools/benchmark.py", "--threads", 1, "--output", output, *arguments)
 
 
+@pytest.mark.slow
 def test_tool_end_to_end(tmp_path):
     page = tmp_path / "page.md"
     done = run_tool(tmp_path, "--models", "rtformer_slim", "--size", "64", "96", "--runs", "2", "--num_classes", "5",

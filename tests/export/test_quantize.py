@@ -66,6 +66,7 @@ def test_int8_graph_runs_and_is_described(exported, samples, tmp_path):
     assert share > 0.9, f"ONNX Runtime and OpenVINO agree on {share:.3f} of the labels"
 
 
+@pytest.mark.slow
 def test_attention_and_the_ends_stay_in_higher_precision(exported, samples, tmp_path):
     shutil.copytree(exported, tmp_path / "e")
     report = quantize(tmp_path / "e", [frame for frame, _ in samples], samples, SPEC, agreement=0.0)
@@ -79,6 +80,7 @@ def test_attention_and_the_ends_stay_in_higher_precision(exported, samples, tmp_
     assert len(real) == len(report["higher_precision"])
 
 
+@pytest.mark.slow
 def test_below_the_threshold_layers_are_put_back_and_then_nothing_is_written(exported, samples, tmp_path):
     shutil.copytree(exported, tmp_path / "e")
     before = files(tmp_path / "e")

@@ -89,7 +89,9 @@ def weight_errors(theirs: pathlib.Path, ours: pathlib.Path) -> dict[str, float]:
     return errors
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow if case == "to_static_training" else ()) for case in CASES]
+)
 def test_twenty_iterations_are_paddlesegs(case, tmp_path, in_double_precision, seen):
     path, histories = config(tmp_path, **CASES[case]), []
     for name, module in (("theirs", paddleseg_loop), ("ours", loop)):

@@ -16,10 +16,11 @@ import pytest
 
 from paddle_rt.checkpoint import read_state_dict
 from paddle_rt.errors import UserError
-from paddle_rt.training import TrainOptions
+from paddle_rt.training import Interrupted, TrainOptions
 from paddle_rt.training.log import METRICS, read_metrics
 from tests.helpers import ROOT, launch_two_processes, written
 from tests.training.run_toy import run
+from tests.training.toy import BrightnessTask
 
 ITERS = 20
 FOLDERS = ("best_model", "ema_best_model")
@@ -239,6 +240,29 @@ def test_signals_save_a_checkpoint_that_resumes_exactly(number, code, tmp_path):
     for folder in ("iter_40", *FOLDERS):
         for name in written(tmp_path / "whole" / folder):
             if name != "train_state.safetensors":  # it also says which checkpoints were saved
+                whole, parts = ((tmp_path / run / folder / name).read_bytes() for run in ("whole", "parts"))
+                assert whole == parts, f"{folder}/{name}"
+
+
+def test_a_signal_ends_an_evaluation_which_the_resumed_run_makes_up_for(tmp_path):
+    """The last evaluation of the run is struck: the run that goes on has nothing to train, and evaluates."""
+    run(ITERS, options(tmp_path / "whole"))
+    original = BrightnessTask.evaluate
+
+    def struck(self, network, dataset, num_workers=0):
+        if len(list((tmp_path / "parts").glob("iter_*"))) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        return original(self, network, dataset, num_workers)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted) as caught:
+        patch.setattr(BrightnessTask, "evaluate", struck)
+        run(ITERS, options(tmp_path / "parts"))
+    assert (caught.value.iteration, caught.value.exit_code) == (ITERS, 143)
+    run(ITERS, options(tmp_path / "parts", resume_model="auto"))
+    for folder in (f"iter_{ITERS}", *FOLDERS):
+        for name in written(tmp_path / "whole" / folder):
+            if name != "train_state.safetensors":  # the one of the struck run still owes the evaluation
                 whole, parts = ((tmp_path / run / folder / name).read_bytes() for run in ("whole", "parts"))
                 assert whole == parts, f"{folder}/{name}"
 
