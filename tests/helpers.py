@@ -1,6 +1,7 @@
 """What several test files share. Importing this module does not import Paddle."""
 
 import faulthandler
+import logging
 import os
 import pathlib
 import re
@@ -179,6 +180,8 @@ def call_tool(tool: str, *arguments: object) -> int:
     def stop(*_: object) -> None:
         pytest.fail(f"still running after {SECONDS} seconds: {' '.join(sys.argv)}")
 
+    logger = logging.getLogger("paddle_rt")  # the tool sets it up; pytest looks for messages where it was before
+    logging_before = logger.handlers, logger.propagate, logger.level
     before = signal.signal(signal.SIGALRM, stop)
     signal.alarm(SECONDS)
     faulthandler.dump_traceback_later(SECONDS + 10, exit=True, file=sys.__stderr__)
@@ -193,6 +196,7 @@ def call_tool(tool: str, *arguments: object) -> int:
         faulthandler.cancel_dump_traceback_later()
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+        logger.handlers, logger.propagate, logger.level = logging_before
 
 
 def launch_two_processes(log_dir: pathlib.Path, *command: object) -> None:

@@ -69,7 +69,12 @@ def _flush(path: pathlib.Path) -> None:
 
 
 def clean(save_dir: pathlib.Path) -> None:
-    """Remove what processes that are gone have left half-written, and bring back folders that had stepped aside."""
+    """Remove what processes that are gone have left half-written, and bring back folders that had stepped aside.
+
+    Of a launch, the first process does it.
+    """
+    if paddle.distributed.get_rank() > 0:
+        return
     for path in sorted(save_dir.glob(".*")):
         if (found := _ASIDE.fullmatch(path.name)) is not None:
             target = path.with_name(found["name"])

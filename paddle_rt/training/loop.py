@@ -99,8 +99,7 @@ def fit(parts: Parts, options: TrainOptions, iters: int, batch_size: int, to_sta
         UserError, OSError, Interrupted: As `train`.
     """
     save_dir = pathlib.Path(options.save_dir)
-    if paddle.distributed.get_rank() == 0:
-        checkpoints.clean(save_dir)
+    checkpoints.clean(save_dir)
     precision = Precision(options.precision, options.amp_level)
     state = _begin(parts, options, precision, batch_size)
     progress = state.progress

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 import paddle_rt
+from paddle_rt import registry
 from paddle_rt.checkpoint import read_state_dict
 from paddle_rt.inference import Predictor, load, register_predictor
 from paddle_rt.registry import Entry, register_model
@@ -36,8 +37,9 @@ class BrightnessMeter(Predictor):
         return float(output[0])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def registered() -> None:
+@pytest.fixture(autouse=True)
+def registered(monkeypatch) -> None:
+    monkeypatch.setattr(registry, "ENTRIES", dict(registry.ENTRIES))  # other tests see the table without it
     register_task(BrightnessTask)
     register_model("brightness", Entry("tests.training.toy", "BrightnessNetwork", "only", {}, task="brightness"))
     register_predictor("brightness", BrightnessMeter)
