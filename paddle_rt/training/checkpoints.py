@@ -20,6 +20,7 @@ import paddle
 
 from paddle_rt.checkpoint import read_saved
 from paddle_rt.errors import UserError
+from paddle_rt.training.distributed import largest_of_all
 
 _log = logging.getLogger(__name__)
 
@@ -71,11 +72,9 @@ def _flush(path: pathlib.Path) -> None:
 def clean(save_dir: pathlib.Path) -> None:
     """Remove what processes that are gone have left half-written, and bring back folders that had stepped aside.
 
-    Of a launch, the first process does it.
+    Of a launch, the first process does it, and the others wait for it.
     """
-    if paddle.distributed.get_rank() > 0:
-        return
-    for path in sorted(save_dir.glob(".*")):
+    for path in sorted(save_dir.glob(".*")) if paddle.distributed.get_rank() == 0 else ():
         if (found := _ASIDE.fullmatch(path.name)) is not None:
             target = path.with_name(found["name"])
             if target.exists():
@@ -84,6 +83,7 @@ def clean(save_dir: pathlib.Path) -> None:
                 os.rename(path, target)
         elif (found := _TEMPORARY.fullmatch(path.name)) is not None and not _is_running(int(found["process"])):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    largest_of_all(0)
 
 
 def _is_running(process: int) -> bool:

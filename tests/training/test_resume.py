@@ -285,3 +285,17 @@ def test_two_processes_resume_exactly(tmp_path):
         text = json.dumps({**settings, "save_dir": str(tmp_path / folder), "resume_model": resume})
         launch_two_processes(tmp_path / f"log_{folder}_{iters}", module, iters, text)
     assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_what_a_kill_has_left_is_cleared(tmp_path):
+    """Killed between two renames, the folder that stepped aside comes back; parts of processes that are gone go."""
+    run(10, options(tmp_path))
+    os.rename(tmp_path / "iter_10", tmp_path / ".iter_10.old")
+    os.rename(tmp_path / "best_model", tmp_path / ".best_model.old")
+    (tmp_path / ".iter_10.999999999.part").mkdir()
+    (tmp_path / ".metrics.jsonl.999999999.part").write_text("half")
+    (tmp_path / f".iter_15.{os.getppid()}.part").mkdir()  # of a process that is still there
+    state = run(10, options(tmp_path, resume_model="auto"))
+    assert state.progress.iteration == 10 and (tmp_path / "best_model" / "model.pdparams").is_file()
+    hidden = [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert hidden == [f".iter_15.{os.getppid()}.part"]
