@@ -37,7 +37,9 @@ def import_paddle() -> None:
         names, choices = zip(*chosen, strict=True)
         logger.info("CPU: %s; set %s to choose otherwise", ", ".join(choices), " or ".join(names))
     with contextlib.redirect_stderr(io.StringIO()) as said:
-        import paddle  # noqa: F401
+        import paddle
+    # Paddle's own handler of signals may wait for ever when a signal strikes within malloc.
+    paddle.disable_signal_handler()
     for line in said.getvalue().splitlines():
         if THREADS not in line:
             sys.stderr.write(f"{line}\n")
