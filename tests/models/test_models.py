@@ -150,6 +150,7 @@ def test_sections_that_describe_no_network_are_refused(section, message):
 @pytest.mark.parametrize(
     "name", {entry.class_name: name for name, entry in reversed(registry.ENTRIES.items())}.values()
 )
+@pytest.mark.slow
 def test_a_traced_training_step_is_the_eager_one(name):
     """As `to_static_training` runs it; one variant of each class."""
     outputs = []

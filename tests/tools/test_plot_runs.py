@@ -1,0 +1,45 @@
+"""tools/plot_runs.py: curves of runs from metrics.jsonl and from VisualDL logs."""
+
+import cv2
+import pytest
+
+from paddle_rt.training import TrainOptions
+from paddle_rt.training.log import METRICS
+from tests.helpers import refused
+from tests.training.run_toy import run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for name in ("one", "two"):
+        options = TrainOptions(str(folder / name), "cpu", seed=1, save_interval=5, log_iters=5, use_vdl=True)
+        run(10 if name == "one" else 15, options)
+    (folder / "two" / METRICS).unlink()  # as a run of PaddleSeg's loop, which has VisualDL logs alone
+    return folder
+
+
+def test_curves_and_table(call, runs, tmp_path):
+    image = tmp_path / "runs.png"
+    flags = ["--runs", f"first={runs / 'one'}", f"second={runs / 'two'}", "--output", image]
+    code, out, err = call("plot_runs", *flags)
+    assert code == 0, err
+    lines = out.strip().splitlines()
+    assert lines[0] == "| iteration | first | second |" and [line.split()[1] for line in lines[2:]] == ["5", "10", "15"]
+    first, second = (line.split("|")[2:4] for line in lines[2:4])
+    assert first[0] == first[1] and second[0] == second[1], "two runs of one seed have other scores"
+    assert cv2.imread(str(image)).shape[1] > 500
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("one", "--runs takes NAME=FOLDER, got 'one'"),
+        ("a={empty}", "holds neither metrics.jsonl nor a VisualDL log"),
+        ("a={one} --score mIoU", "holds no mIoU; train with --do_eval"),
+    ],
+)
+def test_bad_runs_get_one_line(call, line, message, runs, tmp_path):
+    flags = line.format(empty=tmp_path, one=runs / "one").split()
+    refused(call("plot_runs", "--runs", *flags, "--output", tmp_path / "x.png"), message)
+    assert not (tmp_path / "x.png").exists()
