@@ -198,6 +198,7 @@ def test_tool_end_to_end(tmp_path):
     assert page.is_file() and page.with_suffix(".png").is_file()
 
 
+@pytest.mark.slow
 def test_segformer_is_measured_against_paddlesegs(tmp_path):
     """Its graph in both engines gives the labels of ours."""
     model = "segformerpp_b0:head=mlp,embed_dim=8,head_channels=8"
@@ -219,6 +220,7 @@ def test_what_paddleseg_does_not_have_is_measured_alone(tmp_path, model):
     assert "\n" not in str(refused.value) and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_models_of_paddleseg_alone_are_measured_beside(monkeypatch):
     """In the same rounds, as the reference of times and of no labels."""
     monkeypatch.setattr(measuring, "peak_memory", lambda *_: 7.0)

@@ -50,6 +50,7 @@ def test_near_ties_widen_the_tolerance_of_matching_alone(merging, least):
     assert min(case.tolerance for case in make_cases(model, SegmentationExport([NORMALIZE]), SHAPE, "coarse")) == least
 
 
+@pytest.mark.slow
 def test_shared_matches_are_exported(tmp_path):
     deep = {**TINY, "depths": (3, 1, 3, 1)}
     model = paddle_rt.create_model("segformerpp_b0", token_merging="bsm_hq", matching_every=2, **deep)

@@ -320,6 +320,7 @@ def test_works_where_nothing_can_be_written(tmp_path: object) -> None:
     assert _python(REPORT, **only).split() == ["True", "0", "None"]
 
 
+@pytest.mark.slow
 def test_damaged_cache_is_named(tmp_path: object) -> None:
     _python(REPORT, NUMBA_CACHE_DIR=str(tmp_path))
     for file in tmp_path.rglob("*.nbi"):

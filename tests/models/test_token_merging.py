@@ -345,6 +345,7 @@ def test_a_merging_network_for_export_gives_the_same_numbers(token_merging):
 
 @pytest.mark.parametrize("full_graph", [True, False])
 @pytest.mark.parametrize("merging", [*MERGINGS, *map(merging_for_export, MERGINGS)])
+@pytest.mark.slow
 def test_traced_it_is_the_same(merging, full_graph):
     """By both of Paddle's ways to trace, one of which rewrites the code."""
 

@@ -136,6 +136,7 @@ def test_unreadable_image_ends_the_run(tmp_path):
         loop.train(config, TrainOptions(str(tmp_path / "run"), "cpu"))
 
 
+@pytest.mark.slow
 def test_groups_compile_and_profile(tmp_path):
     """Parameter groups, a compiled network, and a profile that ends the run."""
     trace = tmp_path / "trace"
@@ -152,6 +153,7 @@ def test_other_tasks_are_refused(tmp_path):
         loop.train(config, TrainOptions(str(tmp_path)))
 
 
+@pytest.mark.slow
 def test_two_processes_score_and_save_one_network(tmp_path):
     """Without the patch each evaluates with statistics of its own, and those of one are saved."""
     config = tiny_config(tmp_path, iters=2, batch_size=2)

@@ -68,6 +68,7 @@ def test_visualdl_log_can_be_read(trained):
     assert {"Train/loss", "Train/lr", "Evaluate/mIoU", "Evaluate/Ema_mIoU"} <= set(tags)
 
 
+@pytest.mark.slow
 def test_resume_goes_on_and_to_static_trains(trained, config, tmp_path):
     resumed = ["--resume_model", trained / "run/iter_4", "--iters", 6, "--log_iters", 1]
     options = ["--opts", "to_static_training=True", "lr_scheduler.power=0.5"]
@@ -268,6 +269,7 @@ def test_ctrl_c_while_saving(call, config, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["iter_1"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_training(config, tmp_path, call):
     line = [sys.executable, "tools/train.py", "-c", config, "--save_dir", tmp_path, "--iters", "100000"]
     process = subprocess.Popen(
