@@ -139,9 +139,9 @@ def build_network(section: Mapping[str, Any]) -> "Network":
     return build_component("model", section, {**components("backbones"), **components("networks")})
 
 
-def takes_argument(section: Mapping[str, Any], name: str) -> bool:
-    """Tell whether the network of a checked `model` section has an argument of a name."""
+def takes_clips(section: Mapping[str, Any]) -> bool:
+    """Tell whether the network of a checked `model` section takes clips; PaddleSeg's networks do not."""
     from paddle_rt import registry
 
     entries = registry.entries_of(section["type"])
-    return bool(entries) and name in (argument_names(entries[0].network_class()) or ())
+    return bool(entries) and entries[0].network_class().takes_clips

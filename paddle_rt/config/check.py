@@ -6,7 +6,7 @@ from typing import Any
 
 from paddle_rt.components import check_network
 from paddle_rt.config.optimizer import check_optimizer, check_schedule
-from paddle_rt.errors import UserError, unknown
+from paddle_rt.errors import UserError, check_count, unknown
 from paddle_rt.tasks import base
 
 REQUIRED = ("batch_size", "iters", "optimizer", "lr_scheduler", "model")
@@ -33,8 +33,7 @@ def check(values: dict[str, Any]) -> None:
         if key not in values:
             raise UserError(f"config key {key!r} is missing; a config needs {', '.join(REQUIRED)}")
     for key in ("batch_size", "iters"):
-        if not isinstance(values[key], int) or isinstance(values[key], bool) or values[key] < 1:
-            raise UserError(f"{key} must be a whole number of at least 1, got {values[key]!r}")
+        check_count(key, values[key])
     for key in ("optimizer", "lr_scheduler", "model"):
         if not isinstance(values[key], dict):
             raise UserError(f"config key {key!r} must hold a mapping, got {values[key]!r}")

@@ -18,6 +18,7 @@ class Network(nn.Layer):
         needs_fixed_size: Whether an exported graph of this network needs a fixed height and width.
         near_ties: Whether the network chooses between nearly equal values (such as the matches of token merging), so
             that rounding may decide a choice differently in another engine.
+        takes_clips: Whether the network also takes clips, [B, n C, H, W].
         temporal_window: Number of frames that one output depends on; 1 for a network that takes single images.
     """
 
@@ -25,6 +26,7 @@ class Network(nn.Layer):
     align_corners: bool = False
     needs_fixed_size: bool = False
     near_ties: bool = False
+    takes_clips: bool = False
     temporal_window: int = 1
 
     def coarse_logits(self, images: paddle.Tensor) -> paddle.Tensor:

@@ -92,6 +92,7 @@ class FANet(Network):
 
     output_stride = 8
     align_corners = True  # as in every resize of the original
+    takes_clips = True
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from paddle_rt.errors import UserError
+from paddle_rt.errors import UserError, check_count
 from paddle_rt.tasks.segmentation.clips import ClipTransforms
 from paddle_rt.tasks.segmentation.datasets import LabelledImages
 from paddle_rt.tasks.segmentation.layouts import missing, require_dataset
@@ -54,8 +54,7 @@ class CamVid(LabelledImages):
         training = mode in ("train", "trainval")
         super().__init__(files, transforms, self.NUM_CLASSES, self.IMG_CHANNELS, self.IGNORE_INDEX, training, edge)
         self.mode, self.dataset_root = mode, dataset_root
-        if isinstance(frames, bool) or not isinstance(frames, int) or frames < 1:
-            raise UserError(f"CamVid: frames is {frames!r}; give a whole number of at least 1")
+        check_count("CamVid: frames", frames)
         if (frames > 1) != (video_root is not None):
             raise UserError(f"CamVid: clips need both frames, above 1, and video_root; got {frames} and {video_root}")
         if frames > 1:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from paddle_rt.components import Catalogue
-from paddle_rt.errors import UserError
+from paddle_rt.errors import UserError, check_count
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +53,7 @@ def _complete_model(
     where = "model" if holder is model else "model.backbone"
     known = {key: number for key, number in {where: holder.get(name), **numbers}.items() if number is not None}
     for key, number in known.items():
-        if type(number) is not int or number < 1:
-            name = "img_channels" if name == "in_channels" and key != where else name
-            raise UserError(f"{key}.{name} must be a whole number of at least 1, got {number!r}")
+        check_count(f"{key}.{'img_channels' if name == 'in_channels' and key != where else name}", number)
     if len(set(known.values())) > 1:
         listed = ", ".join(f"{key} {number}" for key, number in known.items())
         raise UserError(f"the {what} differ: {listed}; leave {where}.{name} out to take the dataset's")

@@ -8,8 +8,8 @@ from typing import Any
 
 import paddle
 
-from paddle_rt.components import build_component, check_component, check_keys, takes_argument
-from paddle_rt.errors import UserError
+from paddle_rt.components import build_component, check_component, check_keys, takes_clips
+from paddle_rt.errors import UserError, check_count
 from paddle_rt.imaging import palettes
 from paddle_rt.tasks.base import Scores, Task, register_task
 from paddle_rt.tasks.segmentation import tta
@@ -81,8 +81,7 @@ class SegmentationTask(ExportingMixin, Task):
         """
         test_config = self.config.get("test_config", {})
         if "aug_eval" in arguments:
-            if arguments.batch_size < 1:
-                raise UserError(f"--batch_size must be a whole number of at least 1, got {arguments.batch_size}")
+            check_count("--batch_size", arguments.batch_size)
             self.batch_size, self.absent_class = arguments.batch_size, arguments.absent_class
             self.augmentation = tta.from_test_config(tta.merge_flags(test_config, arguments, arguments.aug_eval))
         if "aug_pred" in arguments:
@@ -200,7 +199,7 @@ class SegmentationTask(ExportingMixin, Task):
         window, frames = model.get("temporal_window", 1), section.get("frames", 1)
         if not (isinstance(window, int) and isinstance(frames, int)):
             return  # their constructors say what is wrong
-        if frames > 1 and not takes_argument(model, "temporal_window"):
+        if frames > 1 and not takes_clips(model):
             raise UserError(f"{part}.frames is {frames}, but {model['type']} takes single images; leave frames out")
         if frames < window:
             raise UserError(

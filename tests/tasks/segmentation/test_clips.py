@@ -272,7 +272,7 @@ def test_camvid_frames_that_are_missing_or_do_not_fit(camvid):
         with pytest.raises(UserError, match=match):
             CamVid([], str(camvid), **arguments)
 
-    refused("frames is 0", frames=0, video_root=video)
+    refused("frames must be a whole number of at least 1, got 0", frames=0, video_root=video)
     refused("both frames, above 1, and video_root; got 3 and None", frames=3)
     refused("both frames, above 1, and video_root; got 1 and", video_root=video)
     refused("no folder .*nowhere; video_root holds the frames", frames=2, video_root=str(camvid / "nowhere"))
