@@ -21,7 +21,7 @@ def norm(tensors: Sequence[paddle.Tensor]) -> float:
 class FiniteOutputs:
     """Looks for outputs of layers that are not finite, while a forward pass runs in its block.
 
-    A max pooling hides such numbers from the loss, but on a CPU its backward pass then writes beyond its memory. The
+    An adaptive max pooling hides such numbers from the loss, and on a CPU its backward pass then corrupts memory. The
     outputs are looked at only where weights are so large that numbers may overflow.
 
     Args:
