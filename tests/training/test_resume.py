@@ -94,6 +94,7 @@ def test_auto_starts_anew_without_a_checkpoint(tmp_path, caplog):
 
 
 def test_auto_takes_the_newest_that_can_be_read(tmp_path, caplog):
+    caplog.set_level("INFO", logger="paddle_rt")
     run(10, options(tmp_path))
     (tmp_path / "iter_10" / "model.pdopt").write_bytes(b"cut off")
     (tmp_path / "iter_15").mkdir()  # no checkpoint
@@ -128,6 +129,7 @@ def test_a_damaged_state_is_one_clear_line(tmp_path):
 
 def test_checkpoints_of_paddleseg_resume(tmp_path, caplog):
     """They hold weights and optimizer state; the log says what they do not hold."""
+    caplog.set_level("INFO", logger="paddle_rt")
     run(10, options(tmp_path))
     for name in ("train_state.safetensors", "ema_model.pdparams"):
         (tmp_path / "iter_10" / name).unlink()
