@@ -9,7 +9,9 @@ import yaml
 
 from paddle_rt import list_models, registry
 from paddle_rt.config import build_network, build_optimizer, build_task, load_config
+from paddle_rt.config.read import read_config_file
 from paddle_rt.errors import UserError
+from paddle_rt.yaml_file import read_yaml
 from tests.helpers import ROOT, tiny_config
 
 SHIPPED = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "configs").glob("[!_]*/*.yml"))]
@@ -223,7 +225,7 @@ WRONG = {
     "loss.coef=[1,'a']": "loss.coef must be a list of numbers",
     "loss.coef=2": "loss.coef must be a list",
     "loss.types.0.type=CrossEntropy": "unknown loss.types type 'CrossEntropy', did you mean 'CrossEntropyLoss'",
-    "loss.types=[{'type':'CrossEntropyLoss'}]*3": "is neither a Python nor a YAML value",
+    "loss.types=[{'type':'CrossEntropyLoss'}]*3": "--opts loss.types=.* is not valid YAML",
     "loss.types=3": "loss.types must be a list",
     "test_config={'scale':[1]}": "unknown test_config key 'scale', did you mean 'scales'",
     "test_config=null": "expected a mapping of test_config keys",
@@ -240,6 +242,11 @@ WRONG = {
     "to_static_training=maybe": "to_static_training must be True or False",
     "batch_size=0": "batch_size must be a whole number of at least 1",
     "iters=1.5": "iters must be a whole number of at least 1",
+    "batch_size=" + "9" * 5000: "--opts batch_size=9.*: a number of 5000 digits is too large",
+    "lr_scheduler={type: LambdaDecay, lr_lambda: !!python/name:os._exit ''}": "lr_lambda: tags such as !!python",
+    "model.use_injection=" + "[" * 999: "--opts model.use_injection=.* more than 32 levels deep",
+    "model.use_injection=[" + "1," * 9999: "--opts model.use_injection: the value has 19999 characters",
+    "train_dataset.transforms." + "9" * 5000 + ".prob=1": "is no position in a list of 2",
     "iters": "--opts takes key=value",
     "batch_size=[1": "--opts .*batch_size",
     "batch_size.x=1": "batch_size is 4, which has no keys",
@@ -267,16 +274,16 @@ def test_missing_key_is_named(key, tmp_path):
 BROKEN = {
     "batch_size: [1\n": "not valid YAML",
     "": "is empty; a config is a mapping",
-    "- batch_size\n": "holds a list; a config is a mapping",
-    "just a text\n": "holds a str; a config is a mapping",
-    "_base_: nowhere.yml\n": "config.yml has a _base_ that is not there: .*nowhere.yml",
+    "- batch_size\n": "holds no keys; a config is a mapping",
+    "just a text\n": "holds no keys; a config is a mapping",
+    "_base_: nowhere.yml\n": "no base of the config .*config.yml at .*nowhere.yml",
     "_base_: config.yml\n": "circle",
-    "_base_: loop.yml\n": "loop.yml names .*config.yml as its _base_, which makes a circle",
+    "_base_: loop.yml\n": "loop.yml names .*config.yml as its _base_, which makes a circle: .*config.yml -> .*loop.yml -> .*config.yml",
     "_base_: {a: 1}\n": "_base_ takes a file or a list of files",
     "_base_: [1]\n": "_base_ takes a file or a list of files, got 1",
     "iters: 1\niters: 2\n": "the key 'iters' occurs twice",
     "model: {type: A, type: B}\n": "the key 'type' occurs twice",
-    "a: !!python/object/apply:os.getcwd []\n": "not valid YAML",
+    "a: !!python/object/apply:os.getcwd []\n": "config.yml, line 1: a: tags such as !!python/object/apply:os.getcwd",
 }
 
 
@@ -292,7 +299,7 @@ def test_no_such_file(tmp_path):
     with pytest.raises(UserError, match="no config file at .*none.yml"):
         load_config(str(tmp_path / "none.yml"))
     (tmp_path / "folder.yml").mkdir()
-    with pytest.raises(UserError, match="no config file at .*folder.yml"):
+    with pytest.raises(UserError, match="folder.yml is a folder, expected a regular file"):
         load_config(str(tmp_path / "folder.yml"))
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="a config is a .yml or .yaml file"):
@@ -300,6 +307,20 @@ def test_no_such_file(tmp_path):
     (tmp_path / "bytes.yml").write_bytes(b"a: \xff\xfe\x00")
     with pytest.raises(UserError, match="not valid YAML"):
         load_config(str(tmp_path / "bytes.yml"))
+
+
+def test_a_base_is_read_once_however_often_it_is_named(tmp_path, monkeypatch):
+    """Each of twenty files names the next one twice, which makes a million ways to the last."""
+    for number in range(20):
+        (tmp_path / f"{number}.yml").write_text(f"_base_: [{number + 1}.yml, {number + 1}.yml]\nkey{number}: 1\n")
+    (tmp_path / "20.yml").write_text("iters: 3\n")
+    calls = []
+    monkeypatch.setattr("paddle_rt.config.read.read_yaml", lambda *line: calls.append(line) or read_yaml(*line))
+    assert read_config_file(str(tmp_path / "0.yml"))["iters"] == 3 and len(calls) == 21
+    for number in range(20, 60):
+        (tmp_path / f"{number}.yml").write_text(f"_base_: {number + 1}.yml\n")
+    with pytest.raises(UserError, match="0.yml consists of more than 50 files"):
+        read_config_file(str(tmp_path / "0.yml"))
 
 
 def test_number_that_yaml_reads_as_a_text(tmp_path):
