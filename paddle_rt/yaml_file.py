@@ -6,13 +6,12 @@ from typing import Any
 
 import yaml
 
-from paddle_rt.errors import UserError
+from paddle_rt.errors import LARGEST, UserError
 from paddle_rt.files import check_plain_file
 
 MOST_BYTES = 1 << 18
 MOST_VALUES = 20_000  # of a file; an alias counts as many values as it stands for
 DEEPEST = 32
-LARGEST = 2**63 - 1  # the largest whole number that NumPy and Paddle take, of either sign
 _LONGEST_NUMBER = 100  # characters
 
 _PREFIX = "tag:yaml.org,2002:"

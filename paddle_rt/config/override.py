@@ -4,8 +4,8 @@ import ast
 import math
 from typing import Any
 
-from paddle_rt.errors import UserError, unknown
-from paddle_rt.yaml_file import LARGEST, parse_yaml
+from paddle_rt.errors import LARGEST, UserError, unknown
+from paddle_rt.yaml_file import parse_yaml
 
 LONGEST = 10_000  # characters of one value
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import paddle
 
-from paddle_rt.components import build_component, check_component, check_keys, takes_clips
-from paddle_rt.errors import UserError, check_count
+from paddle_rt.arguments import RANGES, check_section
+from paddle_rt.components import build_component, check_component, takes_clips
+from paddle_rt.errors import UserError, check_count, shown
 from paddle_rt.imaging import palettes
 from paddle_rt.tasks.base import Scores, Task, register_task
 from paddle_rt.tasks.segmentation import tta
@@ -107,13 +108,13 @@ class SegmentationTask(ExportingMixin, Task):
             if key not in config:
                 raise UserError(f"config key {key!r} is missing; segmentation needs train_dataset and loss")
             if not isinstance(config[key], dict):
-                raise UserError(f"config key {key!r} must hold a mapping, got {config[key]!r}")
+                raise UserError(f"config key {key!r} must hold a mapping, got {shown(config[key])}")
         datasets, transforms = dataset_catalogue(), {"transforms": transform_catalogue()}
         for key in ("train_dataset", "val_dataset"):
             if key in config:
                 check_component(key, config[key], datasets, transforms)
         _check_losses(config["loss"])
-        check_keys("test_config key", config.get("test_config", {}), tta.TEST_CONFIG_KEYS)
+        check_section("test_config", config.get("test_config", {}), RANGES["test_config"], kind="test_config key")
         complete(config, datasets)
 
     def build_data(self, split: str) -> paddle.io.Dataset:
@@ -145,7 +146,10 @@ class SegmentationTask(ExportingMixin, Task):
         if "val_dataset" not in self.config:
             raise UserError("the config has no val_dataset, whose transforms prepare an image for the network")
         section, catalogue = self.config["val_dataset"], transform_catalogue()
-        steps = [build_component("val_dataset.transforms", step, catalogue) for step in section.get("transforms", [])]
+        steps = [
+            build_component(f"val_dataset.transforms[{position}]", step, catalogue)
+            for position, step in enumerate(section.get("transforms", []))
+        ]
         return Compose(steps, section.get("img_channels", 3))
 
     def losses(self, outputs: list[paddle.Tensor], batch: Mapping[str, Any]) -> list[paddle.Tensor]:
@@ -182,7 +186,10 @@ class SegmentationTask(ExportingMixin, Task):
 
     @functools.cached_property
     def _losses(self) -> list[Any]:
-        return [build_component("loss", section, LOSSES) for section in self.config["loss"]["types"]]
+        return [
+            build_component(f"loss.types[{position}]", section, LOSSES)
+            for position, section in enumerate(self.config["loss"]["types"])
+        ]
 
     def evaluate(self, network: paddle.nn.Layer, dataset: paddle.io.Dataset, num_workers: int = 0) -> Scores:
         """Score a network on a data set; the mean IoU picks the best model."""
@@ -209,14 +216,12 @@ class SegmentationTask(ExportingMixin, Task):
 
 
 def _check_losses(loss: dict[str, Any]) -> None:
-    check_keys("loss key", loss, ("types", "coef"))
+    check_section("loss", loss, RANGES["loss"], ("types", "coef"), "loss key")
     for key in ("types", "coef"):
-        if not isinstance(loss.get(key), list) or not loss[key]:
-            raise UserError(f"loss.{key} must be a list, got {loss.get(key)!r}")
-    if not all(isinstance(number, int | float) for number in loss["coef"]):
-        raise UserError(f"loss.coef must be a list of numbers, got {loss['coef']}")
-    for item in loss["types"]:
-        check_component("loss.types", item, LOSSES, {"losses": LOSSES})
+        if not loss[key]:
+            raise UserError(f"loss.{key} is empty; give one entry for each output of the network")
+    for position, item in enumerate(loss["types"]):
+        check_component(f"loss.types[{position}]", item, LOSSES, {"losses": LOSSES})
     if len(loss["types"]) not in (1, len(loss["coef"])):
         raise UserError(f"loss has {len(loss['types'])} types for {len(loss['coef'])} coefficients; give 1 or as many")
     if len(loss["types"]) == 1:

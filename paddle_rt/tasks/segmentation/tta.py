@@ -12,12 +12,6 @@ import paddle.nn.functional as F
 
 from paddle_rt.errors import UserError
 
-# The keys of a config's `test_config`. `print_detail` is accepted because PaddleSeg's configs carry it; the log always
-# shows the scores.
-TEST_CONFIG_KEYS = (
-    "aug_eval", "scales", "flip_horizontal", "flip_vertical", "is_slide", "crop_size", "stride", "print_detail"
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Augmentation:
