@@ -33,8 +33,8 @@ BY_DATA = ("num_classes", "in_channels")  # arguments that the data set determin
 LONGEST_SIDE = 65_500  # pixels; the longest side of a JPEG
 _COUNT = whole(1, 1_000_000)
 _CHANNELS = whole(1, 65_536)
-_SIDE = whole(1, LONGEST_SIDE)
-_SIZE = listed(_SIDE, 2)
+SIDE = whole(1, LONGEST_SIDE)
+_SIZE = listed(SIDE, 2)
 _SHARE = number(0, 1)
 _RATE = number(0, 1, below=True)
 _POSITIVE = number(0, above=True)
@@ -42,7 +42,7 @@ _NOT_NEGATIVE = number(0)
 _WEIGHTS = either(listed(_NOT_NEGATIVE), NULL)
 _STEPS = whole(1, 10**12)
 _ITERATIONS = whole(0, 10**12)
-_SCALE = number(0, 100, above=True)
+SCALE = number(0, 100, above=True)
 _PADDING = either(number(), listed(number(), 1, 2, 3, 4))
 _FOUR = listed(_COUNT, 4, valid="4 numbers of at least 1")
 
@@ -79,7 +79,7 @@ RANGES: dict[str, dict[str, Kind]] = {
     "loss": {"types": LIST, "coef": listed(_NOT_NEGATIVE, valid="a list of numbers of at least 0")},
     "test_config": {
         "aug_eval": SWITCH,
-        "scales": either(_SCALE, listed(_SCALE)),
+        "scales": either(SCALE, listed(SCALE)),
         "flip_horizontal": SWITCH,
         "flip_vertical": SWITCH,
         "is_slide": SWITCH,
@@ -124,16 +124,16 @@ RANGES: dict[str, dict[str, Kind]] = {
     "PSSLDataset": {"imagenet_root": TEXT, "pssl_root": TEXT},
     # Transforms, all of PaddleSeg
     "Resize": {
-        "size_divisor": either(_SIDE, NULL),
+        "size_divisor": either(SIDE, NULL),
         "interp": choice("NEAREST", "LINEAR", "CUBIC", "AREA", "LANCZOS4", "RANDOM"),
     },
-    "ResizeByLong": {"long_size": _SIDE},
-    "ResizeByShort": {"short_size": either(_SIDE, listed(_SIDE)), "max_size": _POSITIVE},
-    "LimitLong": {"max_long": either(_SIDE, NULL), "min_long": either(_SIDE, NULL)},
+    "ResizeByLong": {"long_size": SIDE},
+    "ResizeByShort": {"short_size": either(SIDE, listed(SIDE)), "max_size": _POSITIVE},
+    "LimitLong": {"max_long": either(SIDE, NULL), "min_long": either(SIDE, NULL)},
     "ResizeRangeScaling": {"min_value": number(1, LONGEST_SIDE), "max_value": number(1, LONGEST_SIDE)},
     "ResizeStepScaling": {
-        "min_scale_factor": _SCALE,
-        "max_scale_factor": _SCALE,
+        "min_scale_factor": SCALE,
+        "max_scale_factor": SCALE,
         "scale_step_size": number(0, 100),
     },
     "Normalize": {"mean": listed(number(), 1, 2, 3, 4), "std": listed(_POSITIVE, 1, 2, 3, 4)},
@@ -153,8 +153,8 @@ RANGES: dict[str, dict[str, Kind]] = {
         "size": _SIZE,
         "translation_offset": number(0, LONGEST_SIDE),
         "max_rotation": number(0, 360),
-        "min_scale_factor": _SCALE,
-        "max_scale_factor": _SCALE,
+        "min_scale_factor": SCALE,
+        "max_scale_factor": SCALE,
     },
     # Losses
     "MixedLoss": {"losses": LIST, "coef": listed(_NOT_NEGATIVE)},

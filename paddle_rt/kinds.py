@@ -58,8 +58,8 @@ def _limits(low: float, high: float, above: bool = False, below: bool = False) -
     if has_low and has_high and not above and not below:
         return f" from {_digits(low)} to {_digits(high)}"
     least = f"{'above' if above else 'of at least'} {_digits(low)}" if has_low else ""
-    most = f"{'below' if below else 'of at most'} {_digits(high)}" if has_high else ""
-    return " ".join(["", *filter(None, (least, "and" if least and most else "", most))])
+    most = f"{'below' if below else 'at most'} {_digits(high)}" if has_high else ""
+    return f" {least} and {most}" if least and most else f" {least or most}".rstrip()
 
 
 def _digits(limit: float) -> str:
@@ -84,13 +84,13 @@ def listed(item: Kind, *lengths: int, valid: str = "") -> Kind:
         is_list = isinstance(value, list | tuple) and (not lengths or len(value) in lengths)
         return is_list and all(map(item.accepts, value))
 
-    numbers = f" of {' or '.join(map(str, lengths))}" if lengths else ""
+    numbers = f" of {' or '.join(map(str, lengths))} items" if lengths else " of any length"
     return Kind(valid or f"a list{numbers}, each {item.valid}", accepts)
 
 
 def either(*kinds: Kind) -> Kind:
     """Return the kind of all values of some kinds."""
-    valid = " or ".join(dict.fromkeys(kind.valid for kind in kinds))
+    valid = " or ".join(dict.fromkeys(kind.valid for kind in sorted(kinds, key=lambda kind: kind is not NULL)))
     return Kind(valid, lambda value: any(kind.accepts(value) for kind in kinds))
 
 

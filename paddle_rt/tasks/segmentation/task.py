@@ -10,8 +10,9 @@ import paddle
 
 from paddle_rt.arguments import RANGES, check_section
 from paddle_rt.components import build_component, check_component, takes_clips
-from paddle_rt.errors import UserError, check_count, shown
+from paddle_rt.errors import UserError, shown
 from paddle_rt.imaging import palettes
+from paddle_rt.kinds import flag, whole
 from paddle_rt.tasks.base import Scores, Task, register_task
 from paddle_rt.tasks.segmentation import tta
 from paddle_rt.tasks.segmentation.completion import complete
@@ -60,7 +61,12 @@ class SegmentationTask(ExportingMixin, Task):
     def add_flags(cls, parser: argparse.ArgumentParser, tool: str) -> None:
         """Add the flags of segmentation to "val" or "predict"."""
         if tool == "val":
-            parser.add_argument("--batch_size", type=int, default=1, help="images of one size that run together")
+            parser.add_argument(
+                "--batch_size",
+                type=flag(RANGES["config"]["batch_size"]),
+                default=1,
+                help="images of one size that run together",
+            )
             parser.add_argument(
                 "--absent_class",
                 default="exclude",
@@ -71,7 +77,7 @@ class SegmentationTask(ExportingMixin, Task):
             tta.add_flags(parser, "--aug_eval")
         elif tool == "predict":
             colours = "colours of the first classes, three numbers each"
-            parser.add_argument("--custom_color", nargs="+", type=int, metavar="R G B", help=colours)
+            parser.add_argument("--custom_color", nargs="+", type=flag(whole(0, 255)), metavar="R G B", help=colours)
             tta.add_flags(parser, "--aug_pred")
 
     def configure(self, arguments: argparse.Namespace) -> None:
@@ -82,7 +88,6 @@ class SegmentationTask(ExportingMixin, Task):
         """
         test_config = self.config.get("test_config", {})
         if "aug_eval" in arguments:
-            check_count("--batch_size", arguments.batch_size)
             self.batch_size, self.absent_class = arguments.batch_size, arguments.absent_class
             self.augmentation = tta.from_test_config(tta.merge_flags(test_config, arguments, arguments.aug_eval))
         if "aug_pred" in arguments:
@@ -90,8 +95,8 @@ class SegmentationTask(ExportingMixin, Task):
             merged = tta.merge_flags(test_config, arguments, arguments.aug_pred)
             self.predict_augmentation = tta.from_test_config(merged)
             custom = arguments.custom_color or []
-            if len(custom) % 3 or len(custom) > self.palette.size or not all(0 <= value <= 255 for value in custom):
-                raise UserError(f"--custom_color takes three numbers of 0 to 255 for each class, got {custom}")
+            if len(custom) % 3 or len(custom) > self.palette.size:
+                raise UserError(f"--custom_color takes three numbers for each class, got {custom}")
             self.palette.reshape(-1)[: len(custom)] = custom
 
     @classmethod
