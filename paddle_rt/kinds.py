@@ -90,7 +90,8 @@ def listed(item: Kind, *lengths: int, valid: str = "") -> Kind:
 
 def either(*kinds: Kind) -> Kind:
     """Return the kind of all values of some kinds."""
-    valid = " or ".join(dict.fromkeys(kind.valid for kind in sorted(kinds, key=lambda kind: kind is not NULL)))
+    possible = sorted((kind for kind in kinds if kind is not NOTHING), key=lambda kind: kind is not NULL)
+    valid = " or ".join(dict.fromkeys(kind.valid for kind in possible))
     return Kind(valid, lambda value: any(kind.accepts(value) for kind in kinds))
 
 
@@ -121,7 +122,7 @@ def kind_of_annotation(annotation: Any) -> Kind:
         return listed(either(*(kind_of_annotation(part) for part in parts if part is not Ellipsis)), *lengths)
     if origin in (dict, collections.abc.Mapping):
         return MAPPING
-    return NOTHING if origin is collections.abc.Callable else ANYTHING
+    return NOTHING if collections.abc.Callable in (annotation, origin) else ANYTHING
 
 
 def kind_of_default(default: Any) -> Kind:
