@@ -43,7 +43,8 @@ def check_component(
     check_arguments(where, catalogue[name], arguments, name, supplied)
     for key in arguments.keys() & (nested or {}):
         value = arguments[key]
-        for number, item in enumerate(value if isinstance(value, list) else [value]):
+        items = value if isinstance(value, list) else [] if value is None else [value]
+        for number, item in enumerate(items):
             place = f"{where}.{key}[{number}]" if isinstance(value, list) else f"{where}.{key}"
             check_component(place, item, nested[key], nested, supplied)
 

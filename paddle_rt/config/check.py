@@ -42,7 +42,7 @@ def check(values: dict[str, Any]) -> None:
             raise UserError(f"config key {key!r} must hold a mapping, got {shown(values[key])}")
     check_network(values["model"])
     check_optimizer(values["optimizer"])
-    check_schedule(values["lr_scheduler"])
+    check_schedule(values["lr_scheduler"], values["iters"])
     task.check(values)
 
 

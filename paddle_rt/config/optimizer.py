@@ -61,8 +61,8 @@ def check_optimizer(section: Mapping[str, Any]) -> None:
     if clip is not None:
         where, name = "optimizer.grad_clip_cfg", {"name": choice(*_CLIPS)}
         check_section(where, clip, name, ["name"], is_open=True)
-        kinds = {**name, **RANGES[clip["name"]]}
-        check_section(where, clip, kinds, list(kinds)[:2], f"argument of {clip['name']}")
+        bounds = RANGES[clip["name"]]
+        check_section(where, clip, {**name, **bounds}, [next(iter(bounds))], f"argument of {clip['name']}")
 
 
 def build_optimizer(
@@ -87,6 +87,8 @@ def build_optimizer(
             hint = f"; did you mean {near!r}?" if near else ""
             raise UserError(f"optimizer.custom_cfg: no parameter has {group['name']!r} in its name{hint}")
     if name in _LAYERWISE:
+        if arguments.get("weight_decay") is not None:
+            arguments["weight_decay"] = float(arguments["weight_decay"])  # PaddleSeg refuses a whole number
         make = construct("optimizer", _layerwise()[name], arguments)
         return construct("optimizer", make, {"model": network, "lr": schedule})
     optimizer, defaults = _OPTIMIZERS[name]
@@ -132,8 +134,8 @@ def _parameter_groups(network: nn.Layer, groups: list[dict], decay: float | None
     return [*result, {"params": members[-1]}]
 
 
-def check_schedule(section: Mapping[str, Any]) -> None:
-    """Check the `lr_scheduler` section of a config.
+def check_schedule(section: Mapping[str, Any], iters: int) -> None:
+    """Check the `lr_scheduler` section of a config for a run of `iters` iterations.
 
     Raises:
         UserError: The type or an argument is unknown, or a value is wrong.
@@ -147,6 +149,7 @@ def check_schedule(section: Mapping[str, Any]) -> None:
         raise UserError("lr_scheduler needs both warmup_iters and warmup_start_lr, or neither")
     if "warmup_iters" in section and "learning_rate" not in section:
         raise UserError("lr_scheduler needs a learning_rate, at which the warm-up ends")
+    build_schedule(section, iters)  # costs nothing, and finds arguments that do not fit each other
 
 
 def build_schedule(section: Mapping[str, Any], iters: int) -> paddle.optimizer.lr.LRScheduler:

@@ -114,7 +114,8 @@ class SegmentationTask(ExportingMixin, Task):
                 raise UserError(f"config key {key!r} is missing; segmentation needs train_dataset and loss")
             if not isinstance(config[key], dict):
                 raise UserError(f"config key {key!r} must hold a mapping, got {shown(config[key])}")
-        datasets, transforms = dataset_catalogue(), {"transforms": transform_catalogue()}
+        lists = ("transforms", "transforms1", "transforms2", "common_transforms")
+        datasets, transforms = dataset_catalogue(), dict.fromkeys(lists, transform_catalogue())
         for key in ("train_dataset", "val_dataset"):
             if key in config:
                 check_component(key, config[key], datasets, transforms)
@@ -227,6 +228,9 @@ def _check_losses(loss: dict[str, Any]) -> None:
             raise UserError(f"loss.{key} is empty; give one entry for each output of the network")
     for position, item in enumerate(loss["types"]):
         check_component(f"loss.types[{position}]", item, LOSSES, {"losses": LOSSES})
+        if item["type"] == "MixedLoss" and len(item["losses"]) != len(item["coef"]):
+            parts = f"{len(item['losses'])} losses and {len(item['coef'])} coef"
+            raise UserError(f"loss.types[{position}] has {parts}; give as many")
     if len(loss["types"]) not in (1, len(loss["coef"])):
         raise UserError(f"loss has {len(loss['types'])} types for {len(loss['coef'])} coefficients; give 1 or as many")
     if len(loss["types"]) == 1:
