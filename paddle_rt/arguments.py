@@ -44,7 +44,7 @@ _STEPS = whole(1, 10**12)
 _ITERATIONS = whole(0, 10**12)
 SCALE = number(0, 100, above=True)
 _PADDING = either(number(), listed(number(), 1, 2, 3, 4))
-_FOUR = listed(_COUNT, 4, valid="4 numbers of at least 1")
+_FOUR = listed(_COUNT, 4, valid="four whole numbers of at least 1")
 
 RANGES: dict[str, dict[str, Kind]] = {
     "any": {
@@ -89,7 +89,7 @@ RANGES: dict[str, dict[str, Kind]] = {
     },
     # Networks
     "RTFormer": {
-        "layer_nums": listed(_COUNT, 4),
+        "layer_nums": _FOUR,
         "base_channels": _CHANNELS,
         "spp_channels": _CHANNELS,
         "num_heads": _CHANNELS,

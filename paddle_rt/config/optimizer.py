@@ -1,6 +1,5 @@
 """Optimizers with parameter groups, and learning rate schedules with a warm-up, as PaddleSeg's configs have them."""
 
-import inspect
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -16,11 +15,10 @@ from paddle_rt.kinds import choice
 logger = logging.getLogger(__name__)
 
 # LRScheduler is the base class; LambdaDecay and MultiplicativeDecay take a function, which a config cannot hold.
-_NOT_IN_CONFIGS = ("LRScheduler", "LambdaDecay", "MultiplicativeDecay")
 SCHEDULERS = {
-    name: scheduler
-    for name, scheduler in vars(paddle.optimizer.lr).items()
-    if inspect.isclass(scheduler) and not name.startswith("_") and name not in _NOT_IN_CONFIGS
+    name: getattr(paddle.optimizer.lr, name)
+    for name in paddle.optimizer.lr.__all__
+    if name not in ("LRScheduler", "LambdaDecay", "MultiplicativeDecay")
 }
 _WARMUP = RANGES["warm-up"]
 

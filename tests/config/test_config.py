@@ -358,7 +358,7 @@ def test_number_that_yaml_reads_as_a_text(tmp_path):
 
 
 def test_classes_of_a_plain_dataset(tmp_path):
-    plain = {"type": "Dataset", "dataset_root": str(tmp_path), "transforms": []}
+    plain = {"type": "Dataset", "mode": "train", "dataset_root": str(tmp_path), "transforms": []}
     path = tiny_config(tmp_path, train_dataset=plain, val_dataset=plain)
     with pytest.raises(UserError, match="train_dataset.num_classes is missing"):
         load_config(path)
