@@ -6,7 +6,7 @@ paddle-rt compare -c CONFIG --model_path CHECKPOINT
 import pathlib
 
 from paddle_rt import imaging
-from paddle_rt.cli.arguments import new_parser, positive
+from paddle_rt.cli.arguments import Size, count, file_or_folder, new_parser
 from paddle_rt.cpu import import_paddle
 from paddle_rt.errors import UserError
 
@@ -24,10 +24,18 @@ def checkpoints(path: str | None) -> list[str | None]:
 def main() -> None:
     parser = new_parser(__doc__)
     add = parser.add_argument
-    add("--model_path", help=".pdparams file, or folder of checkpoints; without it both get PaddleSeg's random weights")
-    add("--image_path", help="an image, a folder or a list, run as the config's validation does; else random images")
-    add("--input_size", nargs=2, type=positive, default=[512, 1024], metavar=("H", "W"), help="size of random images")
-    add("--images", type=positive, default=3, help="how many random images, or how many of --image_path")
+    add(
+        "--model_path",
+        type=file_or_folder,
+        help=".pdparams file, or folder of checkpoints; without it both get PaddleSeg's random weights",
+    )
+    add(
+        "--image_path",
+        type=file_or_folder,
+        help="an image, a folder or a list, run as the config's validation does; else random images",
+    )
+    add("--input_size", action=Size, default=[512, 1024], help="size of random images")
+    add("--images", type=count, default=3, help="how many random images, or how many of --image_path")
     arguments = parser.parse_args()
     import_paddle()
 

@@ -1,6 +1,5 @@
 """Optimizers with parameter groups, and learning rate schedules with a warm-up, as PaddleSeg's configs have them."""
 
-import inspect
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -8,20 +7,22 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from paddle_rt.components import check_component, check_keys, construct
-from paddle_rt.errors import UserError, nearest, unknown
+from paddle_rt.arguments import RANGES, check_section, describe
+from paddle_rt.components import check_component, construct
+from paddle_rt.errors import UserError, nearest, shown, unknown
+from paddle_rt.kinds import choice
 
 logger = logging.getLogger(__name__)
 
+# LRScheduler is the base class; LambdaDecay and MultiplicativeDecay take a function, which a config cannot hold.
 SCHEDULERS = {
-    name: scheduler
-    for name, scheduler in vars(paddle.optimizer.lr).items()
-    if inspect.isclass(scheduler) and not name.startswith("_")
+    name: getattr(paddle.optimizer.lr, name)
+    for name in paddle.optimizer.lr.__all__
+    if name not in ("LRScheduler", "LambdaDecay", "MultiplicativeDecay")
 }
-_WARMUP_KEYS = ("warmup_iters", "warmup_start_lr")
-_GROUP_KEYS = ("name", "lr_mult", "weight_decay_mult")
+_WARMUP = RANGES["warm-up"]
 
-# The arguments that a config may give beside _COMMON, with PaddleSeg's defaults.
+# The arguments that a config may give, with PaddleSeg's defaults.
 _ADAM = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "lazy_mode": False}
 _OPTIMIZERS: dict[str, tuple[type[paddle.optimizer.Optimizer], dict[str, Any]]] = {
     "SGD": (paddle.optimizer.SGD, {}),
@@ -38,27 +39,28 @@ def check_optimizer(section: Mapping[str, Any]) -> None:
     """Check the `optimizer` section of a config.
 
     Raises:
-        UserError: The type or an argument is unknown, or a value is of the wrong type.
+        UserError: The type or an argument is unknown, or a value is not what it may be.
     """
     if not isinstance(section.get("type"), str):
-        raise UserError(f"optimizer must be a mapping with a 'type', got {section!r}")
+        raise UserError(f"optimizer must be a mapping with a 'type', got {shown(section)}")
     name, arguments = _resolve(section)
     if name in _LAYERWISE:
-        check_component("optimizer", {"type": name, **arguments}, _layerwise())
-    else:
-        if name not in _OPTIMIZERS:
-            raise unknown("optimizer type", name, (*_OPTIMIZERS, *_LAYERWISE))
+        defaults = describe(_layerwise()[name]).kinds
+    elif name in _OPTIMIZERS:
         defaults = {**_COMMON, **_OPTIMIZERS[name][1]}
-        check_keys(f"argument of {name}", arguments, tuple(defaults))
-        for key, value in arguments.items():
-            _check_type(f"optimizer.{key}", value, defaults[key])
-    groups = section.get("custom_cfg") or []
-    if not isinstance(groups, list):
-        raise UserError(f"optimizer.custom_cfg must be a list of groups, got {groups!r}")
-    for group in groups:
-        check_keys("optimizer.custom_cfg key", group, _GROUP_KEYS)
-        if not isinstance(group.get("name"), str):
-            raise UserError(f"optimizer.custom_cfg: a group needs the 'name' in its parameters' names, got {group!r}")
+    else:
+        raise unknown("optimizer type", name, (*_OPTIMIZERS, *_LAYERWISE))
+    kinds = {key: RANGES["optimizer"][key] for key in defaults}
+    check_section("optimizer", arguments, kinds, kind=f"argument of {name}")
+    for position, group in enumerate(arguments.get("custom_cfg") or []):
+        where = f"optimizer.custom_cfg[{position}]"
+        check_section(where, group, RANGES["parameter group"], ["name"], "key of a parameter group")
+    clip = arguments.get("grad_clip_cfg")
+    if clip is not None:
+        where, name = "optimizer.grad_clip_cfg", {"name": choice(*_CLIPS)}
+        check_section(where, clip, name, ["name"], is_open=True)
+        bounds = RANGES[clip["name"]]
+        check_section(where, clip, {**name, **bounds}, [next(iter(bounds))], f"argument of {clip['name']}")
 
 
 def build_optimizer(
@@ -83,6 +85,8 @@ def build_optimizer(
             hint = f"; did you mean {near!r}?" if near else ""
             raise UserError(f"optimizer.custom_cfg: no parameter has {group['name']!r} in its name{hint}")
     if name in _LAYERWISE:
+        if arguments.get("weight_decay") is not None:
+            arguments["weight_decay"] = float(arguments["weight_decay"])  # PaddleSeg refuses a whole number
         make = construct("optimizer", _layerwise()[name], arguments)
         return construct("optimizer", make, {"model": network, "lr": schedule})
     optimizer, defaults = _OPTIMIZERS[name]
@@ -111,19 +115,6 @@ def _layerwise() -> dict[str, Any]:
     return {name: components("optimizers")[name] for name in _LAYERWISE}
 
 
-def _check_type(where: str, value: Any, default: Any) -> None:
-    if where == "optimizer.grad_clip_cfg":
-        if value is not None and (not isinstance(value, dict) or value.get("name") not in _CLIPS):
-            raise UserError(f"{where} must be a mapping with a name among {', '.join(_CLIPS)}, got {value!r}")
-    elif where == "optimizer.custom_cfg":
-        return
-    elif isinstance(default, bool):
-        if not isinstance(value, bool):
-            raise UserError(f"{where} must be True or False, got {value!r}")
-    elif value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise UserError(f"{where} must be a number, got {value!r}")
-
-
 def _parameter_groups(network: nn.Layer, groups: list[dict], decay: float | None) -> list[dict[str, Any]]:
     members: list[list[paddle.Tensor]] = [[] for _ in range(len(groups) + 1)]
     for name, parameter in network.named_parameters():
@@ -141,20 +132,22 @@ def _parameter_groups(network: nn.Layer, groups: list[dict], decay: float | None
     return [*result, {"params": members[-1]}]
 
 
-def check_schedule(section: Mapping[str, Any]) -> None:
-    """Check the `lr_scheduler` section of a config.
+def check_schedule(section: Mapping[str, Any], iters: int) -> None:
+    """Check the `lr_scheduler` section of a config for a run of `iters` iterations.
 
     Raises:
         UserError: The type or an argument is unknown, or a value is wrong.
     """
-    check_component("lr_scheduler", {k: v for k, v in section.items() if k not in _WARMUP_KEYS}, SCHEDULERS)
-    rate = section.get("learning_rate", 1.0)
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not rate > 0:
-        raise UserError(f"lr_scheduler.learning_rate must be a number above 0, got {rate!r}")
+    arguments = {key: value for key, value in section.items() if key not in _WARMUP}
+    # Its end follows from the run's iterations.
+    supplied = ["decay_steps"] if section.get("type") == "PolynomialDecay" else []
+    check_component("lr_scheduler", arguments, SCHEDULERS, supplied=supplied)
+    check_section("lr_scheduler", {key: section[key] for key in _WARMUP if key in section}, _WARMUP)
     if ("warmup_iters" in section) != ("warmup_start_lr" in section):
         raise UserError("lr_scheduler needs both warmup_iters and warmup_start_lr, or neither")
     if "warmup_iters" in section and "learning_rate" not in section:
         raise UserError("lr_scheduler needs a learning_rate, at which the warm-up ends")
+    build_schedule(section, iters)  # costs nothing, and finds arguments that do not fit each other
 
 
 def build_schedule(section: Mapping[str, Any], iters: int) -> paddle.optimizer.lr.LRScheduler:
@@ -168,7 +161,7 @@ def build_schedule(section: Mapping[str, Any], iters: int) -> paddle.optimizer.l
     Raises:
         UserError: The schedule refuses its arguments.
     """
-    arguments = {key: value for key, value in section.items() if key not in ("type", *_WARMUP_KEYS)}
+    arguments = {key: value for key, value in section.items() if key not in ("type", *_WARMUP)}
     warmup = section.get("warmup_iters", 0)
     if section["type"] == "PolynomialDecay":
         arguments.setdefault("decay_steps", max(iters - warmup, 1))

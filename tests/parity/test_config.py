@@ -84,7 +84,7 @@ def trained(network: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer) -> 
 
 def compare(optimizer: dict, schedule: dict) -> None:
     ours.check_optimizer(optimizer)
-    ours.check_schedule(schedule)
+    ours.check_schedule(schedule, ITERS)
     theirs = tiny_network()
     builder = Builder(Sections(optimizer, schedule))
     builder.model = theirs

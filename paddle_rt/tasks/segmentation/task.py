@@ -8,9 +8,11 @@ from typing import Any
 
 import paddle
 
-from paddle_rt.components import build_component, check_component, check_keys, takes_clips
-from paddle_rt.errors import UserError, check_count
+from paddle_rt.arguments import RANGES, check_section
+from paddle_rt.components import build_component, check_component, takes_clips
+from paddle_rt.errors import UserError, shown
 from paddle_rt.imaging import palettes
+from paddle_rt.kinds import flag, whole
 from paddle_rt.tasks.base import Scores, Task, register_task
 from paddle_rt.tasks.segmentation import tta
 from paddle_rt.tasks.segmentation.completion import complete
@@ -59,7 +61,12 @@ class SegmentationTask(ExportingMixin, Task):
     def add_flags(cls, parser: argparse.ArgumentParser, tool: str) -> None:
         """Add the flags of segmentation to "val" or "predict"."""
         if tool == "val":
-            parser.add_argument("--batch_size", type=int, default=1, help="images of one size that run together")
+            parser.add_argument(
+                "--batch_size",
+                type=flag(RANGES["config"]["batch_size"]),
+                default=1,
+                help="images of one size that run together",
+            )
             parser.add_argument(
                 "--absent_class",
                 default="exclude",
@@ -70,7 +77,7 @@ class SegmentationTask(ExportingMixin, Task):
             tta.add_flags(parser, "--aug_eval")
         elif tool == "predict":
             colours = "colours of the first classes, three numbers each"
-            parser.add_argument("--custom_color", nargs="+", type=int, metavar="R G B", help=colours)
+            parser.add_argument("--custom_color", nargs="+", type=flag(whole(0, 255)), metavar="R G B", help=colours)
             tta.add_flags(parser, "--aug_pred")
 
     def configure(self, arguments: argparse.Namespace) -> None:
@@ -81,7 +88,6 @@ class SegmentationTask(ExportingMixin, Task):
         """
         test_config = self.config.get("test_config", {})
         if "aug_eval" in arguments:
-            check_count("--batch_size", arguments.batch_size)
             self.batch_size, self.absent_class = arguments.batch_size, arguments.absent_class
             self.augmentation = tta.from_test_config(tta.merge_flags(test_config, arguments, arguments.aug_eval))
         if "aug_pred" in arguments:
@@ -89,8 +95,8 @@ class SegmentationTask(ExportingMixin, Task):
             merged = tta.merge_flags(test_config, arguments, arguments.aug_pred)
             self.predict_augmentation = tta.from_test_config(merged)
             custom = arguments.custom_color or []
-            if len(custom) % 3 or len(custom) > self.palette.size or not all(0 <= value <= 255 for value in custom):
-                raise UserError(f"--custom_color takes three numbers of 0 to 255 for each class, got {custom}")
+            if len(custom) % 3 or len(custom) > self.palette.size:
+                raise UserError(f"--custom_color takes three numbers for each class, got {custom}")
             self.palette.reshape(-1)[: len(custom)] = custom
 
     @classmethod
@@ -107,13 +113,14 @@ class SegmentationTask(ExportingMixin, Task):
             if key not in config:
                 raise UserError(f"config key {key!r} is missing; segmentation needs train_dataset and loss")
             if not isinstance(config[key], dict):
-                raise UserError(f"config key {key!r} must hold a mapping, got {config[key]!r}")
-        datasets, transforms = dataset_catalogue(), {"transforms": transform_catalogue()}
+                raise UserError(f"config key {key!r} must hold a mapping, got {shown(config[key])}")
+        lists = ("transforms", "transforms1", "transforms2", "common_transforms")
+        datasets, transforms = dataset_catalogue(), dict.fromkeys(lists, transform_catalogue())
         for key in ("train_dataset", "val_dataset"):
             if key in config:
                 check_component(key, config[key], datasets, transforms)
         _check_losses(config["loss"])
-        check_keys("test_config key", config.get("test_config", {}), tta.TEST_CONFIG_KEYS)
+        check_section("test_config", config.get("test_config", {}), RANGES["test_config"], kind="test_config key")
         complete(config, datasets)
 
     def build_data(self, split: str) -> paddle.io.Dataset:
@@ -145,7 +152,10 @@ class SegmentationTask(ExportingMixin, Task):
         if "val_dataset" not in self.config:
             raise UserError("the config has no val_dataset, whose transforms prepare an image for the network")
         section, catalogue = self.config["val_dataset"], transform_catalogue()
-        steps = [build_component("val_dataset.transforms", step, catalogue) for step in section.get("transforms", [])]
+        steps = [
+            build_component(f"val_dataset.transforms[{position}]", step, catalogue)
+            for position, step in enumerate(section.get("transforms", []))
+        ]
         return Compose(steps, section.get("img_channels", 3))
 
     def losses(self, outputs: list[paddle.Tensor], batch: Mapping[str, Any]) -> list[paddle.Tensor]:
@@ -182,7 +192,10 @@ class SegmentationTask(ExportingMixin, Task):
 
     @functools.cached_property
     def _losses(self) -> list[Any]:
-        return [build_component("loss", section, LOSSES) for section in self.config["loss"]["types"]]
+        return [
+            build_component(f"loss.types[{position}]", section, LOSSES)
+            for position, section in enumerate(self.config["loss"]["types"])
+        ]
 
     def evaluate(self, network: paddle.nn.Layer, dataset: paddle.io.Dataset, num_workers: int = 0) -> Scores:
         """Score a network on a data set; the mean IoU picks the best model."""
@@ -209,14 +222,15 @@ class SegmentationTask(ExportingMixin, Task):
 
 
 def _check_losses(loss: dict[str, Any]) -> None:
-    check_keys("loss key", loss, ("types", "coef"))
+    check_section("loss", loss, RANGES["loss"], ("types", "coef"), "loss key")
     for key in ("types", "coef"):
-        if not isinstance(loss.get(key), list) or not loss[key]:
-            raise UserError(f"loss.{key} must be a list, got {loss.get(key)!r}")
-    if not all(isinstance(number, int | float) for number in loss["coef"]):
-        raise UserError(f"loss.coef must be a list of numbers, got {loss['coef']}")
-    for item in loss["types"]:
-        check_component("loss.types", item, LOSSES, {"losses": LOSSES})
+        if not loss[key]:
+            raise UserError(f"loss.{key} is empty; give one entry for each output of the network")
+    for position, item in enumerate(loss["types"]):
+        check_component(f"loss.types[{position}]", item, LOSSES, {"losses": LOSSES})
+        if item["type"] == "MixedLoss" and len(item["losses"]) != len(item["coef"]):
+            parts = f"{len(item['losses'])} losses and {len(item['coef'])} coef"
+            raise UserError(f"loss.types[{position}] has {parts}; give as many")
     if len(loss["types"]) not in (1, len(loss["coef"])):
         raise UserError(f"loss has {len(loss['types'])} types for {len(loss['coef'])} coefficients; give 1 or as many")
     if len(loss["types"]) == 1:
