@@ -3,6 +3,7 @@
 import importlib
 import logging
 import re
+from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +77,8 @@ def known_names(model_type: str, state_dict: State) -> State:
     """Take off the names what training programs add to them, and log it.
 
     This is what PyTorch adds when it compiles or shards a part, prefixes that all names share, such as "model." of
-    Lightning or "module." of DataParallel, and a moving average among the buffers, which is left out.
+    Lightning or "module." of DataParallel, and a moving average among the buffers, which is left out. Where only some
+    names have the prefix of a known program, as beside the parameters of a loss, the others are left out.
 
     Args:
         model_type: Name of the network's class.
@@ -89,17 +91,38 @@ def known_names(model_type: str, state_dict: State) -> State:
         UserError: There is no converter for the class, or two names become one.
     """
     namings = _converter(model_type).NAMINGS
+
+    def is_known(names: State) -> bool:
+        return any(naming.recognises(names) for naming in namings)
+
     state = {_WRAPPERS.sub("", name).removeprefix("."): value for name, value in state_dict.items()}
     if len(state) < len(state_dict):
         raise UserError("some names occur with and without what PyTorch adds to them; are these two checkpoints?")
     added = sorted({found[2] for name in state_dict for found in _WRAPPERS.finditer(name)})
     if added:
         _log.info("%s, which PyTorch has added to the names, is taken off", " and ".join(added))
-    state = without_shared_prefix(state, lambda names: any(naming.recognises(names) for naming in namings))
+    state = without_shared_prefix(state, is_known)
+    if not is_known(state):
+        state = _known_part(state, is_known)
     averages = {"ema_" + name.replace(".", "_") for name in state} & state.keys()
     if averages:
         _log.info("%d buffers ema_* hold a moving average of the weights and are left out", len(averages))
     return {name: value for name, value in state.items() if name not in averages}
+
+
+def _known_part(state: State, is_known: Callable[[State], bool]) -> State:
+    """Return the names below the one prefix that leads to known names, without it; `state` where there is none."""
+    parts: dict[str, State] = {}
+    for name, value in state.items():
+        first, _, rest = name.partition(".")
+        parts.setdefault(f"{first}.", {})[rest] = value
+    known = {prefix: part for prefix, part in parts.items() if is_known(part)}
+    if not known:
+        return state
+    taken = min(known, key=lambda prefix: "ema" in prefix.lower())  # the first that is no moving average
+    others = [f"{prefix}* ({len(part)})" for prefix, part in parts.items() if prefix != taken]
+    _log.info("The weights are taken from the names that begin with %r; left out are %s", taken, ", ".join(others))
+    return known[taken]
 
 
 def _converter(model_type: str) -> ModuleType:

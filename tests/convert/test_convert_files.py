@@ -169,6 +169,11 @@ def test_the_state_dict_is_found_in_what_programs_save(name, caplog):
 def renamed(how: str, state: dict) -> dict:
     if how == "averages":
         return {**state, **{"ema_" + name.replace(".", "_"): value * 0 for name, value in state.items()}}
+    if how == "lightning":
+        parts = [f"{part}.{name}" for part in ("ema_model", "model") for name in state]
+        return dict(zip(parts, [value * 0 for value in state.values()] + list(state.values()), strict=True)) | {
+            "criterion.weight": np.ones(3, "float32")
+        }
     if how == "compiled_part":
         return {name.replace("decode_head.", "decode_head._orig_mod."): value for name, value in state.items()}
     return {how + name: value for name, value in state.items()}
@@ -182,6 +187,7 @@ def renamed(how: str, state: dict) -> dict:
         ("module._orig_mod.", "'module.'"),
         ("net.segmentor.", "'net.segmentor.'"),
         ("compiled_part", "_orig_mod"),
+        ("lightning", "begin with 'model.'; left out are ema_model.* ("),
         ("averages", "buffers ema_* hold a moving average of the weights and are left out"),
     ],
 )
@@ -228,7 +234,7 @@ BAD = {
     "folder.pth": ("folder", "is a folder, expected a regular file"),
     "empty.pth": (b"", "neither a PyTorch checkpoint"),
     "text.pth": (b"<!DOCTYPE html><html>not found</html>", "neither a PyTorch checkpoint"),
-    "picture.pth": (b"\x89PNG\r\n\x1a\n" + bytes(64), "neither a PyTorch checkpoint"),
+    "image.pth": (b"\x89PNG\r\n\x1a\n" + bytes(64), "neither a PyTorch checkpoint"),
     "cut.pth": ((DATA / "segformer_nvlabs.pth").read_bytes()[:30000], "truncated"),
     "archive.pth": (b"PK\x05\x06" + bytes(18), "neither a PyTorch checkpoint"),
     "pickle.pkl": (pickle.dumps([1, 2, 3]), "that torch.save did not write"),

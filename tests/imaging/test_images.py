@@ -85,7 +85,7 @@ def test_cut_off_jpeg_is_not_saved_by_its_thumbnail(tmp_path: Path) -> None:
 
 def test_refuses_what_is_no_noise(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
-    (tmp_path / "text.jpg").write_text("not a picture")
+    (tmp_path / "text.jpg").write_text("not an image")
     damaged = bytearray(cv2.imencode(".png", noise(64, 64))[1].tobytes())
     damaged[len(damaged) // 2] ^= 0xFF
     (tmp_path / "damaged.png").write_bytes(bytes(damaged))
