@@ -5,7 +5,7 @@ import os
 import pathlib
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatch
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -51,17 +51,23 @@ def atomic_save(state: dict, path: str | os.PathLike) -> None:
 
 
 def _write(state: dict, file: pathlib.Path, suffix: str) -> None:
-    import paddle
-
     if suffix != ".safetensors":
+        import paddle
+
         paddle.save(state, str(file))
         return
     from safetensors.numpy import save_file
 
-    values = {name: paddle.to_tensor(value) for name, value in state.items()}
-    # NumPy has no bfloat16, and what Paddle gives in its place, uint16, would be read as whole numbers.
-    plain = {name: v.astype("float32") if v.dtype == paddle.bfloat16 else v for name, v in values.items()}
-    save_file({name: np.ascontiguousarray(value.numpy()) for name, value in plain.items()}, str(file))
+    save_file({name: np.ascontiguousarray(_as_array(value)) for name, value in state.items()}, str(file))
+
+
+def _as_array(value: Any) -> np.ndarray:
+    import paddle
+
+    if isinstance(value, paddle.Tensor):
+        # NumPy has no bfloat16, and what Paddle gives in its place, uint16, would be read as whole numbers.
+        return (value.astype("float32") if value.dtype == paddle.bfloat16 else value).numpy()
+    return value
 
 
 def weights_file(folder: str | os.PathLike, stem: str = "model") -> pathlib.Path | None:

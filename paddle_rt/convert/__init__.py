@@ -120,6 +120,8 @@ def _known_part(state: State, is_known: Callable[[State], bool]) -> State:
     if not known:
         return state
     taken = min(known, key=lambda prefix: "ema" in prefix.lower())  # the first that is no moving average
+    if any(name.partition(".")[0] + "." in parts for name in known[taken]):  # parts of it that lack the prefix
+        return state
     others = [f"{prefix}* ({len(part)})" for prefix, part in parts.items() if prefix != taken]
     _log.info("The weights are taken from the names that begin with %r; left out are %s", taken, ", ".join(others))
     return known[taken]

@@ -37,7 +37,7 @@ def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
         UserError: The file is missing, damaged or of another kind, or asks for something that tensors do not need.
     """
     file = (weights_file(path) if os.path.isdir(path) else None) or path
-    file = check_plain_file(file, "checkpoint that torch.save or safetensors wrote", MAX_BYTES)
+    file = check_plain_file(file, "checkpoint", MAX_BYTES)
     with open(file, "rb") as stream:
         try:
             return _reader(stream)(stream)

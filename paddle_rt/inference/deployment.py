@@ -182,6 +182,9 @@ def file_of(deployment: Deployment, name: str) -> pathlib.Path:
     is_inside = not os.path.isabs(name) and ".." not in pathlib.PurePath(name).parts
     if not is_inside or not os.path.realpath(path).startswith(os.path.realpath(deployment.folder) + os.sep):
         raise UserError(f"{name!r} leads out of the folder {deployment.folder}; an export is one folder")
+    if not os.path.lexists(path):
+        others = ", ".join(sorted(file.name for file in deployment.folder.iterdir() if file.is_file()))
+        raise UserError(f"no file {name} in {deployment.folder}, which holds {others}")
     return check_plain_file(path, "file of the export", _MAX_BYTES.get(name, _MAX_GRAPH_BYTES))
 
 

@@ -110,17 +110,21 @@ def _reads_weights_safely(component: Callable) -> Callable:
 
 def _without_download(dataset: type) -> type:
     """Keep a data set whose folder is missing from fetching it, by plain http and unpacked without a check."""
-    if "download_file_and_uncompress" not in vars(sys.modules[dataset.__module__]):
+    address = vars(sys.modules[dataset.__module__]).get("URL")
+    if address is None:
         return dataset
-    init = patched(dataset.__init__, {}, download_file_and_uncompress=functools.partial(_refuse_download, dataset))
+
+    @functools.wraps(dataset.__init__)
+    def init(self: Any, *arguments: Any, **options: Any) -> None:
+        root = options.get("dataset_root")
+        if root is None or not os.path.isdir(root):
+            raise UserError(
+                f"{dataset.__name__}: no folder at dataset_root {root}, and nothing is downloaded unasked; unpack "
+                f"{address} there"
+            )
+        dataset.__init__(self, *arguments, **options)
+
     return type(dataset.__name__, (dataset,), {"__doc__": dataset.__doc__, "__init__": init})
-
-
-def _refuse_download(dataset: type, url: str, **_: Any) -> None:
-    raise UserError(
-        f"the data set {dataset.__name__} is not there, and nothing is downloaded unasked; unpack {url} and give the "
-        "folder as dataset_root"
-    )
 
 
 def _returns_network(component: Callable) -> Callable:

@@ -121,7 +121,7 @@ def test_changed_bytes_give_arrays_or_one_clear_error(kind, tmp_path):
 @pytest.mark.parametrize("name", FORMATS.values())
 def test_shapes_that_do_not_fit_are_refused(name):
     """Each kind of tensor in turn as a scalar, a vector and one dimension too many."""
-    state = read_torch(DATA / name)
+    state = known_names("SegFormerPlusPlus", read_torch(DATA / name))
     net = create_model("segformerpp_b0", 3, head="conv" if name == FORMATS["zip"] else "mlp", **SMALL)
     for key in [key for key in state if ".0.0." in key or "block1.0" in key or "decode" in key or ".1.0." in key]:
         if key.endswith("num_batches_tracked") or (key.startswith("decode_head.conv_seg") and "nvlabs" in name):
@@ -217,8 +217,8 @@ def test_a_classifier_and_a_backbone_get_the_hint(tool, tmp_path):
 
 
 def test_many_tensors_of_one_storage_do_not_fill_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "_MOST_SHARED", 0.5)
-    with pytest.raises(UserError, match="its tensors claim more than 0.5 times its"):
+    monkeypatch.setattr(reading, "_MOST_SHARED", 0.1)
+    with pytest.raises(UserError, match="its tensors claim more than 0.1 times its"):
         read_torch(DATA / FORMATS["zip"])
 
 
