@@ -8,12 +8,14 @@ import cv2
 import numpy as np
 
 from paddle_rt.errors import UserError
-from paddle_rt.files import whole_file
+from paddle_rt.files import check_plain_file, whole_file
 
 PathLike = str | os.PathLike[str]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_MAX_SIDES = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383, ".png": 1_000_000}  # pixels that the encoders accept
+_MAX_IMAGE_BYTES = 2**31 - 1  # OpenCV's limit
 
 
 def read_image(path: PathLike) -> np.ndarray:
@@ -29,8 +31,8 @@ def read_image(path: PathLike) -> np.ndarray:
         The image, uint8 BGR [H, W, 3].
 
     Raises:
-        UserError: The file is missing, a folder, unreadable, empty, cut off or not an image, or it has more than 2^30
-            pixels.
+        UserError: The file is missing, no regular file, unreadable, empty, cut off or not an image, or it has more than
+            2^30 pixels.
     """
     return decode(path, read_bytes(path), cv2.IMREAD_COLOR)
 
@@ -39,12 +41,11 @@ def read_bytes(path: PathLike) -> bytes:
     """Return the bytes of an image file.
 
     Raises:
-        UserError: The file is missing, a folder, unreadable, empty or cut off.
+        UserError: The file is missing, no regular file, unreadable, empty, cut off or larger than 2 GiB.
     """
-    if os.path.isdir(path):
-        raise UserError(f"{path} is a folder, not an image")
+    file = check_plain_file(path, "image", _MAX_IMAGE_BYTES)
     try:
-        data = Path(path).read_bytes()
+        data = file.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read image {path}: {error.strerror}") from error
     if not data:
@@ -116,8 +117,7 @@ def list_images(path: PathLike) -> tuple[list[str], str]:
         if not files:
             raise UserError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in folder {path}")
         return files, os.fspath(path)
-    if not os.path.isfile(path):
-        raise UserError(f"no such image, folder or list of images: {path}")
+    check_plain_file(path, "image, folder or list of images")
     root = os.path.dirname(path) or "."
     return ([os.fspath(path)] if is_image(path) else _read_list(path, root)), root
 
@@ -163,12 +163,15 @@ def write_image(path: PathLike, image: np.ndarray) -> None:
         image: The image, [H, W] or [H, W, 3].
 
     Raises:
-        UserError: The suffix is not that of an image.
+        UserError: The suffix is not that of an image, or the image is too large for the format.
         OSError: The disk is full or may not be written.
     """
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in IMAGE_SUFFIXES:
         raise UserError(f"cannot write image {path}: suffix {suffix!r} is none of {', '.join(IMAGE_SUFFIXES)}")
+    height, width = image.shape[:2]
+    if max(height, width) > (limit := _MAX_SIDES.get(suffix, 2**31)):
+        raise UserError(f"cannot write image {path} of {width}x{height}: {suffix} holds at most {limit} pixels a side")
     _, data = cv2.imencode(suffix, image)
     with whole_file(path) as part:
         part.write_bytes(data.tobytes())

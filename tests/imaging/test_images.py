@@ -85,13 +85,13 @@ def test_cut_off_jpeg_is_not_saved_by_its_thumbnail(tmp_path: Path) -> None:
 
 def test_refuses_what_is_no_noise(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
-    (tmp_path / "text.jpg").write_text("not a picture")
+    (tmp_path / "text.jpg").write_text("not an image")
     damaged = bytearray(cv2.imencode(".png", noise(64, 64))[1].tobytes())
     damaged[len(damaged) // 2] ^= 0xFF
     (tmp_path / "damaged.png").write_bytes(bytes(damaged))
     huge = PNG_SIGNATURE + chunk(b"IHDR", bytes([0, 0, 160, 0, 0, 0, 160, 0, 8, 2, 0, 0, 0]))
     (tmp_path / "huge.png").write_bytes(huge + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
-    expected = {"missing.png": "No such file", "": "is a folder", "empty.png": "0 bytes", "text.jpg": "not an image",
+    expected = {"missing.png": "no image at", "": "is a folder", "empty.png": "0 bytes", "text.jpg": "not an image",
                 "damaged.png": "damaged", "huge.png": "2^30"}  # fmt: skip
     for name, reason in expected.items():
         said = message(imaging.read_image, tmp_path / name)
@@ -170,7 +170,7 @@ def test_list_images(tmp_path: Path) -> None:
     assert "neither" in message(imaging.list_images, tmp_path / "film.mp4")
     (tmp_path / "nothing").mkdir()
     assert "no images" in message(imaging.list_images, tmp_path / "nothing")
-    assert "no such" in message(imaging.list_images, tmp_path / "gone")
+    assert "no image, folder or list" in message(imaging.list_images, tmp_path / "gone")
 
 
 # Writing and drawing
@@ -184,6 +184,23 @@ def test_write_png_keeps_indices_and_colours(tmp_path: Path) -> None:
     assert written.mode == "P" and np.array_equal(np.asarray(written), labels)
     assert np.array_equal(np.asarray(written.convert("RGB"))[..., ::-1], imaging.colorize(labels, colours))
     assert np.array_equal(imaging.read_label(tmp_path / "new/label.png", 11), labels)
+
+
+@pytest.mark.parametrize(("suffix", "limit"), [(".jpg", 65500), (".webp", 16383), (".png", 1_000_000)])
+def test_what_a_format_cannot_hold_is_named(tmp_path: Path, suffix: str, limit: int) -> None:
+    said = message(imaging.write_image, tmp_path / f"x{suffix}", np.zeros((1, limit + 1, 3), np.uint8))
+    assert f"x{suffix} of {limit + 1}x1: {suffix} holds at most {limit} pixels a side" in said
+    assert list(tmp_path.iterdir()) == []
+    if limit < 1_000_000:
+        imaging.write_image(tmp_path / f"x{suffix}", np.zeros((1, limit, 3), np.uint8))
+        assert (tmp_path / f"x{suffix}").is_file()
+
+
+def test_a_pipe_is_no_image(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    assert "pipe.png is a named pipe" in message(imaging.read_image, tmp_path / "pipe.png")
+    assert "pipe.png is a named pipe" in message(imaging.read_label, tmp_path / "pipe.png", 3)
+    assert "pipe.png is a named pipe" in message(imaging.list_images, tmp_path / "pipe.png")
 
 
 def test_nothing_is_left_where_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

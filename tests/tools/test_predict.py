@@ -69,7 +69,7 @@ def test_lists_cannot_write_outside_of_the_folder(call, weights, config, images,
 
 
 BAD_FLAGS = {
-    "--model_path {weights} --image_path nowhere": (1, "no such image, folder or list of images: nowhere"),
+    "--model_path {weights} --image_path nowhere": (1, "no image, folder or list of images at nowhere"),
     "--model_path {weights} --image_path {images} --save_dir {config}": (2, "--save_dir: .*config.yml is no folder"),
     "--model_path {weights} --image_path {images} --custom_color 1 2": (2, "--custom_color takes three"),
     "--image_path {images}": (2, "arguments are required: --model_path"),
