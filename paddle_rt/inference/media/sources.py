@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 import cv2
 import numpy as np
@@ -147,7 +147,7 @@ def _open_address(address: str, stopped: Callable[[], bool]) -> Source:
         )
     path, total, rate = Path(unquote(parts.path)), _promised(capture), _frame_rate(capture)
     by_http = parts.scheme in ("http", "https")
-    if total or (by_http and path.suffix.lower() in VIDEO_SUFFIXES):
+    if capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0 or (by_http and path.suffix.lower() in VIDEO_SUFFIXES):
         captures = _streamed_or_downloaded(capture, parts, shown, stopped) if by_http else iter([capture])
         frames = _read_file(captures, shown, path.suffix, total)
     else:
@@ -214,13 +214,15 @@ def _streamed_or_downloaded(
     if capture.get(cv2.CAP_PROP_POS_FRAMES) >= 1:
         return
     logger.info("%s is downloaded, since its frames cannot be decoded while it arrives", shown)
-    request = urllib.request.Request(shown)
+    request = urllib.request.Request(quote(shown, safe="%/:=&?~#+!$,;'@()*[]"))
     if "@" in parts.netloc:
         user = base64.b64encode(unquote(parts.netloc.rpartition("@")[0]).encode()).decode()
         request.add_unredirected_header("Authorization", f"Basic {user}")
     with tempfile.NamedTemporaryFile(suffix=Path(parts.path).suffix) as file:
         try:
             with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
+                if answer.length is None:
+                    raise UserError(f"cannot download {shown}: its server does not say how long it is")
                 while block := answer.read(1 << 20):
                     if stopped():
                         raise KeyboardInterrupt

@@ -79,9 +79,9 @@ def live(connections: list[list[tuple[int, int]]]) -> Handler:
 @pytest.mark.parametrize("frames, height, width", [(12, 48, 64), (20, 192, 256)])
 def test_a_video_on_a_server_that_sends_whole_files_only(serve, tmp_path, frames, height, width):
     """The small one fits into FFmpeg's buffer; of the large one the index is needed first, which is at its end."""
-    path = write_video(tmp_path / "a clip.mp4", noise(frames, height, width))
-    source = open_source(f"http://{serve(files_of(tmp_path))}/a%20clip.mp4")
-    assert (source.name, source.fps, source.total) == ("a_clip", 12.5, frames)
+    path = write_video(tmp_path / "ein Bär.mp4", noise(frames, height, width))
+    source = open_source(f"http://{serve(files_of(tmp_path))}/ein%20Bär.mp4")
+    assert (source.name, source.fps, source.total) == ("ein_Bär", 12.5, frames)
     expected, found = read_video(path)[0], list(source.frames)
     assert [frame.continues for frame in found] == [False] + [True] * (frames - 1)
     np.testing.assert_array_equal([frame.image for frame in found], expected)
