@@ -46,6 +46,7 @@ def train(config: Config, options: TrainOptions) -> None:
         task = build_task(config)
         train_data = task.build_data("train")
         val_data = task.build_data("val") if options.do_eval else None
+        task.check_data(train_data, val_data, config.batch_size)
         network = build_network(config)
         if paddle.distributed.get_world_size() > 1 and paddle.device.get_device() != "cpu":
             network = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(network)
