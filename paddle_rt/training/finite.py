@@ -50,7 +50,7 @@ class FiniteCheck:
     @contextmanager
     def forward(self, images: paddle.Tensor, iteration: int) -> Iterator[None]:
         """Check the images, and the outputs of layers of a forward pass that runs inside the block."""
-        if not math.isfinite(norm([images])):
+        if images.is_floating_point() and not math.isfinite(norm([images])):
             raise UserError(f"the images of iteration {iteration} hold numbers that are not finite; see the transforms")
         found: list[tuple[str, paddle.Tensor]] = []
         is_looked_at = self._size >= SUSPICIOUS and not self._may_skip
@@ -85,11 +85,10 @@ class FiniteCheck:
         self._size = norm(self._weights)
         if math.isfinite(self._size):
             return
-        values = self._network.state_dict()
-        name = next(
-            (name for name, value in values.items() if not bool(value.isfinite().all())), "all weights together"
-        )
-        raise _exploded(f"{name} is not finite", iteration)
+        values = self._network.state_dict().items()
+        broken = [name for name, value in values if not bool(value.isfinite().all())]
+        what = f"{broken[0]} is" if broken else "the squares of all weights are"
+        raise _exploded(f"{what} not finite", iteration)
 
 
 def _note(name: str, found: list[tuple[str, paddle.Tensor]]) -> Callable:
