@@ -284,12 +284,27 @@ def test_dataset_of_lists(lists: Path) -> None:
     assert "label" not in dataset(lists, "test", test_path=lists / "images.txt")[0]
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_channels_of_images(lists: Path, channels: int) -> None:
+    image = np.random.default_rng(1).integers(0, 255, (8, 6, 4), np.uint8)
+    cv2.imwrite(str(lists / "a.png"), image if channels == 4 else image[..., :3])
+    item = dataset(lists, "train", train_path=lists / "pairs.txt", separator=",", img_channels=channels)[0]
+    found = item["img"].transpose(1, 2, 0)
+    expected = {1: cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2GRAY)[..., None], 3: image[..., 2::-1], 4: image}[
+        channels
+    ]
+    assert found.dtype == np.float32 and np.array_equal(found, expected), np.abs(found - expected).max()
+    if channels == 4:
+        other = dataset(lists, "train", train_path=lists / "pairs.txt", separator=",", img_channels=4)
+        assert "b.png has 3 channels, expected 4" in message(other.__getitem__, 1)
+
+
 def test_dataset_names_what_is_wrong(lists: Path) -> None:
     said = message(dataset, lists, "train", train_path=lists / "broken.txt")
     assert "broken.txt, line 2: expected an image and its label with ' ' between them, got 'b.png'" in said
-    assert "no list of images" in message(dataset, lists, "val", val_path=lists / "gone.txt")
+    assert "no list of images at" in message(dataset, lists, "val", val_path=lists / "gone.txt")
     assert "mode 'val' needs val_path" in message(dataset, lists, "val", train_path=lists / "pairs.txt")
     assert "did you mean 'train'" in message(dataset, lists, "trian")
     assert "no folder" in message(dataset, lists / "gone", "train", train_path=lists / "pairs.txt")
-    assert "img_channels is 4" in message(dataset, lists, "train", img_channels=4)
+    assert "images have 1, 3 or 4 channels" in message(dataset, lists, "train", img_channels=5)
     assert "transforms must be a list" in message(dataset, lists, "test", test_path=lists / "images.txt", transforms=3)
