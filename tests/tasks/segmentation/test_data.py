@@ -17,7 +17,7 @@ from tests.helpers import SHARED, message, run_python
 SHARED_CAMVID = SHARED / "camvid"
 
 
-def picture(height: int, width: int) -> np.ndarray:
+def noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
 
 
@@ -98,7 +98,7 @@ def write_official(root: Path, names: list[str]) -> None:
     for folder in ("701_StillsRaw_full", "LabeledApproved_full"):
         (root / folder).mkdir(parents=True)
     for name in names:
-        cv2.imwrite(str(root / "701_StillsRaw_full" / f"{name}.png"), picture(4, 8))
+        cv2.imwrite(str(root / "701_StillsRaw_full" / f"{name}.png"), noise(4, 8))
         label = np.array(colours, np.uint8).reshape(4, 8, 3)[..., ::-1]
         cv2.imwrite(str(root / "LabeledApproved_full" / f"{name}_L.png"), label)
 
@@ -107,7 +107,7 @@ def write_segnet(root: Path) -> None:
     for split, name in (("train", "0001TP_006690"), ("val", "0016E5_07959"), ("test", "Seq05VD_f00000")):
         for folder in (split, f"{split}annot"):
             (root / "CamVid" / folder).mkdir(parents=True)
-        cv2.imwrite(str(root / "CamVid" / split / f"{name}.png"), picture(3, 4))
+        cv2.imwrite(str(root / "CamVid" / split / f"{name}.png"), noise(3, 4))
         labels = np.arange(12, dtype=np.uint8).reshape(3, 4)
         cv2.imwrite(str(root / "CamVid" / f"{split}annot" / f"{name}.png"), labels)
 
@@ -125,7 +125,7 @@ def test_prepare_official(tmp_path: Path) -> None:
     assert (image, label) == ("images/val/0016E5_07959.png", "labels/val/0016E5_07959.png")
     expected = np.array([group for _, group in classes.CAMVID_32.values()]).reshape(4, 8)
     assert np.array_equal(cv2.imread(str(tmp_path / "camvid" / label), cv2.IMREAD_UNCHANGED), expected)
-    assert np.array_equal(imaging.read_image(tmp_path / "camvid" / image), picture(4, 8))
+    assert np.array_equal(imaging.read_image(tmp_path / "camvid" / image), noise(4, 8))
 
 
 def test_prepare_segnet_and_load(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_layouts_are_paired_by_name(tmp_path: Path, name: str, image: str, label
 @pytest.fixture
 def lists(tmp_path: Path) -> Path:
     for name in ("a", "b"):
-        cv2.imwrite(str(tmp_path / f"{name}.png"), picture(8, 6))
+        cv2.imwrite(str(tmp_path / f"{name}.png"), noise(8, 6))
         cv2.imwrite(str(tmp_path / f"{name}_label.png"), np.ones((8, 6), np.uint8))
     (tmp_path / "pairs.txt").write_text("a.png,a_label.png\nb.png,b_label.png\n")
     (tmp_path / "images.txt").write_text("a.png\nb.png\n")
