@@ -30,7 +30,7 @@ demo: $(VENV)/installed
 	$(BIN)/python tools/demo_picture.py -c $(CONFIG) --folder $(DEMO)
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 -m "slow and not gpu"
