@@ -92,9 +92,7 @@ def build_optimizer(
         clip_settings = {key: value for key, value in clip.items() if key != "name"}
         settings["grad_clip"] = construct("optimizer.grad_clip_cfg", getattr(nn, clip["name"]), clip_settings)
         if groups and clip["name"] == "ClipGradByGlobalNorm":
-            logger.warning(
-                "grad_clip_cfg: the norm is that of each group of custom_cfg by itself, not of all gradients"
-            )
+            logger.warning("grad_clip_cfg: the norm is that of each group of custom_cfg, not that of all gradients")
     own = {p.name: (p.optimize_attr["learning_rate"], p.regularizer) for p in network.parameters()}
     parameters = _parameter_groups(groups, members, decay) if groups else network.parameters()
     settings |= {"learning_rate": schedule, "parameters": parameters, "weight_decay": decay}

@@ -37,6 +37,7 @@ def components(kind: str) -> dict[str, Callable]:
         return {name: _returns_network(component) for name, component in found.items()}
     if kind == "transforms":
         found["RandomPaddingCrop"] = _correct_crop(found["RandomPaddingCrop"])
+        found["ScalePadding"] = _correct_padding(found["ScalePadding"])
     return found
 
 
@@ -52,6 +53,15 @@ def _correct_crop(crop: type) -> type:
         "data.get('gt_fields', [])": "['img', *data.get('gt_fields', [])]",
     }
     return type(crop.__name__, (crop,), {"__doc__": crop.__doc__, "__call__": patched(crop.__call__, exchanges)})
+
+
+def _correct_padding(padding: type) -> type:
+    """Correct ScalePadding, which interpolates between class numbers in PaddleSeg 2.8.0."""
+    resize = "data['label'] = functional.resize(data['label'], self.target_size, interp=cv2.INTER_{})"
+    exchanges = {resize.format("CUBIC"): resize.format("NEAREST")}
+    return type(
+        padding.__name__, (padding,), {"__doc__": padding.__doc__, "__call__": patched(padding.__call__, exchanges)}
+    )
 
 
 def _returns_network(component: Callable) -> Callable:

@@ -22,6 +22,8 @@ def norm(tensors: Sequence[paddle.Tensor]) -> float:
     # Paddle's own operator for the clipping of gradients, which is several times as fast as a product and a sum.
     halves = (paddle.float16, paddle.bfloat16)  # whose squares overflow, or lose most of their digits
     singles = [tensor.astype("float32") if tensor.dtype in halves else tensor for tensor in tensors]
+    if not singles:
+        return 0.0
     return float(paddle.stack([_squared_l2_norm(tensor).astype("float32") for tensor in singles]).sum().sqrt())
 
 
@@ -44,8 +46,10 @@ class FiniteCheck:
     def __init__(self, network: nn.Layer, may_skip: bool) -> None:
         self._network, self._may_skip, self._skipped = network, may_skip, 0
         self._trained = [parameter for parameter in network.parameters() if not parameter.stop_gradient]
-        self._weights = [*self._trained, *(value for value in network.buffers() if value.is_floating_point())]
-        self._size = norm(self._weights)
+        own = {id(parameter) for parameter in self._trained}
+        values = network.state_dict().values()
+        self._statistics = [value for value in values if id(value) not in own and value.is_floating_point()]
+        self._size = norm(self._trained)
 
     @contextmanager
     def forward(self, images: paddle.Tensor, iteration: int) -> Iterator[None]:
@@ -82,8 +86,8 @@ class FiniteCheck:
 
     def weights(self, iteration: int) -> None:
         """Check weights and statistics, before they are scored or saved."""
-        self._size = norm(self._weights)
-        if math.isfinite(self._size):
+        self._size = norm(self._trained)
+        if math.isfinite(self._size) and math.isfinite(norm(self._statistics)):
             return
         values = self._network.state_dict().items()
         broken = [name for name, value in values if not bool(value.isfinite().all())]

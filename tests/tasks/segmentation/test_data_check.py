@@ -10,6 +10,7 @@ import pytest
 
 from paddle_rt.config import build_task, load_config
 from paddle_rt.tasks.segmentation import data_check
+from paddle_rt.tasks.segmentation.transforms import transform_catalogue
 from tests.helpers import message, tiny_config
 
 CLASSES = 3
@@ -91,8 +92,8 @@ def test_files_that_are_wrong_are_named_before_training(tmp_path: Path) -> None:
     image = tmp_path / "list1.png"
     cv2.imwrite(str(image), np.zeros((40, 48, 3), np.uint16))
     assert "16 bits a channel" in message(check, tmp_path)
-    cv2.imwrite(str(tmp_path / "list1.tiff"), np.zeros((40, 48, 3), np.float32))
-    (tmp_path / "list.txt").write_text("list0.png list0_label.png\nlist1.tiff list1_label.png\n")
+    cv2.imwrite(str(tmp_path / "float.tiff"), np.zeros((40, 48), np.float32))
+    (tmp_path / "list.txt").write_text("list0.png list0_label.png\nfloat.tiff list1_label.png\n")
     assert "32 bits a channel" in message(check, tmp_path)
 
 
@@ -187,3 +188,26 @@ def test_images_without_labels_are_not_scored(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("list0.png list0_label.png\nlist1.png\n")
     task = task_of(tmp_path, *[{"mode": "test"}] * 2)
     assert "val_dataset: 1 of 2 images have no label, such as" in message(task.build_data, "val")
+
+
+@pytest.mark.parametrize("name", sorted(transform_catalogue().keys() - {"GenerateInstanceTargets"}))
+def test_no_transform_invents_labels(name: str) -> None:
+    """The labels after a transform are those before it, or that of added pixels."""
+    arguments = {
+        "Padding": {"target_size": (64, 64)},
+        "ResizeByLong": {"long_size": 61},
+        "ResizeByShort": {"short_size": 31},
+        "LimitLong": {"max_long": 31},
+        "ScalePadding": {"target_size": (61, 61)},
+        "Resize": {"target_size": (61, 37)},
+        "RandomPaddingCrop": {"crop_size": (64, 36)},
+        "RandomVerticalFlip": {"prob": 1.0},
+        "RandomBlur": {"prob": 1.0},
+        "RandomNoise": {"prob": 1.0},
+    }
+    transform = transform_catalogue()[name](**arguments.get(name, {}))
+    for seed in range(5):
+        random.seed(seed), np.random.seed(seed)
+        image = np.random.default_rng(seed).integers(0, 255, (40, 48, 3)).astype(np.float32)
+        sample = transform({"img": image, "label": label(0, 2, 9), "gt_fields": ["label"], "trans_info": []})
+        assert set(np.unique(sample["label"])) <= {0, 2, 9, 255}
