@@ -1,7 +1,6 @@
 """The commands in README.md and docs/: every tool, flag, file and test that they name is there."""
 
 import re
-import shlex
 
 import pytest
 
@@ -48,12 +47,4 @@ def test_every_file_that_is_named_is_there():
         for name in re.findall(r"\]\((?!http)([^)#]+)", text(page)):
             if not (page.parent / name).exists():
                 lost.append(f"{page.name}: link to {name}")
-    assert lost == []
-
-
-def test_every_test_that_is_named_is_there():
-    named = {
-        word for page in PAGES for line in re.findall(r"pytest ([^`\n]+)", text(page)) for word in shlex.split(line)
-    }
-    lost = [word for word in named if word.startswith("tests/") and not (ROOT / word.partition("::")[0]).exists()]
     assert lost == []
