@@ -55,7 +55,7 @@ def _why_not_there(name: str, what: str, error: OSError) -> str:
         if os.path.islink(name):
             return f"{name} is a broken link to {os.readlink(name)}, expected a regular file ({what})"
         return f"no {what} at {name}"
-    return f"{name} cannot be read as a {what}: {error.strerror}"
+    return f"{name} cannot be read ({what}): {error.strerror}"
 
 
 @contextmanager

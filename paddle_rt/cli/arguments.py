@@ -114,10 +114,12 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
 
-def new_parser(description: str) -> argparse.ArgumentParser:
+def new_parser(description: str, needs_config: bool = True) -> argparse.ArgumentParser:
     """Return a parser with the flags of every tool that reads a config: --config, --device and --opts."""
     parser = Parser(description)
-    parser.add_argument("-c", "--config", type=file_or_folder, required=True, help="config file in PaddleSeg's schema")
+    parser.add_argument(
+        "-c", "--config", type=file_or_folder, required=needs_config, help="config file in PaddleSeg's schema"
+    )
     parser.add_argument("--device", default="gpu", choices=DEVICES, help="falls back to cpu where Paddle has no other")
     parser.add_argument("--opts", nargs="+", help="overrides of config keys, such as model.cross_size=8 batch_size=2")
     return parser

@@ -1,4 +1,4 @@
-"""Run an exported network on images, a video or a camera.
+"""Run an exported network on images, a video, a stream or a camera.
 
 paddle-rt infer --config EXPORT/deploy.yaml --image_path PATH
 
@@ -34,16 +34,16 @@ def main() -> None:
         import_paddle()
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our own line says what is wrong with a video
     cv2.setLogLevel(2)  # errors
-    source = open_source(arguments.image_path, arguments.frames)
     segmenter = open_segmenter(arguments)
     colours = palette(segmenter.deployment.dataset_type, segmenter.deployment.num_classes or 255)
     segmenter.warmup()
-    with (
-        interrupt_once() as stopped,
-        open_outputs(source, arguments.save_dir, arguments.save, colours) as write,
-        tqdm(desc="infer", total=source.total, unit="frame", disable=None) as bar,
-    ):
-        report = label_frames(segmenter, source, write, stopped, bar.update)
+    with interrupt_once() as stopped:
+        source = open_source(arguments.image_path, arguments.frames, stopped)
+        with (
+            open_outputs(source, arguments.save_dir, arguments.save, colours) as write,
+            tqdm(desc="infer", total=source.total, unit="frame", disable=None) as bar,
+        ):
+            report = label_frames(segmenter, source, write, stopped, bar.update)
     finish(report, arguments.save_dir)
 
 
@@ -66,7 +66,7 @@ def parse_arguments() -> argparse.Namespace:
         type=file_or_folder,
         required=True,
         help="an image, a folder with all images below it, a text list of images, "
-        "a video file, or camera:0, camera:1 ...",
+        "a video file, the address of a video or a stream (http, rtsp, ...), or a camera by its number: 0, 1 ...",
     )
     add("--frames", type=positive, help="number of frames to read; by default all, and from a camera until Ctrl-C")
     add("--backend", choices=BACKENDS, default="openvino", help="the engine")

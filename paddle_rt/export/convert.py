@@ -3,7 +3,7 @@
 import pathlib
 
 from paddle_rt.errors import InternalError, UserError
-from paddle_rt.export.trace import brief
+from paddle_rt.inference.engines import brief
 
 OPSET = 17
 

@@ -7,6 +7,7 @@ import numpy as np
 import paddle
 
 from paddle_rt.errors import UserError
+from paddle_rt.inference.engines import brief
 from paddle_rt.inference.preprocess import Normalize
 from paddle_rt.models.base import Network
 from paddle_rt.tasks.export import ExportSpec
@@ -100,8 +101,3 @@ def save_graph(
     if not graph.is_file():
         raise UserError("Paddle wrote no model.json; unset FLAGS_enable_pir_api, which switches its graph format off")
     return graph, parameters
-
-
-def brief(error: Exception) -> str:
-    """Return an engine's message on one line, without the hints and source lines that Paddle appends."""
-    return " ".join(str(error).split("[Hint")[0].split())[:300]

@@ -10,8 +10,7 @@ import numpy as np
 import paddle
 
 from paddle_rt.errors import InternalError, UserError
-from paddle_rt.export.trace import brief
-from paddle_rt.inference.engines import Engine, OnnxRuntime, OpenVino, PaddleInference
+from paddle_rt.inference.engines import Engine, OnnxRuntime, OpenVino, PaddleInference, brief
 from paddle_rt.inference.preprocess import Normalize, split_normalize
 from paddle_rt.models.base import Network
 from paddle_rt.tasks.export import ExportSpec, relative_error

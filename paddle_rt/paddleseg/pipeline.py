@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from paddle_rt.inference.engines import Engine, OpenVino, PaddleInference
+from paddle_rt.paddleseg.components import import_paddleseg
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -28,6 +29,7 @@ class PaddleSegPipeline:
     """
 
     def __init__(self, folder: pathlib.Path, threads: int, backend: str = "paddle", onednn: bool = True) -> None:
+        import_paddleseg()
         from paddleseg.cvlibs import manager
         from paddleseg.transforms import Compose
 

@@ -378,10 +378,11 @@ def test_model_that_cannot_be_built(item, tmp_path):
     assert "\n" not in str(raised.value)
 
 
-def test_weights_that_cannot_be_downloaded(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["RTFormer", "PaddleSegRTFormer"])
+def test_weights_that_cannot_be_downloaded(kind, tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr("paddleseg.utils.seg_env.PRETRAINED_MODEL_HOME", str(tmp_path))
+    monkeypatch.setenv("SEG_HOME", str(tmp_path))
     address = "http://127.0.0.1:9/weights.zip"
-    config = load_config(tiny_config(tmp_path), [f"model.pretrained={address}"])
+    config = load_config(tiny_config(tmp_path), [f"model.type={kind}", f"model.pretrained={address}"])
     with pytest.raises(UserError, match=f"cannot download {address} .*fetch it by hand"):
         build_network(config)
