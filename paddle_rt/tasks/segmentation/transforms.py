@@ -7,7 +7,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from paddle_rt.components import Catalogue, argument_names
+from paddle_rt.arguments import describe
+from paddle_rt.components import Catalogue
 from paddle_rt.errors import UserError
 from paddle_rt.imaging import check_labels, read_image, read_label
 
@@ -61,7 +62,7 @@ def complete_transforms(
 
 
 def _complete_labels(where: str, step: dict[str, Any], num_classes: int | None, ignore_index: int) -> None:
-    arguments = argument_names(transform_catalogue()[step["type"]]) or []
+    arguments = describe(transform_catalogue()[step["type"]]).kinds
     for key in {"label_padding_value", "ignore_index"}.intersection(arguments):
         value = step.setdefault(key, ignore_index)
         if value == ignore_index:
