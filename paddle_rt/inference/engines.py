@@ -150,8 +150,8 @@ class OnnxRuntime(Engine):
         return self._session.run(None, dict(zip(self._inputs, inputs, strict=True)))
 
 
-# OpenVINO plans a layer for each size of the image and keeps the plans that it used last, by default 5000 of them, which
-# fill a gigabyte if every image has another size. This many suffice where 8 sizes alternate.
+# OpenVINO plans a layer for each size of the image and keeps the plans that it used last: by default 5000, which fill a
+# gigabyte if every image has another size. This many suffice where 8 sizes alternate.
 _PLANS = "128"
 
 
