@@ -71,7 +71,9 @@ def build_optimizer(
     Args:
         section: The `optimizer` section of a config, checked.
         network: Its parameters are optimised, in the order of `parameters()`; with `custom_cfg`, in the order of its
-            groups, of which a parameter joins the first whose `name` its own name contains.
+            groups, of which a parameter joins the first whose `name` its own name contains. A group's `lr_mult`
+            replaces the factor that the network gives its parameters. All others keep theirs, but for PaddleSeg's
+            layerwise optimizers; PaddleSeg sets them to 1.
         schedule: The learning rate.
 
     Raises:
@@ -79,11 +81,7 @@ def build_optimizer(
     """
     name, arguments = _resolve(section)
     groups = arguments.get("custom_cfg") or []
-    for group in groups:
-        if not any(group["name"] in parameter for parameter, _ in network.named_parameters()):
-            near = nearest(group["name"], {parameter.split(".")[0] for parameter, _ in network.named_parameters()})
-            hint = f"; did you mean {near!r}?" if near else ""
-            raise UserError(f"optimizer.custom_cfg: no parameter has {group['name']!r} in its name{hint}")
+    members = _group_members(network, groups)
     if name in _LAYERWISE:
         if arguments.get("weight_decay") is not None:
             arguments["weight_decay"] = float(arguments["weight_decay"])  # PaddleSeg refuses a whole number
@@ -97,9 +95,15 @@ def build_optimizer(
     if clip is not None:
         clip_settings = {key: value for key, value in clip.items() if key != "name"}
         settings["grad_clip"] = construct("optimizer.grad_clip_cfg", getattr(nn, clip["name"]), clip_settings)
-    parameters = _parameter_groups(network, groups, decay) if groups else network.parameters()
+        if groups and clip["name"] == "ClipGradByGlobalNorm":
+            logger.warning("grad_clip_cfg: the norm is that of each group of custom_cfg, not that of all gradients")
+    own = {p.name: (p.optimize_attr["learning_rate"], p.regularizer) for p in network.parameters()}
+    parameters = _parameter_groups(groups, members, decay) if groups else network.parameters()
     settings |= {"learning_rate": schedule, "parameters": parameters, "weight_decay": decay}
-    return construct("optimizer", optimizer, settings)
+    built = construct("optimizer", optimizer, settings)
+    if groups:
+        _restore_own(groups, members, own)
+    return built
 
 
 def _resolve(section: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -115,21 +119,65 @@ def _layerwise() -> dict[str, Any]:
     return {name: components("optimizers")[name] for name in _LAYERWISE}
 
 
-def _parameter_groups(network: nn.Layer, groups: list[dict], decay: float | None) -> list[dict[str, Any]]:
+def _group_members(network: nn.Layer, groups: list[dict]) -> list[list[paddle.Tensor]]:
+    """Return the parameters of each group, and last those of none.
+
+    Raises:
+        UserError: A group has no parameter.
+    """
     members: list[list[paddle.Tensor]] = [[] for _ in range(len(groups) + 1)]
-    for name, parameter in network.named_parameters():
-        if not parameter.stop_gradient:
-            found = (number for number, group in enumerate(groups) if group["name"] in name)
-            members[next(found, -1)].append(parameter)
+    names = dict(network.named_parameters())
+    for name, parameter in names.items():
+        found = (number for number, group in enumerate(groups) if group["name"] in name)
+        members[next(found, -1)].append(parameter)
+    for group, parameters in zip(groups, members, strict=False):
+        if not parameters and any(group["name"] in name for name in names):
+            raise UserError(
+                f"optimizer.custom_cfg: all parameters with {group['name']!r} in their names belong to groups before; "
+                "put the more special name first"
+            )
+        if not parameters:
+            near = nearest(group["name"], {name.split(".")[0] for name in names})
+            hint = f"; did you mean {near!r}?" if near else ""
+            raise UserError(f"optimizer.custom_cfg: no parameter has {group['name']!r} in its name{hint}")
+    return [[parameter for parameter in parameters if not parameter.stop_gradient] for parameters in members]
+
+
+def _parameter_groups(
+    groups: list[dict], members: list[list[paddle.Tensor]], decay: float | None
+) -> list[dict[str, Any]]:
     result = []
-    for number, group in enumerate(groups):
-        options = {"params": members[number], "learning_rate": group.get("lr_mult", 1.0)}
+    for group, parameters in zip([*groups, {}], members, strict=True):
+        options: dict[str, Any] = {"params": parameters}
         if decay is not None and group.get("weight_decay_mult") is not None:
             options["weight_decay"] = decay * group["weight_decay_mult"]
+        elif group.get("weight_decay_mult") is not None:
+            logger.warning("%s changes no weight decay, since optimizer.weight_decay is not set", group)
         result.append(options)
-        logger.info("Parameter group %d: %s, %d parameters", number, group, len(members[number]))
-    logger.info("Parameters in no group: %d", len(members[-1]))
-    return [*result, {"params": members[-1]}]
+    return [options for options in result if options["params"]]  # a group of frozen parameters is empty
+
+
+def _restore_own(groups: list[dict], members: list[list[paddle.Tensor]], own: Mapping[str, tuple[float, Any]]) -> None:
+    """Give parameters back what Paddle overwrites with the defaults of their group, and log what each group changes.
+
+    Args:
+        groups: The groups of the config.
+        members: Their parameters, and those of no group.
+        own: The factor and the regularizer that the network gave each parameter.
+    """
+    for number, (group, parameters) in enumerate(zip([*groups, {}], members, strict=True)):
+        replaced = set()
+        for parameter in parameters:
+            factor, regularizer = own[parameter.name]
+            if group.get("lr_mult") is not None:
+                replaced.add(factor)
+                factor = group["lr_mult"]
+            parameter.optimize_attr["learning_rate"] = factor
+            if group.get("weight_decay_mult") is None and regularizer is not None:
+                parameter.regularizer = regularizer
+        instead = f", in place of the network's own lr_mult {sorted(replaced - {1.0})}" if replaced - {1.0} else ""
+        title = f"Parameter group {number}: {group}" if group else "Parameters in no group:"
+        logger.info("%s %d parameters%s", title, len(parameters), instead)
 
 
 def check_schedule(section: Mapping[str, Any], iters: int) -> None:

@@ -53,6 +53,7 @@ def components(kind: str) -> dict[str, Callable]:
         return {name: _without_download(dataset) for name, dataset in found.items()}
     if kind == "transforms":
         found["RandomPaddingCrop"] = _correct_crop(found["RandomPaddingCrop"])
+        found["ScalePadding"] = _correct_padding(found["ScalePadding"])
     return found
 
 
@@ -125,6 +126,15 @@ def _without_download(dataset: type) -> type:
         dataset.__init__(self, *arguments, **options)
 
     return type(dataset.__name__, (dataset,), {"__doc__": dataset.__doc__, "__init__": init})
+
+
+def _correct_padding(padding: type) -> type:
+    """Correct ScalePadding, which interpolates between class numbers in PaddleSeg 2.8.0."""
+    resize = "data['label'] = functional.resize(data['label'], self.target_size, interp=cv2.INTER_{})"
+    exchanges = {resize.format("CUBIC"): resize.format("NEAREST")}
+    return type(
+        padding.__name__, (padding,), {"__doc__": padding.__doc__, "__call__": patched(padding.__call__, exchanges)}
+    )
 
 
 def _returns_network(component: Callable) -> Callable:

@@ -76,6 +76,7 @@ def train(config: Config, options: Any) -> None:
     )
     with paddle.utils.unique_name.guard():  # the optimizer's state has generated names, which must start from 0
         train_data, val_data = _build_data(config, options, task)
+        task.check_data(train_data, val_data, config.batch_size)
         network = build_network(config)
         if paddle.distributed.get_world_size() > 1 and paddle.device.get_device() != "cpu":
             network = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(network)

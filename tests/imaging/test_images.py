@@ -29,27 +29,23 @@ def chunk(name: bytes, body: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("suffix", "channels", "kind"),
-    [(".jpg", 3, np.uint8), (".png", 3, np.uint8), (".bmp", 3, np.uint8), (".tif", 3, np.uint8),
-     (".webp", 3, np.uint8), (".jpg", 1, np.uint8), (".png", 1, np.uint8), (".png", 4, np.uint8),
-     (".png", 1, np.uint16), (".png", 3, np.uint16), (".png", 4, np.uint16), (".tif", 3, np.uint16)],
-)  # fmt: skip
+    ("suffix", "channels"),
+    [(".jpg", 3), (".png", 3), (".bmp", 3), (".tif", 3), (".webp", 3), (".jpg", 1), (".png", 1), (".png", 4)],
+)
 @pytest.mark.parametrize("size", [(24, 32), (1, 1)])
-def test_reads_what_opencv_reads(tmp_path: Path, suffix: str, channels: int, kind: type, size: tuple) -> None:
+def test_reads_what_opencv_reads(tmp_path: Path, suffix: str, channels: int, size: tuple) -> None:
     path = tmp_path / f"image{suffix}"
-    assert cv2.imwrite(str(path), noise(*size, channels, kind))
+    assert cv2.imwrite(str(path), noise(*size, channels, np.uint8))
     ours, theirs = imaging.read_image(path), cv2.imread(str(path), cv2.IMREAD_COLOR)
     assert ours.shape == (*size, 3) and ours.dtype == np.uint8
     assert np.array_equal(ours, theirs), f"largest difference {np.abs(ours.astype(int) - theirs).max()}"
 
 
 def test_conversions(tmp_path: Path) -> None:
-    deep, alpha, grey, indexed = (tmp_path / f"{name}.png" for name in ("deep", "alpha", "grey", "indexed"))
-    cv2.imwrite(str(deep), np.full((2, 2, 3), 0xC8FF, np.uint16))
+    alpha, grey, indexed = (tmp_path / f"{name}.png" for name in ("alpha", "grey", "indexed"))
     cv2.imwrite(str(alpha), np.full((2, 2, 4), (10, 20, 30, 0), np.uint8))
     cv2.imwrite(str(grey), np.full((2, 2), 77, np.uint8))
     imaging.write_label(indexed, np.full((2, 2), 1, np.uint8), np.array([[0, 0, 0], [1, 2, 3]], np.uint8))
-    assert abs(int(imaging.read_image(deep)[0, 0, 0]) - 0xC8) <= 1
     assert imaging.read_image(alpha)[0, 0].tolist() == [10, 20, 30]
     assert imaging.read_image(grey)[0, 0].tolist() == [77, 77, 77]
     assert imaging.read_image(indexed)[0, 0].tolist() == [3, 2, 1]
@@ -167,7 +163,7 @@ def test_list_images(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("\n")
     assert "empty" in message(imaging.list_images, tmp_path / "list.txt")
     (tmp_path / "film.mp4").write_bytes(b"\x00\xff\xfe")
-    assert "neither" in message(imaging.list_images, tmp_path / "film.mp4")
+    assert "not UTF-8, the encoding of a list of images" in message(imaging.list_images, tmp_path / "film.mp4")
     (tmp_path / "nothing").mkdir()
     assert "no images" in message(imaging.list_images, tmp_path / "nothing")
     assert "no image, folder or list" in message(imaging.list_images, tmp_path / "gone")

@@ -50,7 +50,7 @@ def test_predict_names_what_it_cannot_read(call, weights, config, images, tmp_pa
         (broken / name).write_bytes(content)
     line = ["-c", config, "--model_path", weights, "--image_path", broken, "--save_dir", tmp_path / "out"]
     code, _, err = call("predict", *line)
-    assert code == 1 and err.startswith("error: 3 of 4 images could not be read") and err.count("\n") == 1
+    assert code == 1 and err.startswith("error: 3 of 4 images could not be labelled") and err.count("\n") == 1
     assert "empty.png is empty" in err and "half.jpg is cut off" in err and "text.png: it is damaged" in err
     assert written(tmp_path / "out/label_prediction") == ["whole.png"]
 

@@ -235,7 +235,7 @@ def test_clips_that_do_not_fit_are_refused(tmp_path, opts, message):
 
 @pytest.fixture
 def camvid(tmp_path) -> Path:
-    """Two labelled pictures of one video, the first at its beginning, and the frames before the second."""
+    """Two labelled images of one video, the first at its beginning, and the frames before the second."""
     for folder in ("images", "labels", "video"):
         (tmp_path / folder).mkdir()
     lines = []
