@@ -138,6 +138,7 @@ class SegmentationTask(ExportingMixin, Task):
                 check_component(key, config[key], datasets, transforms)
         _check_losses(config["loss"])
         check_section("test_config", config.get("test_config", {}), RANGES["test_config"], kind="test_config key")
+        tta.warn_of_idle_keys(config.get("test_config", {}))
         complete(config, datasets)
 
     def build_data(self, split: str) -> paddle.io.Dataset:

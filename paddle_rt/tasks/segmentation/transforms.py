@@ -54,6 +54,9 @@ def complete_transforms(
                 f"{where} is for training alone: scores and predictions are taken of whole images as they are; use "
                 f"{', '.join(_FOR_SCORES)}"
             )
+        for key, value in (("interp", step.get("interp")), ("short_size", step.get("short_size"))):
+            if part != "train_dataset" and (value == "RANDOM" or isinstance(value, list)):
+                raise UserError(f"{where}.{key} is {value}, of which one is drawn at random; give one value")
         for key in ("mean", "std") if name == "Normalize" else ():
             values = step.get(key)
             if isinstance(values, list) and len(values) not in (1, channels):
