@@ -252,4 +252,4 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 def _few(names: list[str]) -> str:
     rest = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + rest
+    return ", ".join(name if len(name) <= 200 else f"{name[:200]}..." for name in names[:_LISTED]) + rest

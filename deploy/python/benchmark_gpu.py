@@ -22,6 +22,7 @@ from paddle_rt.cli.run import run_tool
 from paddle_rt.errors import UserError
 from paddle_rt.files import whole_file
 from paddle_rt.inference import Deployment, labels_from_logits, load_deployment
+from paddle_rt.inference.engines import switch_off_telemetry
 
 WAYS = ("network alone", "labels on GPU", "labels on CPU")
 _KEEP_FLOAT = ["ReduceSum", "Pow", "Sqrt"]  # operators that would overflow in half precision
@@ -43,6 +44,7 @@ def main() -> None:
 
 def require_cuda() -> Any:
     """Return the package onnxruntime, which must have CUDA."""
+    switch_off_telemetry()
     try:
         import onnxruntime
     except ImportError as error:

@@ -47,7 +47,8 @@ class RestrictedUnpickler(pickle._Unpickler):
         """
         found = self.stand_in("builtins" if module == "__builtin__" else module, name)  # Python 2 has the other name
         if found is None:
-            raise UserError(f"refused: the file asks for {module}.{name}, which no tensor needs; it was not run")
+            shown = ascii(f"{module}.{name}")[1:-1][:100]
+            raise UserError(f"refused: the file asks for {shown}, which no tensor needs; it was not run")
         return type(found.__name__, (found,), {}) if isinstance(found, type) else functools.partial(found)
 
     def stand_in(self, module: str, name: str) -> Callable | None:
