@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paddle_rt.errors import UserError, unknown
+from paddle_rt.files import temporary_home
 
 if TYPE_CHECKING:
     import openvino
@@ -110,6 +111,7 @@ class OnnxRuntime(Engine):
     def __init__(
         self, graph: pathlib.Path, device: str = "cpu", threads: int | None = None, precision: str = "fp32"
     ) -> None:
+        switch_off_telemetry()
         try:
             import onnxruntime
         except ImportError as error:
@@ -140,12 +142,13 @@ class OnnxRuntime(Engine):
 
 
 def switch_off_telemetry() -> None:
-    """Keep OpenVINO and NNCF from reporting to their makers; to be called before one of them is imported.
+    """Keep OpenVINO, NNCF and ONNX Runtime from reporting to their makers; to be called before they are imported.
 
-    They report that they are imported, and write into the user's home folder, through the package openvino_telemetry,
-    unless it is not installed.
+    They report that they are used, and write into the user's home. OpenVINO and NNCF do it through the package
+    openvino_telemetry, which they do without where it is not installed.
     """
     sys.modules.setdefault("openvino_telemetry", None)
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 @functools.cache
@@ -232,8 +235,9 @@ class PaddleInference(Engine):
         onednn: bool = True,
     ) -> None:
         try:
-            import paddle
-            from paddle import inference
+            with temporary_home():
+                import paddle
+                from paddle import inference
         except ImportError as error:
             raise UserError(
                 f"backend paddle needs its package ({error}): pip install paddlepaddle, or paddlepaddle-gpu on a GPU"
