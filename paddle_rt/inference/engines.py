@@ -59,6 +59,16 @@ class Engine(abc.ABC):
         """Return the graph's outputs, which later runs do not change."""
 
 
+def switch_off_telemetry() -> None:
+    """Keep OpenVINO, NNCF and ONNX Runtime from reporting to their makers; to be called before one is imported.
+
+    OpenVINO and NNCF report that they are imported through the package openvino_telemetry, unless it is not installed;
+    ONNX Runtime reports by itself. All of them write into the user's home folder.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+
 def check_choice(backend: str, device: str, precision: str) -> None:
     """Check that a backend exists and that it offers the precision on the device.
 
@@ -141,14 +151,9 @@ class OnnxRuntime(Engine):
         return self._session.run(None, dict(zip(self._inputs, inputs, strict=True)))
 
 
-def switch_off_telemetry() -> None:
-    """Keep OpenVINO, NNCF and ONNX Runtime from reporting to their makers; to be called before they are imported.
-
-    They report that they are used, and write into the user's home. OpenVINO and NNCF do it through the package
-    openvino_telemetry, which they do without where it is not installed.
-    """
-    sys.modules.setdefault("openvino_telemetry", None)
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# OpenVINO plans a layer for each size of the image and keeps the plans that it used last: by default 5000, which fill a
+# gigabyte if every image has another size. This many suffice where 8 sizes alternate.
+_PLANS = "128"
 
 
 @functools.cache
@@ -197,6 +202,7 @@ class OpenVino(Engine):
         settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
         if device == "cpu":
             settings["INFERENCE_NUM_THREADS"] = str(threads or cores())
+            settings["CPU_RUNTIME_CACHE_CAPACITY"] = _PLANS
         with _loading("OpenVINO", graph):
             model = core.read_model(graph)
             self._request = core.compile_model(model, name, settings).create_infer_request()
