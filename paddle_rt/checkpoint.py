@@ -56,9 +56,10 @@ def _write(state: dict, file: pathlib.Path, suffix: str) -> None:
 
         paddle.save(state, str(file))
         return
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    save_file({name: np.ascontiguousarray(_as_array(value)) for name, value in state.items()}, str(file))
+    # `save_file` would raise an error of its own where the disk is full.
+    file.write_bytes(save({name: np.asarray(_as_array(value), order="C") for name, value in state.items()}))
 
 
 def _as_array(value: Any) -> np.ndarray:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # both import Paddle, before which its threads have to be cho
 
 DEVICES = ["cpu", "gpu", "xpu", "npu", "mlu"]
 MOST_PIXELS = 2**28
+WEIGHTS_HELP = "file of weights (.pdparams, .safetensors), or folder that holds model.pdparams or model.safetensors"
 
 positive = flag(whole(1))
 not_negative = flag(whole(0))
