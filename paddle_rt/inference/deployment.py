@@ -12,11 +12,12 @@ import yaml
 from paddle_rt.errors import UserError, check_count, unknown
 from paddle_rt.files import check_plain_file, whole_file
 from paddle_rt.inference.external_data import external_files
+from paddle_rt.yaml_file import read_yaml
 
 FILE = "deploy.yaml"
 VERIFICATION = "verification.json"
 DEFAULT_TASK = "segmentation"  # the task of a deploy.yaml that names none
-_MAX_BYTES = {FILE: 2**20, VERIFICATION: 2**24}
+_MAX_REPORT_BYTES = 2**24
 _MAX_GRAPH_BYTES = 2**33
 _REQUIRED = ("transforms", "input_shape", "output_op")
 
@@ -96,11 +97,7 @@ def load_deployment(path: str | os.PathLike) -> Deployment:
     """
     file = pathlib.Path(path)
     file = file / FILE if file.is_dir() else file
-    check_plain_file(file, f"{FILE} that tools/export.py wrote", _MAX_BYTES[FILE])
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is damaged: {error}") from error
+    content = read_yaml(file, f"{FILE} that tools/export.py wrote")
     if not isinstance(content, dict) or not isinstance(content.get("Deploy"), dict):
         raise UserError(f"{file} must hold a mapping under the key 'Deploy'; is it complete?")
     values = content["Deploy"]
@@ -185,7 +182,7 @@ def file_of(deployment: Deployment, name: str) -> pathlib.Path:
     if not os.path.lexists(path):
         others = ", ".join(sorted(file.name for file in deployment.folder.iterdir() if file.is_file()))
         raise UserError(f"no file {name} in {deployment.folder}, which holds {others}")
-    return check_plain_file(path, "file of the export", _MAX_BYTES.get(name, _MAX_GRAPH_BYTES))
+    return check_plain_file(path, "file of the export", _MAX_REPORT_BYTES if name == VERIFICATION else _MAX_GRAPH_BYTES)
 
 
 def file_digest(path: pathlib.Path) -> str:
