@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "errors": set(),
     "files": set(),
     "cpu": set(),
+    "run_logs": BASIC,
     "imaging": BASIC,
     "streetscenes": BASIC,
     "paddleseg/__init__": set(),
@@ -35,7 +36,7 @@ MAY_IMPORT = {
     "components": {"models", "registry", "paddleseg/components", *BASIC},
     "tasks": {"components", "imaging", "inference", "models", "paddleseg/components", "streetscenes", *BASIC},
     "config": {"checkpoint", "components", "models", "paddleseg/components", "tasks", *BASIC},
-    "training": {"checkpoint", "config", "tasks", *BASIC},
+    "training": {"checkpoint", "config", "run_logs", "tasks", *BASIC},
     "export": {"imaging", "inference", "models", "tasks", *BASIC},
     "paddleseg/compare": {"checkpoint", *BASIC},
     "paddleseg/counterparts": {"components", "models", "registry", "paddleseg/components", *BASIC},
@@ -60,7 +61,7 @@ MAY_IMPORT = {
     "cli": {
         *("benchmark", "checkpoint", "components", "config", "convert", "cpu", "export", "imaging", "inference"),
         *("paddleseg/compare", "paddleseg/counterparts", "paddleseg/loop", "registry", "streetscenes", "tasks"),
-        *("training", *BASIC),
+        *("run_logs", "training", *BASIC),
     },
 }
 

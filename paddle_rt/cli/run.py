@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from typing import TextIO
 
 from paddle_rt.errors import InternalError, UserError
 
@@ -46,7 +47,7 @@ def run_tool(main: Callable[[], None]) -> None:
         with _log_on_stdout():
             main()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard(sys.stdout)
         sys.exit(1)
     except (UserError, InternalError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -87,7 +88,23 @@ def _log_on_stdout() -> Iterator[None]:
 
 
 class _Handler(logging.StreamHandler):
-    """A handler whose errors are raised: a closed pipe or a full disk ends the tool."""
+    """A handler whose errors, such as a full disk, are raised, but for a pipe that is closed.
+
+    The work, which may have taken days, goes on where nobody reads the log any more.
+    """
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  the name is logging's
-        raise  # noqa: PLE0704  called while the exception is handled
+        if not isinstance(sys.exc_info()[1], BrokenPipeError):
+            raise  # noqa: PLE0704  called while the exception is handled
+        _discard(self.stream)
+        try:
+            print("warning: stdout is closed; the tool goes on without its log", file=sys.stderr, flush=True)
+        except BrokenPipeError:  # both were one pipe
+            _discard(sys.stderr)
+
+
+def _discard(stream: TextIO) -> None:
+    """Send what is written to a stream from now on nowhere."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
