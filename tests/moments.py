@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 KILL, FULL = "kill", "full disk"
-_NEEDS_SPACE = ("open", "write", "mkdir", "rename", "replace", "exchange", "fsync")
+NEEDS_SPACE = ("open", "write", "mkdir", "rename", "replace", "exchange", "fsync")
 
 
 class Moments:
@@ -41,7 +41,7 @@ class Moments:
         if self.fault == KILL and number == self.at:
             half()
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.fault == FULL and number >= self.at and name.split()[0] in _NEEDS_SPACE:
+        if self.fault == FULL and number >= self.at and name.split()[0] in NEEDS_SPACE:
             half()
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
 
