@@ -22,7 +22,7 @@ $(VENV)/installed: requirements.txt requirements-dev.txt pyproject.toml
 
 demo: $(VENV)/installed
 	rm -rf $(DEMO)
-	$(BIN)/paddle-rt train -c $(CONFIG) --do_eval --save_interval 300 --log_iters 20 --seed 0 --save_dir $(DEMO)
+	$(BIN)/paddle-rt train -c $(CONFIG) --do_eval --save_interval 250 --log_iters 25 --seed 0 --save_dir $(DEMO)
 	$(BIN)/paddle-rt val -c $(CONFIG) --model_path $(DEMO)/best_model --output $(DEMO)/metrics.json
 	$(BIN)/paddle-rt export -c $(CONFIG) --model_path $(DEMO)/best_model --input_size 128 256 --save_dir $(DEMO)/export
 	$(BIN)/paddle-rt render_streetscenes --output $(DEMO)/frames --number 8 --size 128 256
@@ -30,7 +30,7 @@ demo: $(VENV)/installed
 	$(BIN)/python tools/demo_picture.py -c $(CONFIG) --folder $(DEMO)
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 -m "slow and not gpu"

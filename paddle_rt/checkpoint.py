@@ -1,55 +1,113 @@
 """Checkpoints: strict loading, and saving that leaves a whole file or none."""
 
+import logging
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatch
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from paddle_rt.downloads import local_weights
 from paddle_rt.errors import UserError, nearest
-from paddle_rt.files import whole_file
+from paddle_rt.files import check_plain_file, whole_file
+from paddle_rt.formats.paddle_pickle import read_paddle
+from paddle_rt.formats.safetensors import is_safetensors, read_safetensors
 
 if TYPE_CHECKING:
     from paddle import nn
 
+State = dict[str, np.ndarray]
+
+WEIGHTS_FORMATS = ("pdparams", "safetensors")  # suffixes of files of weights
+MAX_BYTES = 2**35  # 32 GiB, far more than any network for images
 _LISTED = 3  # names that a message spells out before it goes on to count
 
+_log = logging.getLogger(__name__)
 
-def atomic_save(obj: object, path: str | os.PathLike) -> None:
-    """Save a Paddle object so that `path` is either whole or as it was before.
+
+def save_weights(state: dict, path: str | os.PathLike) -> None:
+    """Save a state dict in the format of the file's suffix: .safetensors, or else Paddle's.
 
     Args:
-        obj: What `paddle.save` takes: a state dict of a layer or an optimizer.
-        path: The file, whose folder is made.
+        state: The state dict of a layer, or names and arrays; for Paddle's format also that of an optimizer.
+        path: The file, which is not complete before this returns.
+
+    Raises:
+        OSError: The disk is full or the folder cannot be written.
+    """
+    _write(state, pathlib.Path(path), pathlib.Path(path).suffix)
+
+
+def atomic_save(state: dict, path: str | os.PathLike) -> None:
+    """Save as `save_weights` does, so that `path` is either whole or as it was before.
 
     Raises:
         OSError: The disk is full or the folder cannot be written; no temporary file stays.
     """
+    with whole_file(path) as temporary:
+        _write(state, temporary, pathlib.Path(path).suffix)
+
+
+def _write(state: dict, file: pathlib.Path, suffix: str) -> None:
+    if suffix != ".safetensors":
+        import paddle
+
+        paddle.save(state, str(file))
+        return
+    from safetensors.numpy import save
+
+    # `save_file` would raise an error of its own where the disk is full.
+    file.write_bytes(save({name: np.asarray(_as_array(value), order="C") for name, value in state.items()}))
+
+
+def _as_array(value: Any) -> np.ndarray:
     import paddle
 
-    with whole_file(path) as temporary:
-        paddle.save(obj, str(temporary))
+    if isinstance(value, paddle.Tensor):
+        # NumPy has no bfloat16, and what Paddle gives in its place, uint16, would be read as whole numbers.
+        return (value.astype("float32") if value.dtype == paddle.bfloat16 else value).numpy()
+    return value
 
 
-def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def weights_file(folder: str | os.PathLike, stem: str = "model") -> pathlib.Path | None:
+    """Return the file of weights that a folder holds, or None.
+
+    Args:
+        folder: The folder.
+        stem: The name of the file without its suffix, which is one of WEIGHTS_FORMATS.
+
+    Raises:
+        UserError: It holds two.
+    """
+    candidates = [pathlib.Path(folder) / f"{stem}.{suffix}" for suffix in WEIGHTS_FORMATS]
+    found = [file for file in candidates if os.path.lexists(file)]
+    if len(found) > 1:
+        raise UserError(f"{folder} holds {found[0].name} and {found[1].name}; name the file, or remove one of them")
+    return found[0] if found else None
+
+
+def read_state_dict(path: str | os.PathLike) -> State:
     """Read parameters and buffers by name.
 
     Args:
-        path: A `.pdparams` file, or a folder that holds `model.pdparams` as training writes them.
+        path: A `.pdparams` or `.safetensors` file, or a folder that holds model.pdparams or model.safetensors.
 
     Returns:
         Name to array, in the file's order.
 
     Raises:
-        UserError: Nothing is there, or it is not a Paddle state dict.
+        UserError: Nothing is there, or it is not a state dict.
     """
     file = pathlib.Path(path)
     if file.is_dir():
-        file = file / "model.pdparams"
-    if not file.is_file():
-        raise UserError(f"no checkpoint at {file}; expected a .pdparams file or a folder that holds model.pdparams")
+        file = weights_file(path) or file / "model.pdparams"
+    if not os.path.lexists(file):
+        raise UserError(
+            f"no checkpoint at {file}; expected a .pdparams or .safetensors file, or a folder that holds "
+            "model.pdparams or model.safetensors"
+        )
     state = read_saved(file)
     if not isinstance(state, dict) or not state:
         raise UserError(f"{file} holds {type(state).__name__}, expected a state dict of names and arrays")
@@ -61,30 +119,60 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
     return state
 
 
-def read_saved(file: pathlib.Path) -> object:
-    """Read what `paddle.save` wrote to a file, with arrays in place of tensors.
+def read_saved(path: str | os.PathLike) -> object:
+    """Read what `paddle.save` or safetensors wrote to a file, with arrays in place of tensors, and run none of it.
+
+    Args:
+        path: A .pdparams, .pdopt, .pdstates or .safetensors file; its first bytes decide, whatever its suffix is.
 
     Raises:
-        UserError: It is damaged or something else.
+        UserError: It is missing, no regular file, damaged or something else, or a pickle in it asks for more than
+            arrays and containers.
     """
-    import paddle
+    file = check_plain_file(path, "checkpoint", MAX_BYTES)
+    with open(file, "rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        start = stream.read(9)
+        stream.seek(0)
+        try:
+            return (read_safetensors if is_safetensors(start) else read_paddle)(stream, size)
+        except OSError:
+            raise
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from error
+        except Exception as error:  # a damaged file raises nearly anything
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            raise UserError(
+                f"{file} ({size} bytes) is not a whole Paddle checkpoint; save it again, or convert it if it comes "
+                f"from another framework ({reason})"
+            ) from error
 
-    try:
-        with open(file, "rb"):
-            return paddle.load(str(file), return_numpy=True)
-    except OSError:
-        raise
-    except Exception as error:  # unpickling a damaged file raises nearly anything
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"{file} ({file.stat().st_size} bytes) is not a whole Paddle checkpoint; save it again, or convert it if "
-            f"it comes from another framework ({type(error).__name__}: {reason})"
-        ) from error
+
+def without_shared_prefix(state: State, fits: Callable[[State], bool]) -> State:
+    """Take prefixes that all names share, such as "model.", off the names until they fit, and log what was taken.
+
+    Args:
+        state: Names and arrays.
+        fits: Returns whether these names are known.
+
+    Returns:
+        The renamed state dict, or `state` itself if no prefix makes it fit.
+    """
+    bare, taken = state, ""
+    while bare and not fits(bare):
+        prefix = next(iter(bare)).partition(".")[0] + "."
+        if not all(name.startswith(prefix) and name != prefix for name in bare):
+            return state
+        bare = {name.removeprefix(prefix): value for name, value in bare.items()}
+        taken += prefix
+    if taken:
+        _log.info("All names of the checkpoint begin with %r, which is taken off", taken)
+    return bare
 
 
 def load(
     model: "nn.Layer",
-    source: str | os.PathLike | dict[str, np.ndarray],
+    source: str | os.PathLike | State,
     may_miss: Iterable[str] = (),
     may_skip: Iterable[str] = (),
 ) -> None:
@@ -102,6 +190,7 @@ def load(
     """
     where, state = ("the state dict", source) if isinstance(source, dict) else (source, read_state_dict(source))
     own = model.state_dict()
+    state = without_shared_prefix(state, lambda names: any(name in own for name in names))
     matching = {name for name in own if name in state and list(state[name].shape) == list(own[name].shape)}
     missing = [n for n in own if n not in state and not _matches(n, may_miss)]
     extra = [n for n in state if n not in own and not _matches(n, may_skip)]
@@ -142,7 +231,7 @@ def load_pretrained(
 
     Args:
         model: A paddle.nn.Layer.
-        source: A file, a folder, or an http(s) address of PaddleSeg's model zoo.
+        source: A file, a folder, or an https address as `local_weights` takes it.
         new_head: Patterns of the names that belong to the task.
         optional: Patterns of names in the trunk that not every variant has.
         trunk: What the names of the trunk begin with. A file in which no name does holds the trunk alone.
@@ -150,11 +239,9 @@ def load_pretrained(
     Raises:
         UserError: The address cannot be reached, the file cannot be read, or the trunk does not fit.
     """
-    if "://" in source:
-        from paddle_rt.paddleseg.pretrained import download
-
-        source = download(source)
-    state = read_state_dict(source)
+    own = model.state_dict()
+    state = read_state_dict(local_weights(source))
+    state = without_shared_prefix(state, lambda names: any(name in own or trunk + name in own for name in names))
     if not any(name.startswith(trunk) for name in state):
         state = {trunk + name: value for name, value in state.items()}
     load(model, state, may_miss=[*new_head, *optional], may_skip=["*"])
@@ -166,4 +253,4 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 def _few(names: list[str]) -> str:
     rest = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + rest
+    return ", ".join(name if len(name) <= 200 else f"{name[:200]}..." for name in names[:_LISTED]) + rest

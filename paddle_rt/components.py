@@ -1,10 +1,10 @@
 """Sections of a config that have a `type`: found by name, checked to the last argument, and built."""
 
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from paddle_rt.errors import UserError, unknown
+from paddle_rt.arguments import BY_DATA, check_arguments
+from paddle_rt.errors import UserError, shown, unknown
 
 if TYPE_CHECKING:
     from paddle_rt.models.base import Network
@@ -12,37 +12,15 @@ if TYPE_CHECKING:
 Catalogue = Mapping[str, Callable]
 
 # What a constructor raises about arguments that do not fit; anything else is a fault of ours and keeps its traceback.
-_WRONG_ARGUMENTS = (RuntimeError, AssertionError, ValueError, TypeError, KeyError, IndexError, OSError)
-
-
-def argument_names(component: Callable) -> list[str] | None:
-    """Return the names of the arguments that a class or function takes, or None where it takes any name."""
-    parameters = inspect.signature(component).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return None
-    return list(parameters)
-
-
-def check_keys(kind: str, section: Any, valid: tuple[str, ...]) -> None:
-    """Check the keys of a mapping.
-
-    Args:
-        kind: What a key of it is called, such as "loss key".
-        section: What the config holds.
-        valid: The keys that it may have.
-
-    Raises:
-        UserError: It is no mapping, or it has another key.
-    """
-    if not isinstance(section, dict):
-        raise UserError(f"expected a mapping of {kind}s ({', '.join(valid)}), got {section!r}")
-    for key in section:
-        if key not in valid:
-            raise unknown(kind, key, valid)
+_WRONG_ARGUMENTS = (RuntimeError, AssertionError, ValueError, TypeError, KeyError, IndexError, OSError, OverflowError)
 
 
 def check_component(
-    where: str, section: Any, catalogue: Catalogue, nested: Mapping[str, Catalogue] | None = None
+    where: str,
+    section: Any,
+    catalogue: Catalogue,
+    nested: Mapping[str, Catalogue] | None = None,
+    supplied: Collection[str] = (),
 ) -> None:
     """Check a section with a `type` and the sections inside it.
 
@@ -51,40 +29,44 @@ def check_component(
         section: What the config holds there.
         catalogue: The classes and functions that `type` can name.
         nested: Arguments that hold a section or a list of sections, with the catalogue of each.
+        supplied: Arguments that are added to the section later.
 
     Raises:
-        UserError: The type or an argument is unknown.
+        UserError: The type or an argument is unknown, or an argument is missing or not what it may be.
     """
     if not isinstance(section, dict) or not isinstance(section.get("type"), str):
-        raise UserError(f"{where} must be a mapping with a 'type', got {section!r}")
+        raise UserError(f"{where} must be a mapping with a 'type', got {shown(section)}")
     name = section["type"]
     if name not in catalogue:
         raise unknown(f"{where} type", name, catalogue)
-    valid = argument_names(catalogue[name])
-    for key, value in section.items():
-        if key != "type" and valid is not None and key not in valid:
-            raise unknown(f"argument of {name}", key, valid)
-        if nested and key in nested:
-            for item in value if isinstance(value, list) else [value]:
-                check_component(f"{where}.{key}", item, nested[key], nested)
+    arguments = {key: value for key, value in section.items() if key != "type"}
+    check_arguments(where, catalogue[name], arguments, name, supplied)
+    for key in arguments.keys() & (nested or {}):
+        value = arguments[key]
+        items = value if isinstance(value, list) else [] if value is None else [value]
+        for number, item in enumerate(items):
+            place = f"{where}.{key}[{number}]" if isinstance(value, list) else f"{where}.{key}"
+            check_component(place, item, nested[key], nested, supplied)
 
 
-def build_component(what: str, section: Mapping[str, Any], catalogue: Catalogue) -> Any:
+def build_component(where: str, section: Mapping[str, Any], catalogue: Catalogue) -> Any:
     """Build a section with a `type`, and the sections inside it first.
 
     Args:
-        what: What is built, for messages.
+        where: The place of the section in the config, for messages.
         section: Checked by `check_component`.
         catalogue: The classes and functions that the section's types name.
 
     Raises:
-        UserError: A constructor refuses its arguments.
+        UserError: An argument is missing, or a constructor refuses its arguments.
     """
-    arguments = {key: _build_nested(what, value, catalogue) for key, value in section.items() if key != "type"}
-    return construct(what, catalogue[section["type"]], arguments)
+    arguments = {
+        key: _build_nested(f"{where}.{key}", value, catalogue) for key, value in section.items() if key != "type"
+    }
+    return construct(where, catalogue[section["type"]], arguments)
 
 
-def construct(what: str, component: Callable, arguments: Mapping[str, Any]) -> Any:
+def construct(where: str, component: Callable, arguments: Mapping[str, Any]) -> Any:
     """Call a class or function, and turn what it says about its arguments into a user's error.
 
     Raises:
@@ -95,23 +77,25 @@ def construct(what: str, component: Callable, arguments: Mapping[str, Any]) -> A
     except UserError:
         raise
     except _WRONG_ARGUMENTS as error:
-        kind = "" if isinstance(error, ValueError | AssertionError | RuntimeError) else f"{type(error).__name__}: "
-        raise UserError(f"cannot build {what}: {kind}{error}") from error
+        says = f": {str(error)[:200]}" if isinstance(error, ValueError | AssertionError | OSError) else ""
+        raise UserError(f"cannot build {where}: {component.__name__} does not take these arguments{says}") from error
 
 
-def _build_nested(what: str, value: Any, catalogue: Catalogue) -> Any:
+def _build_nested(where: str, value: Any, catalogue: Catalogue) -> Any:
     if isinstance(value, dict) and "type" in value:
-        return build_component(what, value, catalogue)
+        return build_component(where, value, catalogue)
     if isinstance(value, list):
-        return [_build_nested(what, item, catalogue) for item in value]
+        return [_build_nested(f"{where}[{number}]", item, catalogue) for number, item in enumerate(value)]
     return value
 
 
 def check_network(section: Mapping[str, Any]) -> None:
     """Check the `model` section of a config: one of our networks, or else one of PaddleSeg's.
 
+    What the data set determines may still be missing.
+
     Raises:
-        UserError: The type or an argument is unknown.
+        UserError: The type or an argument is unknown, or an argument is missing or not what it may be.
     """
     from paddle_rt import registry
 
@@ -121,7 +105,8 @@ def check_network(section: Mapping[str, Any]) -> None:
     from paddle_rt.paddleseg.components import components
 
     ours = dict.fromkeys(entry.class_name for entry in registry.ENTRIES.values())  # for the message alone
-    check_component("model", section, {**ours, **components("networks")}, {"backbone": components("backbones")})
+    catalogue, nested = {**ours, **components("networks")}, {"backbone": components("backbones")}
+    check_component("model", section, catalogue, nested, BY_DATA)
 
 
 def build_network(section: Mapping[str, Any]) -> "Network":
@@ -133,7 +118,9 @@ def build_network(section: Mapping[str, Any]) -> "Network":
     from paddle_rt import registry
 
     if registry.entries_of(section["type"]):
-        return construct("model", *registry.network_of(section))
+        network_class, arguments = registry.network_of(section)
+        check_arguments("model", network_class, arguments)
+        return construct("model", network_class, arguments)
     from paddle_rt.paddleseg.components import components
 
     return build_component("model", section, {**components("backbones"), **components("networks")})

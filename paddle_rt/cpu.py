@@ -7,6 +7,8 @@ import os
 import pathlib
 import sys
 
+from paddle_rt.files import temporary_home
+
 THREADS = "OMP_NUM_THREADS"  # read by Paddle and its OpenMP library when they are loaded
 CODE_PATH = "MKL_DEBUG_CPU_TYPE"  # read by MKL, whose own choice on an AMD processor is its slowest code
 
@@ -17,13 +19,28 @@ logger = logging.getLogger(__name__)
 
 
 def import_paddle() -> None:
-    """Choose the number of threads and, on an AMD processor, MKL's code path, log the choice, and import Paddle.
+    """Choose as `choose_environment` does, and import Paddle.
 
-    What the user set in the environment is left alone, and nothing is changed where Paddle has been imported before.
+    Nothing is changed where Paddle has been imported before.
     Paddle prints a warning where OMP_NUM_THREADS is more than 1; it is left out.
     """
     if "paddle" in sys.modules:
         return
+    choose_environment()
+    with contextlib.redirect_stderr(io.StringIO()) as said, temporary_home():
+        import paddle
+    # Paddle's own handler of signals may wait for ever when a signal strikes within malloc.
+    paddle.disable_signal_handler()
+    for line in said.getvalue().splitlines():
+        if THREADS not in line:
+            sys.stderr.write(f"{line}\n")
+
+
+def choose_environment() -> None:
+    """Choose the number of threads and, on an AMD processor, MKL's code path, and log the choice.
+
+    Both are environment variables that Paddle reads when it is imported; what the user set is left alone.
+    """
     chosen = []
     if THREADS not in os.environ:
         threads = max(1, len(os.sched_getaffinity(0)) // local_processes())
@@ -36,13 +53,6 @@ def import_paddle() -> None:
     if chosen:
         names, choices = zip(*chosen, strict=True)
         logger.info("CPU: %s; set %s to choose otherwise", ", ".join(choices), " or ".join(names))
-    with contextlib.redirect_stderr(io.StringIO()) as said:
-        import paddle
-    # Paddle's own handler of signals may wait for ever when a signal strikes within malloc.
-    paddle.disable_signal_handler()
-    for line in said.getvalue().splitlines():
-        if THREADS not in line:
-            sys.stderr.write(f"{line}\n")
 
 
 def local_processes() -> int:

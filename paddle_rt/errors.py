@@ -1,22 +1,33 @@
 """Errors: a user's mistake as one clear line that says what is wrong, what was expected and what to do."""
 
 import difflib
-import inspect
 from collections.abc import Iterable
-from typing import Any
+
+LARGEST = 2**63 - 1  # the largest whole number that NumPy and Paddle take, of either sign
 
 
 class UserError(ValueError):
     """A mistake in the user's input; tools print its message on one line, without a traceback.
+
+    Attributes:
+        exit_code: The exit code of a tool that ends with it.
 
     Args:
         message: What is wrong, what was expected and what to do.
         details: Further lines to print below the message, such as a tree of folders.
     """
 
+    exit_code = 1
+
     def __init__(self, message: str, details: str = "") -> None:
         super().__init__(message)
         self.details = details
+
+
+class FlagError(UserError):
+    """A mistake in the flags of a tool."""
+
+    exit_code = 2
 
 
 class InternalError(RuntimeError):
@@ -29,13 +40,23 @@ def nearest(name: object, valid: Iterable[object]) -> str | None:
     return found[0] if found else None
 
 
-def unknown(kind: str, name: object, valid: Iterable[object]) -> UserError:
+def shown(value: object) -> str:
+    """Return a value as messages show it: on one line, and shortened where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= 100 else f"{text[:80]}... ({len(text)} characters)"
+
+
+def unknown(kind: str, name: object, valid: Iterable[object], where: str = "") -> UserError:
     """Describe a name that is not among the valid ones.
 
     Args:
         kind: What the name stands for, such as "model" or "config key".
         name: The unknown name.
         valid: The valid names.
+        where: The place in the config or the flag, with which the message begins.
 
     Returns:
         The error to raise, whose message has the nearest match and the valid names.
@@ -43,30 +64,20 @@ def unknown(kind: str, name: object, valid: Iterable[object]) -> UserError:
     names = sorted(str(v) for v in valid)
     near = nearest(name, names)
     hint = f", did you mean {near!r}?" if near else "."
-    return UserError(f"unknown {kind} {name!r}{hint} Valid: {', '.join(names) or 'none'}")
+    start = f"{where}: " if where else ""
+    return UserError(f"{start}unknown {kind} {shown(name)}{hint} Valid: {', '.join(names) or 'none'}")
 
 
-def check_arguments(component: type, arguments: dict[str, Any]) -> None:
-    """Raise a UserError for an argument that the constructor of `component` does not take."""
-    parameters = inspect.signature(component.__init__).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    valid = [name for name in parameters if name != "self"]
-    for name in arguments:
-        if name not in valid:
-            raise unknown(f"argument of {component.__name__}", name, valid)
-
-
-def check_count(where: str, value: object, low: int = 1, high: int | None = None) -> None:
+def check_count(where: str, value: object, low: int = 1, high: int = LARGEST) -> None:
     """Raise a UserError for a value that is not a whole number from `low` to `high`.
 
     Args:
         where: What the value stands for; the message begins with it.
         value: The value; True and False are not numbers here.
         low: Smallest number that is accepted.
-        high: Largest number that is accepted; None for no limit.
+        high: Largest number that is accepted.
     """
     is_whole = isinstance(value, int) and not isinstance(value, bool)
-    if not is_whole or value < low or (high is not None and value > high):
-        limits = f"of at least {low}" if high is None else f"from {low} to {high}"
-        raise UserError(f"{where} must be a whole number {limits}, got {value!r}")
+    if not is_whole or not low <= value <= high:
+        limits = f"of at least {low}" if high == LARGEST else f"from {low} to {high}"
+        raise UserError(f"{where} must be a whole number {limits}, got {shown(value)}")

@@ -1,10 +1,76 @@
-"""Files that are written whole or not at all, and the names of output files."""
+"""Files: only plain ones are read, new ones are written whole or not at all, and outputs get different names."""
 
 import errno
 import os
 import pathlib
+import stat
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+
+from paddle_rt.errors import UserError
+
+# What a path may lead to instead of a plain file. Opening a pipe, a socket or a device may wait for ever or never end.
+_OTHER_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def check_plain_file(path: str | os.PathLike, what: str = "file", max_bytes: int | None = None) -> pathlib.Path:
+    """Raise unless `path` leads to a regular file, which can be opened without waiting and has an end.
+
+    Args:
+        path: The path that a user names; links are followed.
+        what: What the file should be, for the message.
+        max_bytes: The largest size that is accepted; None for no limit.
+
+    Returns:
+        The path.
+
+    Raises:
+        UserError: Nothing is there, or something that is not a regular file, or the file is too large.
+    """
+    name = os.fspath(path)
+    try:
+        found = os.stat(name)
+    except ValueError as error:  # a NUL, or half of a surrogate pair
+        raise UserError(f"{name!r} cannot be the name of a file ({what})") from error
+    except OSError as error:
+        raise UserError(_why_not_there(name, what, error)) from error
+    if not stat.S_ISREG(found.st_mode):
+        kind = _OTHER_KINDS.get(stat.S_IFMT(found.st_mode), "no regular file")
+        raise UserError(f"{name} is {kind}, expected a regular file ({what})")
+    if max_bytes is not None and found.st_size > max_bytes:
+        raise UserError(f"{name} has {found.st_size} bytes, expected at most {max_bytes} ({what})")
+    return pathlib.Path(name)
+
+
+def _why_not_there(name: str, what: str, error: OSError) -> str:
+    if error.errno == errno.ELOOP:
+        return f"{name} is a link that leads to itself, expected a regular file ({what})"
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        if os.path.islink(name):
+            return f"{name} is a broken link to {os.readlink(name)}, expected a regular file ({what})"
+        return f"no {what} at {name}"
+    return f"{name} cannot be read ({what}): {error.strerror}"
+
+
+@contextmanager
+def temporary_home() -> Iterator[None]:
+    """Let packages that make folders in the user's home, many of them when they are imported, make them elsewhere."""
+    before = os.environ.get("HOME")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["HOME"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["HOME"]
+            if before is not None:
+                os.environ["HOME"] = before
 
 
 @contextmanager

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from paddle_rt.errors import check_arguments, unknown
+from paddle_rt.arguments import BY_DATA, check_arguments
+from paddle_rt.errors import unknown
 
 if TYPE_CHECKING:
     from paddle_rt.models.base import Network
@@ -124,7 +125,7 @@ def network_of(model_section: Mapping[str, Any]) -> "tuple[type[Network], dict[s
         The class and the arguments to build the network with.
 
     Raises:
-        UserError: The type, the variant or an argument is unknown.
+        UserError: The type, the variant or an argument is unknown, or an argument is not what it may be.
     """
     arguments = dict(model_section)
     class_name = arguments.pop("type", None)
@@ -133,12 +134,12 @@ def network_of(model_section: Mapping[str, Any]) -> "tuple[type[Network], dict[s
         raise unknown("model type", class_name, {entry.class_name for entry in ENTRIES.values()})
     network_class = entries[0].network_class()
     if "variant" in arguments:
-        name = str(arguments.pop("variant"))  # YAML reads FANet's `variant: 18` as a number
+        name = str(arguments.pop("variant"))[:100]  # YAML reads FANet's `variant: 18` as a number
         variants = {entry.variant: entry.arguments for entry in entries}
         if name not in variants:
             raise unknown(f"variant of {class_name}", name, variants)
         arguments = {**variants[name], **arguments}
-    check_arguments(network_class, arguments)
+    check_arguments("model", network_class, arguments, supplied=BY_DATA)
     return network_class, arguments
 
 
@@ -150,20 +151,20 @@ def create_model(
     Args:
         name: One of `list_models()`.
         num_classes: Number of classes.
-        checkpoint: A `.pdparams` file, or a folder that holds `model.pdparams`. Its names and shapes must be exactly
-            those of the network.
+        checkpoint: A `.pdparams` or `.safetensors` file, or a folder that holds model.pdparams or model.safetensors.
+            Its names and shapes must be exactly those of the network.
         **arguments: Further arguments of the network's class, which take precedence over those of the variant.
 
     Returns:
         The network in training mode.
 
     Raises:
-        UserError: The name or an argument is unknown or out of range, or the checkpoint does not fit.
+        UserError: The name or an argument is unknown or not what it may be, or the checkpoint does not fit.
     """
     entry = find_entry(name)
     settings = {**entry.arguments, "num_classes": num_classes, **arguments}
     network_class = entry.network_class()
-    check_arguments(network_class, settings)
+    check_arguments(entry.class_name, network_class, settings)
     network = network_class(**settings)
     if checkpoint is not None:
         from paddle_rt.checkpoint import load

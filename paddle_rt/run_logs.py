@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from paddle_rt.errors import UserError
+from paddle_rt.files import check_plain_file, temporary_home
 
 _log = logging.getLogger(__name__)
 METRICS = "metrics.jsonl"
@@ -39,7 +40,8 @@ def read_metrics(file: pathlib.Path) -> list[dict[str, Any]]:
     A damaged row, such as the last one of a run that was killed while writing it, is left out with a warning.
     """
     rows, damaged = [], []
-    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").split("\n"), start=1):
+    text = check_plain_file(file, "log of a run").read_text(encoding="utf-8", errors="replace")
+    for number, line in enumerate(text.split("\n"), start=1):
         row = _parse_row(line)
         if row is not None:
             rows.append(row)
@@ -79,10 +81,12 @@ def read_scalars(file: pathlib.Path) -> dict[str, dict[int, float]]:
         UserError: The file is damaged. A record at its end that a kill cut off is left out.
     """
     from google.protobuf.message import DecodeError
-    from visualdl.proto.record_pb2 import Record
+
+    with temporary_home():
+        from visualdl.proto.record_pb2 import Record
 
     curves: dict[str, dict[int, float]] = {}
-    record, data = Record(), file.read_bytes()
+    record, data = Record(), check_plain_file(file, "VisualDL log").read_bytes()
     for first, last in _record_bounds(data):
         try:
             record.ParseFromString(data[first:last])

@@ -5,9 +5,11 @@ import os
 import numpy as np
 import pytest
 
+from paddle_rt.cpu import choose_environment
 from tests.helpers import ROOT
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # Paddle reads it when it is imported; pytest-xdist runs one test a core
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest-xdist runs one test a core
+choose_environment()
 os.environ["PYTHONPATH"] = str(ROOT)  # processes that tests start import this checkout
 
 

@@ -9,6 +9,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import wave
 from collections.abc import Callable
 
 import cv2
@@ -109,7 +110,7 @@ def read_video(path: pathlib.Path) -> tuple[list[np.ndarray], float]:
 
 
 def damaged_video(folder: pathlib.Path, kind: str) -> pathlib.Path:
-    """Write a video that is "half" of an MP4, "half_avi", "hole_avi", "empty" or "text", and return its path."""
+    """Write a video that is "half" of an MP4, "half_avi", "hole_avi", "empty", "text" or "sound"; return its path."""
     noise = np.random.default_rng(0)
     images = [noise.integers(0, 255, (48, 64, 3), np.uint8) for _ in range(20)]
     name, code = ("v.avi", "MJPG") if kind.endswith("avi") else ("v.mp4", "mp4v")
@@ -117,6 +118,11 @@ def damaged_video(folder: pathlib.Path, kind: str) -> pathlib.Path:
     data = bytearray(path.read_bytes())
     if kind == "hole_avi":
         data[len(data) // 2 : len(data) * 6 // 10] = bytes(len(data) * 6 // 10 - len(data) // 2)
+    if kind == "sound":
+        with wave.open(str(path), "wb") as sound:
+            sound.setparams((1, 2, 8000, 0, "NONE", ""))
+            sound.writeframes(bytes(8000))
+        return path
     path.write_bytes({"empty": b"", "text": b"no video"}.get(kind, data[: None if "hole" in kind else len(data) // 2]))
     return path
 
@@ -172,7 +178,7 @@ def run_python(*command: object, cwd: pathlib.Path = ROOT, **environment: str | 
 
 
 def call_tool(tool: str, *arguments: object) -> int:
-    """Run tools/TOOL.py within this process, which saves importing Paddle anew, and return its exit code.
+    """Run a tool's file within this process, which saves importing Paddle anew, and return its exit code.
 
     A tool that hangs fails its test; one that hangs in C++, where no alarm is heard, ends all tests.
     """
@@ -188,7 +194,8 @@ def call_tool(tool: str, *arguments: object) -> int:
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", [tool, *map(str, arguments)])
-            runpy.run_path(str(ROOT / "tools" / f"{tool}.py"), run_name="__main__")
+            folder = "deploy/python" if tool == "infer" else "tools"
+            runpy.run_path(str(ROOT / folder / f"{tool}.py"), run_name="__main__")
         return 0
     except SystemExit as end:
         return end.code

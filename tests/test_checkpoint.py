@@ -1,6 +1,7 @@
 """Checkpoints: strict to the last name, and whole or absent on disk."""
 
 import io
+import logging
 import os
 import pickle
 import re
@@ -11,7 +12,7 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_rt.checkpoint import atomic_save, load, load_pretrained, read_state_dict
+from paddle_rt.checkpoint import atomic_save, load, load_pretrained, read_saved, read_state_dict, save_weights
 from paddle_rt.errors import UserError
 from paddle_rt.files import whole_file
 
@@ -102,7 +103,7 @@ def test_optimizers_file(tmp_path):
 @pytest.mark.parametrize("make", [lambda path: None, Path.mkdir])
 def test_nothing_there(make, tmp_path):
     make(tmp_path / "output")
-    with pytest.raises(UserError, match="no checkpoint at .*output.*; expected a .pdparams file or a folder"):
+    with pytest.raises(UserError, match="no checkpoint at .*output.*; expected a .pdparams or .safetensors file, or a"):
         read_state_dict(tmp_path / "output")
 
 
@@ -117,8 +118,8 @@ MISFITS = {
     "extra": (changed(hed__bias=np.zeros(2)), r"1 unknown \(hed.bias; the first looks like head.bias\)"),
     "misshapen": (changed(head__bias=np.zeros(5)), r"1 of another shape \(head.bias: file \[5\], model \[2\]\)"),
     "prefix": (
-        {f"model.{name}": value for name, value in changed().items()},
-        r"8 missing \(trunk.weight, trunk.bias, norm.weight and 5 more\); 8 unknown",
+        {f"model.{name}": value for name, value in changed().items()} | {"ema.decay": np.zeros(1)},
+        r"8 missing \(trunk.weight, trunk.bias, norm.weight and 5 more\); 9 unknown",
     ),
     "nan": (changed(head__bias=np.array([0, np.nan])), r"1 with numbers that are not finite \(head.bias\)"),
     "inf": (changed(norm___mean=np.full(4, np.inf)), r"not finite \(norm._mean\)"),
@@ -134,6 +135,74 @@ def test_misfit_is_named_and_changes_nothing(name):
         load(model, {key: value.astype("float32") for key, value in state.items()})
     for key, value in arrays(model).items():
         np.testing.assert_array_equal(value, before[key])
+
+
+@pytest.mark.parametrize("prefix", ["model.", "a.b."])
+def test_a_prefix_of_all_names_is_taken_off_and_named(prefix, caplog):
+    caplog.set_level(logging.INFO, "paddle_rt")
+    model, state = Net(), changed()
+    load(model, {f"{prefix}{name}": value for name, value in state.items()})
+    assert all(np.array_equal(value, state[name]) for name, value in arrays(model).items())
+    assert f"All names of the checkpoint begin with {prefix!r}, which is taken off" in caplog.text
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+def test_files_of_paddle_are_read_as_paddle_reads_them(protocol, tmp_path):
+    model = Net()
+    optimizer = paddle.optimizer.Adam(paddle.optimizer.lr.StepDecay(0.1, 1), parameters=model.parameters())
+    sum(parameter.sum() for parameter in model.parameters()).backward()
+    optimizer.step()
+    scores = {"mIoU": np.float64(0.25), "Acc": 0.5, "iter": 3}
+    for content in (model.state_dict(), optimizer.state_dict(), scores, [paddle.ones([2]), "text"]):
+        paddle.save(content, str(tmp_path / "x"), protocol=protocol)
+        ours, theirs = read_saved(tmp_path / "x"), paddle.load(str(tmp_path / "x"), return_numpy=True)
+        assert type(ours) in (dict, list) and len(ours) == len(theirs)
+        pairs = zip(ours, theirs, strict=True) if isinstance(ours, list) else ((ours[k], theirs[k]) for k in theirs)
+        for mine, other in pairs:
+            assert type(mine) is type(other) and np.array_equal(mine, other), (mine, other)
+
+
+def test_a_pickle_that_runs_something_is_refused_by_name(tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'mark'}",)
+
+    for name in ("model.pdparams", "model.pdopt", "model.pdstates"):
+        (tmp_path / name).write_bytes(pickled({"w": np.zeros(3), "x": Hostile()}))
+        with pytest.raises(UserError, match=rf"{name}: refused: the file asks for \w+.system.*it was not run"):
+            read_saved(tmp_path / name)
+    assert not (tmp_path / "mark").exists()
+
+
+def test_safetensors_are_read_wherever_pdparams_are(tmp_path):
+    source, target = Net(), Net()
+    atomic_save(source.state_dict(), tmp_path / "run" / "model.safetensors")
+    for path in (tmp_path / "run", tmp_path / "run" / "model.safetensors"):
+        target = Net()
+        load(target, path)
+        for name, value in arrays(source).items():
+            np.testing.assert_array_equal(arrays(target)[name], value)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["model.safetensors"]
+    atomic_save(source.state_dict(), tmp_path / "run" / "model.pdparams")
+    with pytest.raises(UserError, match="run holds model.pdparams and model.safetensors; name the file"):
+        load(target, tmp_path / "run")
+
+
+def test_safetensors_of_half_precision(tmp_path):
+    state = {"w": paddle.ones([2, 3]).astype("bfloat16") / 3, "h": np.ones(2, np.float16), "n": np.array(3)}
+    save_weights(state, tmp_path / "x.safetensors")
+    found = read_state_dict(tmp_path / "x.safetensors")
+    assert found["w"].dtype == np.float32 and found["h"].dtype == np.float16
+    assert found["n"].shape == () and found["n"] == 3
+    assert np.array_equal(found["w"], state["w"].astype("float32").numpy())
+
+
+@pytest.mark.parametrize("size", [0, 5, 30, 200, -1])
+def test_a_cut_safetensors_file_is_refused(size, tmp_path):
+    atomic_save(Net().state_dict(), tmp_path / "x.safetensors")
+    (tmp_path / "x.safetensors").write_bytes((tmp_path / "x.safetensors").read_bytes()[:size])
+    with pytest.raises(UserError, match=r"x\.safetensors"):
+        read_state_dict(tmp_path / "x.safetensors")
 
 
 def test_patterns_excuse_what_they_name():

@@ -27,8 +27,9 @@ def main() -> None:
     from paddle_rt.config import build_task, load_config
     from paddle_rt.tasks.segmentation.baseline import most_frequent_by_place, score
 
-    no_augmentation = ["train_dataset.transforms=[]", "val_dataset.transforms=[]"]
-    task = build_task(load_config(arguments.config, no_augmentation + (arguments.opts or [])))
+    # Without augmentation; 200 scenes are enough to tell which class is the most frequent at a place.
+    overrides = ["train_dataset.transforms=[]", "val_dataset.transforms=[]", "train_dataset.num_samples=200"]
+    task = build_task(load_config(arguments.config, overrides + (arguments.opts or [])))
     names, colours = task.class_names, task.palette
     folder, rows, seen = pathlib.Path(arguments.folder), [], []
     for number in arguments.frames:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from paddle_rt.errors import UserError
-from paddle_rt.inference.engines import OnnxRuntime, PaddleInference, openvino_core
+from paddle_rt.inference.engines import OnnxRuntime, PaddleInference, openvino_core, switch_off_telemetry
 
 _LENGTH = 2048
 
@@ -71,6 +71,7 @@ def count_operations(onnx_file: str | pathlib.Path) -> float:
 
 
 def _openvino(matrix: np.ndarray, precision: str, threads: int) -> Callable[[np.ndarray], object]:
+    switch_off_telemetry()
     import openvino
     from openvino import opset13 as ops
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import cv2
 import numpy as np
-import yaml
 
 from paddle_rt.errors import UserError, unknown
 from paddle_rt.imaging import list_images, read_image
 from paddle_rt.inference.engines import UnsupportedError, check_choice
 from paddle_rt.registry import list_models
+from paddle_rt.yaml_file import parse_yaml
 
 _RENDERED = 6  # frames that are rendered where none are given
 
@@ -139,7 +139,7 @@ def read_model(text: str) -> Model:
         key, equals, value = item.partition("=")
         if not equals or not key:
             raise UserError(f"a model is given as NAME or NAME:key=value,key=value, got {text!r}")
-        arguments[key] = yaml.safe_load(value)
+        arguments[key] = parse_yaml(value, f"the argument {key} of {name}")
     return Model(text, name, arguments)
 
 

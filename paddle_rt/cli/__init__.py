@@ -4,7 +4,7 @@ import importlib
 import sys
 
 from paddle_rt.cli.run import run_tool
-from paddle_rt.errors import unknown
+from paddle_rt.errors import FlagError, unknown
 
 TOOLS = {
     "train": "train a network by a config",
@@ -36,6 +36,6 @@ def _run() -> None:
         return
     name = sys.argv[1]
     if name not in TOOLS:
-        raise unknown("tool", name, TOOLS)
+        raise FlagError(str(unknown("tool", name, TOOLS)))
     sys.argv = [f"paddle-rt {name}", *sys.argv[2:]]
     importlib.import_module(f"paddle_rt.cli.{name}").main()

@@ -1,33 +1,88 @@
 """Flags that several command lines share, with PaddleSeg's names."""
 
 import argparse
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+import contextlib
+import os
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-from paddle_rt.errors import unknown
+from paddle_rt.arguments import SIDE
+from paddle_rt.errors import FlagError, UserError, unknown
+from paddle_rt.kinds import flag, whole
 
 if TYPE_CHECKING:  # both import Paddle, before which its threads have to be chosen
     from paddle_rt.config import Config
     from paddle_rt.tasks.base import Task
 
 DEVICES = ["cpu", "gpu", "xpu", "npu", "mlu"]
+MOST_PIXELS = 2**28
+WEIGHTS_HELP = "file of weights (.pdparams, .safetensors), or folder that holds model.pdparams or model.safetensors"
+
+positive = flag(whole(1))
+not_negative = flag(whole(0))
+count = flag(whole(1, 1_000_000))  # of what lies in memory or takes time
+threads = flag(whole(1, 1024))
+workers = flag(whole(0, 1024))
+seed = flag(whole(0, 2**32 - 1))  # what NumPy takes
+side = flag(SIDE)  # pixels
 
 
-def _whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
-    """Return a parser of whole numbers from `low` to `high`."""
-
-    def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < low or (high is not None and int(text) > high):
-            bounds = f"of at least {low}" if high is None else f"from {low} to {high}"
-            raise argparse.ArgumentTypeError(f"expected a whole number {bounds}, got {text!r}")
-        return int(text)
-
-    return parse
+def file_or_folder(text: str) -> str:
+    """Return the name of a file or folder to read."""
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be the name of a file or folder")
+    return text
 
 
-positive = _whole_number(1)
-not_negative = _whole_number(0)
-seed = _whole_number(0, 2**32 - 1)  # what NumPy takes
+def output_file(text: str) -> str:
+    """Return the name of a file that can be written."""
+    if pathlib.Path(file_or_folder(text)).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder; give the name of a file")
+    _check_place(pathlib.Path(text).parent)
+    return text
+
+
+def output_folder(text: str) -> str:
+    """Return the name of a folder that can be written or made."""
+    file_or_folder(text)
+    if not os.path.basename(os.path.realpath(text)):
+        raise argparse.ArgumentTypeError(f"{text} is the root of the file system; give a folder of its own")
+    _check_place(pathlib.Path(text))
+    return text
+
+
+def _check_place(folder: pathlib.Path) -> None:
+    """Raise unless a folder can be written or made."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        raise argparse.ArgumentTypeError(f"{existing} is no folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"{existing} cannot be written to")
+
+
+class Size(argparse.Action):
+    """Two sides of a size, height and width, of which the product is bounded too."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, nargs=2, type=side, metavar=("H", "W"), **settings)
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        if values[0] * values[1] > MOST_PIXELS:
+            raise argparse.ArgumentError(self, f"{values[0]} x {values[1]} are more than {MOST_PIXELS} pixels")
+        setattr(namespace, self.dest, values)
+
+
+@contextlib.contextmanager
+def refused_flags() -> Iterator[None]:
+    """Turn a user's mistake in a block that looks at flags alone into a mistake in the flags."""
+    try:
+        yield
+    except UserError as error:
+        raise FlagError(str(error), error.details) from error
 
 
 class Parser(argparse.ArgumentParser):
@@ -52,18 +107,21 @@ class Parser(argparse.ArgumentParser):
         """Parse the command line.
 
         Raises:
-            UserError: A flag or a word on it is unknown.
+            FlagError: A flag or a word on it is unknown.
         """
         parsed, rest = self.parse_known_args(args, namespace)
         if rest:
-            raise unknown("flag or word", rest[0], [flag for flag in self._option_string_actions if flag[1] == "-"])
+            known = [flag for flag in self._option_string_actions if flag[1] == "-"]
+            raise FlagError(str(unknown("flag or word", rest[0], known)))
         return parsed
 
 
-def new_parser(description: str) -> argparse.ArgumentParser:
+def new_parser(description: str, needs_config: bool = True) -> argparse.ArgumentParser:
     """Return a parser with the flags of every tool that reads a config: --config, --device and --opts."""
     parser = Parser(description)
-    parser.add_argument("-c", "--config", required=True, help="config file in PaddleSeg's schema")
+    parser.add_argument(
+        "-c", "--config", type=file_or_folder, required=needs_config, help="config file in PaddleSeg's schema"
+    )
     parser.add_argument("--device", default="gpu", choices=DEVICES, help="falls back to cpu where Paddle has no other")
     parser.add_argument("--opts", nargs="+", help="overrides of config keys, such as model.cross_size=8 batch_size=2")
     return parser
@@ -86,12 +144,15 @@ def parse_for_task(parser: argparse.ArgumentParser, tool: str) -> tuple[argparse
     from paddle_rt.tasks import base
 
     first = Parser("", add_help=False)
-    first.add_argument("-c", "--config")
+    first.add_argument("-c", "--config", type=file_or_folder)
     first.add_argument("--opts", nargs="+")
     found, _ = first.parse_known_args()
+    if not {"-h", "--help"}.intersection(sys.argv):
+        parser.parse_known_args()  # ends the tool where one of its own flags is wrong, before the config is read
     config = load_config(found.config, found.opts) if found.config else None
     base.find_task(config.task_name if config else base.DEFAULT).add_flags(parser, tool)
     arguments = parser.parse_args()  # ends the tool where there is no config
     task = build_task(config)
-    task.configure(arguments)
+    with refused_flags():
+        task.configure(arguments)
     return arguments, config, task

@@ -9,7 +9,7 @@ import json
 import pathlib
 import sys
 
-from paddle_rt.cli.arguments import Parser, positive
+from paddle_rt.cli.arguments import Parser, Size, count, file_or_folder, output_file, refused_flags, threads
 from paddle_rt.cpu import import_paddle
 from paddle_rt.files import whole_file
 
@@ -25,7 +25,8 @@ def main() -> None:
     from paddle_rt.benchmark.plan import Plan, load_frames
     from paddle_rt.benchmark.report import draw, machine, markdown_table, page, text_table
 
-    plan = Plan(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Plan)})
+    with refused_flags():
+        plan = Plan(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Plan)})
     for line in plan.refusals:
         print(f"left out: {line}", file=sys.stderr)
     frames, theirs = load_frames(plan), [("paddle", "fp32")] if plan.beside or "paddle" in plan.theirs else []
@@ -60,17 +61,17 @@ def parse_arguments() -> argparse.Namespace:
         metavar="MODEL=FILE",
         help="trained weights; random ones if not given",
     )
-    add("--num_classes", type=positive, default=19, help="of the checkpoints")
-    add("--size", nargs=2, type=positive, default=[1024, 2048], metavar=("H", "W"), help="size of the frames")
-    add("--frames", help="image, folder or list, resized to --size; rendered streets if not given")
+    add("--num_classes", type=count, default=19, help="of the checkpoints")
+    add("--size", action=Size, default=[1024, 2048], help="size of the frames")
+    add("--frames", type=file_or_folder, help="image, folder or list, resized to --size; rendered streets if not given")
     add("--backends", nargs="+", default=["openvino", "onnxruntime", "paddle"], help="openvino, onnxruntime, paddle")
     add("--precisions", nargs="+", default=["fp32", "bf16", "int8"], help="fp32, bf16, fp16, int8")
     add("--against", nargs="+", default=["paddleseg"], choices=("paddleseg", "paddleseg-openvino", "none"),
         help="first rows: PaddleSeg's deployment, its graph in OpenVINO, or neither")  # fmt: skip
     add("--beside", nargs="+", default=[], metavar="MODEL", help="models of PaddleSeg alone, through its pipeline, in "
         "turns with all --models: DDRNet_23 BiSeNetV2 STDCSeg:backbone=STDC1; the first is the reference")  # fmt: skip
-    add("--threads", type=positive, default=2, help="CPU threads of every pipeline")
-    add("--runs", type=positive, default=15, help="rounds in which each pipeline labels one frame")
-    add("--output", default="output/bench.json", help="the rows")
-    add("--markdown", help="also write a page with the table, and a chart beside it")
+    add("--threads", type=threads, default=2, help="CPU threads of every pipeline")
+    add("--runs", type=count, default=15, help="rounds in which each pipeline labels one frame")
+    add("--output", type=output_file, default="output/bench.json", help="the rows")
+    add("--markdown", type=output_file, help="also write a page with the table, and a chart beside it")
     return parser.parse_args()

@@ -11,7 +11,7 @@ import pathlib
 import tempfile
 from typing import Any
 
-from paddle_rt.cli.arguments import Parser, positive
+from paddle_rt.cli.arguments import Parser, Size, count, output_file, refused_flags, threads
 from paddle_rt.cpu import import_paddle
 from paddle_rt.files import whole_file
 
@@ -45,7 +45,9 @@ def _steps(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     from paddle_rt.benchmark.plan import read_model
     from paddle_rt.benchmark.training import TrainingPlan, compare_training
 
-    model, shape = read_model(arguments.model), (arguments.batch_size, 3, *arguments.size)
+    with refused_flags():
+        model = read_model(arguments.model)
+    shape = (arguments.batch_size, 3, *arguments.size)
     rows = compare_training(TrainingPlan(model, shape, arguments.num_classes, arguments.threads, arguments.runs))
     print("  pipeline   step ms  speed-up   peak MB  of which steps  first loss")
     for row in rows:
@@ -61,12 +63,12 @@ def parse_arguments() -> argparse.Namespace:
     add = parser.add_argument
     add("--loops", action="store_true", help="time whole iterations of the training loops on image files")
     add("--model", default="segformerpp_b0:head=mlp", help="NAME or NAME:key=value,key=value; PaddleSeg must have it")
-    add("--size", nargs=2, type=positive, metavar=("H", "W"), help="size of the images; 512 1024, with --loops 240 320")
-    add("--batch_size", type=positive, help="images in a step; 1, with --loops 4")
-    add("--num_classes", type=positive, default=19, help="number of classes")
-    add("--threads", type=positive, default=2, help="CPU threads of each model; --loops chooses them itself")
-    add("--runs", type=positive, default=10, help="rounds in which each has a turn")
-    add("--output", default="output/bench_training.json", help="the rows")
+    add("--size", action=Size, help="size of the images; 512 1024, with --loops 240 320")
+    add("--batch_size", type=count, help="images in a step; 1, with --loops 4")
+    add("--num_classes", type=count, default=19, help="number of classes")
+    add("--threads", type=threads, default=2, help="CPU threads of each model; --loops chooses them itself")
+    add("--runs", type=count, default=10, help="rounds in which each has a turn")
+    add("--output", type=output_file, default="output/bench_training.json", help="the rows")
     arguments = parser.parse_args()
     arguments.size = arguments.size or ([240, 320] if arguments.loops else [512, 1024])
     arguments.batch_size = arguments.batch_size or (4 if arguments.loops else 1)

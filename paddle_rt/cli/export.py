@@ -6,24 +6,29 @@ paddle-rt export -c CONFIG --model_path output/best_model
 import argparse
 import sys
 
-from paddle_rt.cli.arguments import new_parser, positive
+from paddle_rt.cli.arguments import WEIGHTS_HELP, Size, file_or_folder, new_parser, output_folder, side
 from paddle_rt.cpu import import_paddle
-from paddle_rt.errors import UserError
+from paddle_rt.errors import FlagError, unknown
 
 
 def main() -> None:
     parser = new_parser(__doc__)
     add = parser.add_argument
-    add("--model_path", help=".pdparams file, or a folder that holds model.pdparams")
+    add("--model_path", type=file_or_folder, help=WEIGHTS_HELP)
     add("--random_weights", action="store_true", help="export an untrained model instead, to measure its speed")
-    add("--save_dir", default="./output/inference_model", help="where graphs, deploy.yaml and verification.json go")
+    add(
+        "--save_dir",
+        type=output_folder,
+        default="./output/inference_model",
+        help="where graphs, deploy.yaml and verification.json go",
+    )
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--input_size", nargs=2, type=positive, metavar=("H", "W"), help="one image of this size")
+    size.add_argument("--input_size", action=Size, help="one image of this size")
     size.add_argument("--input_shape", nargs=4, type=_length, metavar=("N", "C", "H", "W"),
         help="None or -1 leaves N, H or W open; without either flag all three are open")  # fmt: skip
     add("--output_op", help="coarse (default: uint8 frames in, small logits out, for Segmenter), or PaddleSeg's argmax "
         "(labels), softmax, none (logits), which take normalised images")  # fmt: skip
-    add("--formats", nargs="+", default=["paddle", "onnx"], help="paddle, onnx or both")
+    add("--formats", nargs="+", choices=["paddle", "onnx"], default=["paddle", "onnx"], help="either or both")
     parser.set_defaults(device="cpu")
     arguments = parser.parse_args()
     import_paddle()
@@ -36,9 +41,11 @@ def main() -> None:
     from paddle_rt.training.devices import set_up
 
     if bool(arguments.model_path) == arguments.random_weights:
-        raise UserError("give trained weights with --model_path, or ask for an untrained model with --random_weights")
+        raise FlagError("give trained weights with --model_path, or ask for an untrained model with --random_weights")
     config = load_config(arguments.config, arguments.opts)
     spec = build_task(config).export_spec()
+    if arguments.output_op not in (None, *spec.output_ops):
+        raise FlagError(str(unknown("output_op", arguments.output_op, spec.output_ops)))
     set_up(arguments.device, seed=0)
     if arguments.random_weights:
         print("warning: these weights are random, the export is good for measuring speed only", file=sys.stderr)
@@ -60,9 +67,9 @@ def _input_shape(arguments: argparse.Namespace, channels: int) -> list[int | Non
     if arguments.input_shape is None:
         return [None, channels, None, None]
     if arguments.input_shape[1] != channels:
-        raise UserError(f"--input_shape has {arguments.input_shape[1]} channels, the model takes {channels}")
+        raise FlagError(f"--input_shape has {arguments.input_shape[1]} channels, the model takes {channels}")
     return arguments.input_shape
 
 
 def _length(text: str) -> int | None:
-    return None if text in ("None", "-1") else positive(text)
+    return None if text in ("None", "-1") else side(text)

@@ -1,4 +1,4 @@
-"""Run an exported network on images, a video or a camera.
+"""Run an exported network on images, a video, a stream or a camera.
 
 paddle-rt infer --config EXPORT/deploy.yaml --image_path PATH
 
@@ -14,7 +14,7 @@ import sys
 import cv2
 from tqdm import tqdm
 
-from paddle_rt.cli.arguments import Parser, positive
+from paddle_rt.cli.arguments import Parser, file_or_folder, output_folder, positive, threads
 from paddle_rt.cpu import import_paddle
 from paddle_rt.errors import UserError
 from paddle_rt.imaging.palettes import palette
@@ -25,6 +25,7 @@ from paddle_rt.inference.media.sinks import SAVE, open_outputs
 from paddle_rt.inference.media.sources import open_source
 from paddle_rt.inference.segmenter import FrameSegmenter
 from paddle_rt.inference.video_segmenter import SCENE_CUT
+from paddle_rt.kinds import flag, number
 
 
 def main() -> None:
@@ -33,16 +34,16 @@ def main() -> None:
         import_paddle()
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our own line says what is wrong with a video
     cv2.setLogLevel(2)  # errors
-    source = open_source(arguments.image_path, arguments.frames)
     segmenter = open_segmenter(arguments)
     colours = palette(segmenter.deployment.dataset_type, segmenter.deployment.num_classes or 255)
     segmenter.warmup()
-    with (
-        interrupt_once() as stopped,
-        open_outputs(source, arguments.save_dir, arguments.save, colours) as write,
-        tqdm(desc="infer", total=source.total, unit="frame", disable=None) as bar,
-    ):
-        report = label_frames(segmenter, source, write, stopped, bar.update)
+    with interrupt_once() as stopped:
+        source = open_source(arguments.image_path, arguments.frames, stopped)
+        with (
+            open_outputs(source, arguments.save_dir, arguments.save, colours) as write,
+            tqdm(desc="infer", total=source.total, unit="frame", disable=None) as bar,
+        ):
+            report = label_frames(segmenter, source, write, stopped, bar.update)
     finish(report, arguments.save_dir)
 
 
@@ -59,19 +60,20 @@ def open_segmenter(arguments: argparse.Namespace) -> FrameSegmenter:
 def parse_arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--config", required=True, help="deploy.yaml of an export, or its folder")
+    add("--config", type=file_or_folder, required=True, help="deploy.yaml of an export, or its folder")
     add(
         "--image_path",
+        type=file_or_folder,
         required=True,
         help="an image, a folder with all images below it, a text list of images, "
-        "a video file, or camera:0, camera:1 ...",
+        "a video file, the address of a video or a stream (http, rtsp, ...), or a camera by its number: 0, 1 ...",
     )
     add("--frames", type=positive, help="number of frames to read; by default all, and from a camera until Ctrl-C")
-    add("--backend", default="openvino", help=f"{' or '.join(BACKENDS)}")
-    add("--device", default="cpu", help=f"{' or '.join(DEVICES)}")
-    add("--precision", default="fp32", help=f"{' or '.join(PRECISIONS)}")
-    add("--threads", "--cpu_threads", type=positive, help="CPU threads; by default one for each core")
-    add("--save_dir", default="./output", help="folder for what is written")
+    add("--backend", choices=BACKENDS, default="openvino", help="the engine")
+    add("--device", choices=DEVICES, default="cpu", help="where it computes")
+    add("--precision", choices=PRECISIONS, default="fp32", help="in which it computes")
+    add("--threads", "--cpu_threads", type=threads, help="CPU threads; by default one for each core")
+    add("--save_dir", type=output_folder, default="./output", help="folder for what is written")
     add(
         "--save",
         nargs="+",
@@ -90,10 +92,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def _threshold(text: str) -> float | None:
-    try:
-        return None if text == "off" else float(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected a number or off, got {text!r}") from error
+    return None if text == "off" else flag(number(0, 255))(text)
 
 
 def finish(report: Report, save_dir: str) -> None:

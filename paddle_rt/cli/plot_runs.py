@@ -7,8 +7,8 @@ Reads metrics.jsonl of each folder or, for a run of PaddleSeg's loop, its Visual
 
 import pathlib
 
-from paddle_rt.cli.arguments import Parser
-from paddle_rt.errors import UserError
+from paddle_rt.cli.arguments import Parser, file_or_folder, output_file
+from paddle_rt.errors import FlagError, UserError
 from paddle_rt.files import whole_file
 from paddle_rt.run_logs import METRICS, read_metrics, read_scalars
 
@@ -81,15 +81,17 @@ def draw(curves: dict[str, tuple[Curve, Curve]], score: str, path: str) -> None:
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--runs", nargs="+", required=True, metavar="NAME=FOLDER", help="in the legend's order")
+    parser.add_argument(
+        "--runs", nargs="+", type=file_or_folder, required=True, metavar="NAME=FOLDER", help="in the legend's order"
+    )
     parser.add_argument("--score", help="name of the score to draw; by default the first one that the runs have")
-    parser.add_argument("--output", default="output/runs.png", help="the image")
+    parser.add_argument("--output", type=output_file, default="output/runs.png", help="the image")
     arguments = parser.parse_args()
     curves, score = {}, arguments.score
     for run in arguments.runs:
         name, equals, folder = run.partition("=")
         if not equals:
-            raise UserError(f"--runs takes NAME=FOLDER, got {run!r}")
+            raise FlagError(f"--runs takes NAME=FOLDER, got {run!r}")
         score, *curves[name] = read_run(pathlib.Path(folder), score)
     draw(curves, score, arguments.output)
     iterations = sorted({iteration for _, scores in curves.values() for iteration in scores})

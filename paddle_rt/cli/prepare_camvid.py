@@ -11,14 +11,14 @@ from functools import partial
 
 from tqdm import tqdm
 
-from paddle_rt.cli.arguments import Parser
+from paddle_rt.cli.arguments import Parser, file_or_folder, output_folder
 from paddle_rt.tasks.segmentation.camvid_prepare import SPLIT_SIZES, prepare
 
 
 def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__.splitlines()[0])
-    parser.add_argument("--input", required=True, help="the download, unpacked")
-    parser.add_argument("--output", required=True, help="the folder to make")
+    parser.add_argument("--input", type=file_or_folder, required=True, help="the download, unpacked")
+    parser.add_argument("--output", type=output_folder, required=True, help="the folder to make")
     parser.add_argument("--layout", choices=["auto", "official", "segnet"], default="auto", help="which of the two")
     return parser.parse_args()
 

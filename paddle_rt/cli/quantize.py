@@ -7,16 +7,17 @@ It is calibrated on samples of the config's train_dataset and judged on samples 
 
 import pathlib
 
-from paddle_rt.cli.arguments import new_parser, positive
+from paddle_rt.cli.arguments import count, file_or_folder, new_parser
 from paddle_rt.cpu import import_paddle
+from paddle_rt.kinds import flag, number
 
 
 def main() -> None:
     parser = new_parser(__doc__)
     add = parser.add_argument
-    add("--export_dir", required=True, help="folder of an export with an ONNX graph of images")
-    add("--images", type=positive, default=32, help="images to calibrate with, and as many to judge by")
-    add("--agreement", type=float, default=0.97, help="share of results that must stay those of fp32")
+    add("--export_dir", type=file_or_folder, required=True, help="folder of an export with an ONNX graph of images")
+    add("--images", type=count, default=32, help="images to calibrate with, and as many to judge by")
+    add("--agreement", type=flag(number(0, 1)), default=0.97, help="share of results that must stay those of fp32")
     arguments = parser.parse_args()
     import_paddle()
 

@@ -7,20 +7,21 @@ import pathlib
 
 from tqdm import tqdm
 
-from paddle_rt.cli.arguments import Parser, positive
+from paddle_rt.cli.arguments import Parser, Size, count, output_folder
 from paddle_rt.imaging.labels import write_label
 from paddle_rt.imaging.palettes import palette
 from paddle_rt.imaging.read_write import write_image
+from paddle_rt.kinds import flag, whole
 from paddle_rt.streetscenes.scenes import SERIES, make_scene, render
 
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--output", required=True, help="folder for images/ and labels/")
+    parser.add_argument("--output", type=output_folder, required=True, help="folder for images/ and labels/")
     parser.add_argument("--mode", default="val", choices=list(SERIES), help="which series of scenes")
-    parser.add_argument("--number", type=positive, default=20, help="how many scenes")
-    parser.add_argument("--size", nargs=2, type=positive, default=[256, 512], metavar=("H", "W"), help="of a frame")
-    parser.add_argument("--seed", type=int, default=0, help="as the dataset's")
+    parser.add_argument("--number", type=count, default=20, help="how many scenes")
+    parser.add_argument("--size", action=Size, default=[256, 512], help="of a frame")
+    parser.add_argument("--seed", type=flag(whole(0, 1 << 62)), default=0, help="as the dataset's")
     arguments = parser.parse_args()
 
     folder, first = pathlib.Path(arguments.output), SERIES[arguments.mode][0]

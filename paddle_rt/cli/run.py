@@ -1,12 +1,13 @@
 """Run a tool's `main`: log lines, errors on one line, exit codes."""
 
 import contextlib
+import io
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from paddle_rt.errors import InternalError, UserError
 
@@ -38,34 +39,64 @@ def run_tool(main: Callable[[], None]) -> None:
     Exit codes: 1 for a mistake in the input, a failing file system or engine, or a missing package; 2 for wrong flags;
     130 for Ctrl-C. Any other exception is a fault of this project and keeps its traceback.
 
+    A tool works without stdout and stderr too: what it would write to a stream that is closed is lost.
+
     Args:
         main: The function to run.
     """
     for message in _NOISE:
         warnings.filterwarnings("ignore", message)
+    _open_standard_streams()
     try:
         with _log_on_stdout():
             main()
+        sys.stdout.flush()
     except BrokenPipeError:
         _discard(sys.stdout)
         sys.exit(1)
-    except (UserError, InternalError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        if getattr(error, "details", ""):
-            print(error.details, file=sys.stderr)
-        sys.exit(1)
+    except UserError as error:
+        _end(str(error), error.exit_code, error.details)
+    except InternalError as error:
+        _end(str(error))
+    except OSError as error:
+        _end(f"{error.strerror}: {error.filename}" if error.filename is not None else error.strerror or str(error))
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in _INSTALL:
             raise
-        print(f"error: this needs the package {package}, which is not installed: {_INSTALL[package]}", file=sys.stderr)
-        sys.exit(1)
+        _end(f"this needs the package {package}, which is not installed: {_INSTALL[package]}")
     except MemoryError as error:
-        print(f"error: out of memory: {' '.join(str(error).split())[:200]}", file=sys.stderr)
-        sys.exit(1)
+        _end(f"out of memory: {str(error)[:200]}".removesuffix(": "))
     except KeyboardInterrupt:
         print("interrupted: what was saved before is whole", file=sys.stderr)
         sys.exit(130)
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:  # a full disk, which Python would report once more when it ends
+            _discard(sys.stdout)
+
+
+def _open_standard_streams() -> None:
+    """Open the streams that were closed, of which the next file to be opened would take the number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it takes the lowest free number
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold what the encoding has not
+
+
+def _end(message: str, code: int = 1, details: str = "") -> NoReturn:
+    """Write an error's message on one line, and its details below, and end the tool."""
+    with contextlib.suppress(OSError):
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        if details:
+            print(details, file=sys.stderr)
+    sys.exit(code)
 
 
 @contextlib.contextmanager

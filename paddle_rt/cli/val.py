@@ -5,11 +5,9 @@ paddle-rt val -c CONFIG --model_path output/best_model
 
 import json
 import logging
-import pathlib
 
-from paddle_rt.cli.arguments import new_parser, not_negative, parse_for_task
+from paddle_rt.cli.arguments import WEIGHTS_HELP, file_or_folder, new_parser, output_file, parse_for_task, workers
 from paddle_rt.cpu import import_paddle
-from paddle_rt.errors import UserError
 from paddle_rt.files import whole_file
 
 logger = logging.getLogger(__name__)
@@ -18,9 +16,9 @@ logger = logging.getLogger(__name__)
 def main() -> None:
     parser = new_parser(__doc__)
     add = parser.add_argument
-    add("--model_path", required=True, help=".pdparams file, or a folder that holds model.pdparams")
-    add("--num_workers", type=not_negative, default=0, help="processes that load the data")
-    add("--output", help="also write all scores to this JSON file")
+    add("--model_path", type=file_or_folder, required=True, help=WEIGHTS_HELP)
+    add("--num_workers", type=workers, default=0, help="processes that load the data")
+    add("--output", type=output_file, help="also write all scores to this JSON file")
     add("--data_format", default="NCHW", choices=["NCHW"], help="layout of the images")
     import_paddle()
     arguments, config, task = parse_for_task(parser, "val")
@@ -30,8 +28,6 @@ def main() -> None:
     from paddle_rt.config import trained_network
     from paddle_rt.training.devices import set_up
 
-    if arguments.output and pathlib.Path(arguments.output).is_dir():
-        raise UserError(f"--output {arguments.output} is a folder; give a file such as metrics.json")
     set_up(arguments.device)
     network = trained_network(config, arguments.model_path)
     scores = task.evaluate(network, task.build_data("val"), arguments.num_workers)

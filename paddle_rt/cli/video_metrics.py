@@ -5,24 +5,36 @@ paddle-rt video_metrics -c CONFIG [CONFIG ...] --model_path FILE [FILE ...] --ou
 
 import argparse
 import json
-import pathlib
 
-from paddle_rt.cli.arguments import DEVICES, Parser, positive
+from paddle_rt.cli.arguments import DEVICES, WEIGHTS_HELP, Parser, count, file_or_folder, output_file
 from paddle_rt.cpu import import_paddle
-from paddle_rt.errors import UserError
+from paddle_rt.errors import FlagError
 from paddle_rt.files import whole_file
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("-c", "--config", nargs="+", required=True, help="configs whose val_dataset has videos, a checkpoint each")
-    add("--model_path", nargs="+", required=True, help=".pdparams files, or folders that hold model.pdparams")
-    add("--videos", type=positive, default=50, help="so many of the validation scenes")
-    add("--frames", type=positive, default=16, help="frames of a video")
+    add(
+        "-c",
+        "--config",
+        nargs="+",
+        type=file_or_folder,
+        required=True,
+        help="configs whose val_dataset has videos, a checkpoint each",
+    )
+    add(
+        "--model_path",
+        nargs="+",
+        type=file_or_folder,
+        required=True,
+        help=WEIGHTS_HELP,
+    )
+    add("--videos", type=count, default=50, help="so many of the validation scenes")
+    add("--frames", type=count, default=16, help="frames of a video")
     add("--device", default="gpu", choices=DEVICES, help="falls back to cpu where Paddle has no other")
     add("--opts", nargs="+", help="overrides of keys in every config, such as val_dataset.fps=5")
-    add("--output", help="also write the scores to this JSON file")
+    add("--output", type=output_file, help="also write the scores to this JSON file")
     return parser.parse_args()
 
 
@@ -30,9 +42,7 @@ def main() -> None:
     arguments = parse_arguments()
     pairs = list(zip(arguments.config, arguments.model_path, strict=False))
     if len(arguments.config) != len(arguments.model_path):
-        raise UserError(f"{len(arguments.config)} configs, but {len(arguments.model_path)} checkpoints: give as many")
-    if arguments.output and pathlib.Path(arguments.output).is_dir():
-        raise UserError(f"--output {arguments.output} is a folder; give a file such as metrics.json")
+        raise FlagError(f"{len(arguments.config)} configs, but {len(arguments.model_path)} checkpoints: give as many")
 
     import_paddle()
 

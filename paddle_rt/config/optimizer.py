@@ -1,6 +1,5 @@
 """Optimizers with parameter groups, and learning rate schedules with a warm-up, as PaddleSeg's configs have them."""
 
-import inspect
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -8,20 +7,22 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from paddle_rt.components import check_component, check_keys, construct
-from paddle_rt.errors import UserError, nearest, unknown
+from paddle_rt.arguments import RANGES, check_section, describe
+from paddle_rt.components import check_component, construct
+from paddle_rt.errors import UserError, nearest, shown, unknown
+from paddle_rt.kinds import choice
 
 logger = logging.getLogger(__name__)
 
+# LRScheduler is the base class; LambdaDecay and MultiplicativeDecay take a function, which a config cannot hold.
 SCHEDULERS = {
-    name: scheduler
-    for name, scheduler in vars(paddle.optimizer.lr).items()
-    if inspect.isclass(scheduler) and not name.startswith("_")
+    name: getattr(paddle.optimizer.lr, name)
+    for name in paddle.optimizer.lr.__all__
+    if name not in ("LRScheduler", "LambdaDecay", "MultiplicativeDecay")
 }
-_WARMUP_KEYS = ("warmup_iters", "warmup_start_lr")
-_GROUP_KEYS = ("name", "lr_mult", "weight_decay_mult")
+_WARMUP = RANGES["warm-up"]
 
-# The arguments that a config may give beside _COMMON, with PaddleSeg's defaults.
+# The arguments that a config may give, with PaddleSeg's defaults.
 _ADAM = {"beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "lazy_mode": False}
 _OPTIMIZERS: dict[str, tuple[type[paddle.optimizer.Optimizer], dict[str, Any]]] = {
     "SGD": (paddle.optimizer.SGD, {}),
@@ -38,27 +39,28 @@ def check_optimizer(section: Mapping[str, Any]) -> None:
     """Check the `optimizer` section of a config.
 
     Raises:
-        UserError: The type or an argument is unknown, or a value is of the wrong type.
+        UserError: The type or an argument is unknown, or a value is not what it may be.
     """
     if not isinstance(section.get("type"), str):
-        raise UserError(f"optimizer must be a mapping with a 'type', got {section!r}")
+        raise UserError(f"optimizer must be a mapping with a 'type', got {shown(section)}")
     name, arguments = _resolve(section)
     if name in _LAYERWISE:
-        check_component("optimizer", {"type": name, **arguments}, _layerwise())
-    else:
-        if name not in _OPTIMIZERS:
-            raise unknown("optimizer type", name, (*_OPTIMIZERS, *_LAYERWISE))
+        defaults = describe(_layerwise()[name]).kinds
+    elif name in _OPTIMIZERS:
         defaults = {**_COMMON, **_OPTIMIZERS[name][1]}
-        check_keys(f"argument of {name}", arguments, tuple(defaults))
-        for key, value in arguments.items():
-            _check_type(f"optimizer.{key}", value, defaults[key])
-    groups = section.get("custom_cfg") or []
-    if not isinstance(groups, list):
-        raise UserError(f"optimizer.custom_cfg must be a list of groups, got {groups!r}")
-    for group in groups:
-        check_keys("optimizer.custom_cfg key", group, _GROUP_KEYS)
-        if not isinstance(group.get("name"), str):
-            raise UserError(f"optimizer.custom_cfg: a group needs the 'name' in its parameters' names, got {group!r}")
+    else:
+        raise unknown("optimizer type", name, (*_OPTIMIZERS, *_LAYERWISE))
+    kinds = {key: RANGES["optimizer"][key] for key in defaults}
+    check_section("optimizer", arguments, kinds, kind=f"argument of {name}")
+    for position, group in enumerate(arguments.get("custom_cfg") or []):
+        where = f"optimizer.custom_cfg[{position}]"
+        check_section(where, group, RANGES["parameter group"], ["name"], "key of a parameter group")
+    clip = arguments.get("grad_clip_cfg")
+    if clip is not None:
+        where, name = "optimizer.grad_clip_cfg", {"name": choice(*_CLIPS)}
+        check_section(where, clip, name, ["name"], is_open=True)
+        bounds = RANGES[clip["name"]]
+        check_section(where, clip, {**name, **bounds}, [next(iter(bounds))], f"argument of {clip['name']}")
 
 
 def build_optimizer(
@@ -69,7 +71,9 @@ def build_optimizer(
     Args:
         section: The `optimizer` section of a config, checked.
         network: Its parameters are optimised, in the order of `parameters()`; with `custom_cfg`, in the order of its
-            groups, of which a parameter joins the first whose `name` its own name contains.
+            groups, of which a parameter joins the first whose `name` its own name contains. A group's `lr_mult`
+            replaces the factor that the network gives its parameters. All others keep theirs, but for PaddleSeg's
+            layerwise optimizers; PaddleSeg sets them to 1.
         schedule: The learning rate.
 
     Raises:
@@ -77,12 +81,10 @@ def build_optimizer(
     """
     name, arguments = _resolve(section)
     groups = arguments.get("custom_cfg") or []
-    for group in groups:
-        if not any(group["name"] in parameter for parameter, _ in network.named_parameters()):
-            near = nearest(group["name"], {parameter.split(".")[0] for parameter, _ in network.named_parameters()})
-            hint = f"; did you mean {near!r}?" if near else ""
-            raise UserError(f"optimizer.custom_cfg: no parameter has {group['name']!r} in its name{hint}")
+    members = _group_members(network, groups)
     if name in _LAYERWISE:
+        if arguments.get("weight_decay") is not None:
+            arguments["weight_decay"] = float(arguments["weight_decay"])  # PaddleSeg refuses a whole number
         make = construct("optimizer", _layerwise()[name], arguments)
         return construct("optimizer", make, {"model": network, "lr": schedule})
     optimizer, defaults = _OPTIMIZERS[name]
@@ -93,9 +95,15 @@ def build_optimizer(
     if clip is not None:
         clip_settings = {key: value for key, value in clip.items() if key != "name"}
         settings["grad_clip"] = construct("optimizer.grad_clip_cfg", getattr(nn, clip["name"]), clip_settings)
-    parameters = _parameter_groups(network, groups, decay) if groups else network.parameters()
+        if groups and clip["name"] == "ClipGradByGlobalNorm":
+            logger.warning("grad_clip_cfg: the norm is that of each group of custom_cfg, not that of all gradients")
+    own = {p.name: (p.optimize_attr["learning_rate"], p.regularizer) for p in network.parameters()}
+    parameters = _parameter_groups(groups, members, decay) if groups else network.parameters()
     settings |= {"learning_rate": schedule, "parameters": parameters, "weight_decay": decay}
-    return construct("optimizer", optimizer, settings)
+    built = construct("optimizer", optimizer, settings)
+    if groups:
+        _restore_own(groups, members, own)
+    return built
 
 
 def _resolve(section: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -111,50 +119,83 @@ def _layerwise() -> dict[str, Any]:
     return {name: components("optimizers")[name] for name in _LAYERWISE}
 
 
-def _check_type(where: str, value: Any, default: Any) -> None:
-    if where == "optimizer.grad_clip_cfg":
-        if value is not None and (not isinstance(value, dict) or value.get("name") not in _CLIPS):
-            raise UserError(f"{where} must be a mapping with a name among {', '.join(_CLIPS)}, got {value!r}")
-    elif where == "optimizer.custom_cfg":
-        return
-    elif isinstance(default, bool):
-        if not isinstance(value, bool):
-            raise UserError(f"{where} must be True or False, got {value!r}")
-    elif value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise UserError(f"{where} must be a number, got {value!r}")
+def _group_members(network: nn.Layer, groups: list[dict]) -> list[list[paddle.Tensor]]:
+    """Return the parameters of each group, and last those of none.
 
-
-def _parameter_groups(network: nn.Layer, groups: list[dict], decay: float | None) -> list[dict[str, Any]]:
+    Raises:
+        UserError: A group has no parameter.
+    """
     members: list[list[paddle.Tensor]] = [[] for _ in range(len(groups) + 1)]
-    for name, parameter in network.named_parameters():
-        if not parameter.stop_gradient:
-            found = (number for number, group in enumerate(groups) if group["name"] in name)
-            members[next(found, -1)].append(parameter)
+    names = dict(network.named_parameters())
+    for name, parameter in names.items():
+        found = (number for number, group in enumerate(groups) if group["name"] in name)
+        members[next(found, -1)].append(parameter)
+    for group, parameters in zip(groups, members, strict=False):
+        if not parameters and any(group["name"] in name for name in names):
+            raise UserError(
+                f"optimizer.custom_cfg: all parameters with {group['name']!r} in their names belong to groups before; "
+                "put the more special name first"
+            )
+        if not parameters:
+            near = nearest(group["name"], {name.split(".")[0] for name in names})
+            hint = f"; did you mean {near!r}?" if near else ""
+            raise UserError(f"optimizer.custom_cfg: no parameter has {group['name']!r} in its name{hint}")
+    return [[parameter for parameter in parameters if not parameter.stop_gradient] for parameters in members]
+
+
+def _parameter_groups(
+    groups: list[dict], members: list[list[paddle.Tensor]], decay: float | None
+) -> list[dict[str, Any]]:
     result = []
-    for number, group in enumerate(groups):
-        options = {"params": members[number], "learning_rate": group.get("lr_mult", 1.0)}
+    for group, parameters in zip([*groups, {}], members, strict=True):
+        options: dict[str, Any] = {"params": parameters}
         if decay is not None and group.get("weight_decay_mult") is not None:
             options["weight_decay"] = decay * group["weight_decay_mult"]
+        elif group.get("weight_decay_mult") is not None:
+            logger.warning("%s changes no weight decay, since optimizer.weight_decay is not set", group)
         result.append(options)
-        logger.info("Parameter group %d: %s, %d parameters", number, group, len(members[number]))
-    logger.info("Parameters in no group: %d", len(members[-1]))
-    return [*result, {"params": members[-1]}]
+    return [options for options in result if options["params"]]  # a group of frozen parameters is empty
 
 
-def check_schedule(section: Mapping[str, Any]) -> None:
-    """Check the `lr_scheduler` section of a config.
+def _restore_own(groups: list[dict], members: list[list[paddle.Tensor]], own: Mapping[str, tuple[float, Any]]) -> None:
+    """Give parameters back what Paddle overwrites with the defaults of their group, and log what each group changes.
+
+    Args:
+        groups: The groups of the config.
+        members: Their parameters, and those of no group.
+        own: The factor and the regularizer that the network gave each parameter.
+    """
+    for number, (group, parameters) in enumerate(zip([*groups, {}], members, strict=True)):
+        replaced = set()
+        for parameter in parameters:
+            factor, regularizer = own[parameter.name]
+            if group.get("lr_mult") is not None:
+                replaced.add(factor)
+                factor = group["lr_mult"]
+            parameter.optimize_attr["learning_rate"] = factor
+            if group.get("weight_decay_mult") is None and regularizer is not None:
+                parameter.regularizer = regularizer
+        instead = f", in place of the network's own lr_mult {sorted(replaced - {1.0})}" if replaced - {1.0} else ""
+        title = f"Parameter group {number}: {group}" if group else "Parameters in no group:"
+        logger.info("%s %d parameters%s", title, len(parameters), instead)
+
+
+def check_schedule(section: Mapping[str, Any], iters: int) -> None:
+    """Check the `lr_scheduler` section of a config for a run of `iters` iterations.
 
     Raises:
         UserError: The type or an argument is unknown, or a value is wrong.
     """
-    check_component("lr_scheduler", {k: v for k, v in section.items() if k not in _WARMUP_KEYS}, SCHEDULERS)
-    rate = section.get("learning_rate", 1.0)
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not rate > 0:
-        raise UserError(f"lr_scheduler.learning_rate must be a number above 0, got {rate!r}")
+    arguments = {key: value for key, value in section.items() if key not in _WARMUP}
+    # Its end follows from the run's iterations.
+    supplied = ["decay_steps"] if section.get("type") == "PolynomialDecay" else []
+    check_component("lr_scheduler", arguments, SCHEDULERS, supplied=supplied)
+    check_section("lr_scheduler", {key: section[key] for key in _WARMUP if key in section}, _WARMUP)
     if ("warmup_iters" in section) != ("warmup_start_lr" in section):
         raise UserError("lr_scheduler needs both warmup_iters and warmup_start_lr, or neither")
     if "warmup_iters" in section and "learning_rate" not in section:
         raise UserError("lr_scheduler needs a learning_rate, at which the warm-up ends")
+    build_schedule(section, iters)  # costs nothing, and finds arguments that do not fit each other
 
 
 def build_schedule(section: Mapping[str, Any], iters: int) -> paddle.optimizer.lr.LRScheduler:
@@ -168,7 +209,7 @@ def build_schedule(section: Mapping[str, Any], iters: int) -> paddle.optimizer.l
     Raises:
         UserError: The schedule refuses its arguments.
     """
-    arguments = {key: value for key, value in section.items() if key not in ("type", *_WARMUP_KEYS)}
+    arguments = {key: value for key, value in section.items() if key not in ("type", *_WARMUP)}
     warmup = section.get("warmup_iters", 0)
     if section["type"] == "PolynomialDecay":
         arguments.setdefault("decay_steps", max(iters - warmup, 1))

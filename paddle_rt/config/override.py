@@ -1,11 +1,13 @@
 """Overrides of a config's keys from the command line."""
 
-from ast import literal_eval
+import ast
+import math
 from typing import Any
 
-import yaml
+from paddle_rt.errors import LARGEST, UserError, unknown
+from paddle_rt.yaml_file import parse_yaml
 
-from paddle_rt.errors import UserError, unknown
+LONGEST = 10_000  # characters of one value
 
 
 def parse_override(item: str) -> tuple[str, Any]:
@@ -16,15 +18,31 @@ def parse_override(item: str) -> tuple[str, Any]:
     """
     key, equals, text = item.partition("=")
     if not equals or not key:
-        raise UserError(f"--opts takes key=value, such as batch_size=1 or model.cross_size=8, got {item!r}")
+        raise UserError(f"--opts takes key=value, such as batch_size=1 or model.cross_size=8, got {item[:100]!r}")
+    if len(text) > LONGEST:
+        raise UserError(f"--opts {key}: the value has {len(text)} characters, at most {LONGEST} are read")
     try:
-        return key, literal_eval(text)
-    except (ValueError, SyntaxError):
-        pass
-    try:
-        return key, yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UserError(f"--opts {item}: {text!r} is neither a Python nor a YAML value") from error
+        return key, _plain(ast.literal_eval(text))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # the last two of very deep brackets
+        return key, parse_yaml(text, f"--opts {key}={text[:100]}")
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with lists for tuples.
+
+    Raises:
+        ValueError: It is, or holds, what YAML has not, or a number that is too large.
+    """
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, dict):
+        return {_plain(key): _plain(part) for key, part in value.items()}
+    fits = value is None or isinstance(value, str) and value.isprintable()
+    if isinstance(value, int | float):
+        fits = not math.isfinite(value) or abs(value) <= LARGEST
+    if not fits:
+        raise ValueError(f"not a plain value: {value!r}")
+    return value
 
 
 def override(values: dict[str, Any], key: str, value: Any) -> None:
@@ -53,7 +71,7 @@ def override(values: dict[str, Any], key: str, value: Any) -> None:
 
 def _position(node: Any, part: str, key: str) -> str | int:
     if isinstance(node, list):
-        if part.isdigit() and int(part) < len(node):
+        if part.isdecimal() and len(part) < 9 and int(part) < len(node):
             return int(part)
         raise UserError(f"cannot set {key}: {part!r} is no position in a list of {len(node)}")
     if isinstance(node, dict):

@@ -3,33 +3,21 @@
 import os
 from typing import Any
 
-import yaml
-
 from paddle_rt.errors import UserError
+from paddle_rt.files import check_plain_file
+from paddle_rt.yaml_file import read_yaml
+
+MOST_FILES = 50  # that a config may consist of
 
 
-class _Loader(yaml.FullLoader):
-    """Refuses a key that occurs twice in one mapping, of which YAML would silently keep the last."""
-
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen = []
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} occurs twice", problem_mark=key.start_mark)
-            seen.append(key.value)
-        return node
-
-
-def read_config_file(path: str, below: tuple[str, ...] = ()) -> dict[str, Any]:
+def read_config_file(path: str) -> dict[str, Any]:
     """Read a config and the files that its `_base_` names.
 
     Mappings merge key by key and the file's own values win over its bases', an earlier base's over a later one's;
     lists are replaced whole. `_inherited_: False` in a mapping drops what the bases have in its place.
 
     Args:
-        path: A YAML file. Its bases are found relative to it.
-        below: The files that led here, none for the first.
+        path: A YAML file. Its bases are found relative to it. One that several files name is read once.
 
     Returns:
         The merged mapping, without `_base_` and `_inherited_`.
@@ -37,24 +25,39 @@ def read_config_file(path: str, below: tuple[str, ...] = ()) -> dict[str, Any]:
     Raises:
         UserError: A file is missing, no mapping of keys, not valid YAML, or its own base.
     """
-    if not os.path.isfile(path):
-        raise UserError(f"{below[-1]} has a _base_ that is not there: {path}" if below else f"no config file at {path}")
-    if os.path.realpath(path) in map(os.path.realpath, below):
-        raise UserError(f"{below[-1]} names {path} as its _base_, which makes a circle")
-    try:
-        with open(path, encoding="utf-8") as file:
-            merged = yaml.load(file, Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is not valid YAML: {error}") from error
+    return _without_marks(_read(path, (), {}))
+
+
+def _read(path: str, below: tuple[str, ...], known: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Read a file and its bases.
+
+    Args:
+        path: The file.
+        below: The files that led here, none for the first.
+        known: What the files that have been read are with their bases, by their real paths; the file is added.
+    """
+    what = f"base of the config {below[-1]}" if below else "config file"
+    check_plain_file(path, what)
+    real = os.path.realpath(path)
+    if real in map(os.path.realpath, below):
+        raise UserError(f"{below[-1]} names {path} as its _base_, which makes a circle: {' -> '.join((*below, path))}")
+    if real not in known:
+        if len(known) + len(below) >= MOST_FILES:
+            raise UserError(f"{(*below, path)[0]} consists of more than {MOST_FILES} files; _base_ names too many")
+        known[real] = _read_anew(path, what, below, known)
+    return known[real]
+
+
+def _read_anew(path: str, what: str, below: tuple[str, ...], known: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    merged = read_yaml(path, what)
     if not isinstance(merged, dict):
-        found = "is empty" if merged is None else f"holds a {type(merged).__name__}"
-        raise UserError(f"{path} {found}; a config is a mapping of keys")
+        raise UserError(f"{path} {'is empty' if merged is None else 'holds no keys'}; a config is a mapping of keys")
     bases = merged.pop("_base_", [])
     for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str):
             raise UserError(f"{path}: _base_ takes a file or a list of files, got {base!r}")
-        merged = _merge(merged, read_config_file(os.path.join(os.path.dirname(path), base), (*below, path)))
-    return merged if below else _without_marks(merged)
+        merged = _merge(merged, _read(os.path.join(os.path.dirname(path), base), (*below, path), known))
+    return merged
 
 
 def _merge(own: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """Unpickle PyTorch's files with nothing in reach but dictionaries, numbers and descriptions of tensors."""
 
-import functools
-import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from paddle_rt.errors import UserError
+from paddle_rt.formats.pickles import RestrictedUnpickler, StandInDict
 
 _STORAGES = {"DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "BFloat16Storage": "bfloat16",
              "LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1",
@@ -58,25 +58,22 @@ def unpickle(stream: BinaryIO, storages: dict[str, Storage] | None = None) -> An
     return _Unpickler(stream, {} if storages is None else storages).load()
 
 
-# Python's own implementation, since the faster one in C allocates memory by sizes that a damaged file may claim.
-class _Unpickler(pickle._Unpickler):
+class _Unpickler(RestrictedUnpickler):
     def __init__(self, stream: BinaryIO, storages: dict[str, Storage]) -> None:
-        super().__init__(stream, encoding="latin1")
+        super().__init__(stream)
         self.storages = storages
 
-    def find_class(self, module: str, name: str) -> Any:
-        """Return a placeholder for a name. It is created anew each time, since a pickle may set attributes on it."""
+    def stand_in(self, module: str, name: str) -> Callable | None:
         if (module, name) == ("collections", "OrderedDict"):
-            return type("_Dict", (_Dict,), {})
+            return StandInDict
         if module == "torch._utils" and name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
-            return functools.partial(_rebuild_tensor)
+            return _rebuild_tensor
         if module == "torch._utils" and name == "_rebuild_parameter":
-            return functools.partial(_rebuild_parameter)
+            return _rebuild_parameter
         if module == "torch" and name in _STORAGES:
             return type("_StorageType", (), {"dtype": _STORAGES[name]})
-        if module.split(".")[0] in _BLANK or (module in ("builtins", "__builtin__") and name in _BLANK_BUILTINS):
-            return type("_Blank", (_Blank,), {})
-        raise UserError(f"refused: the file asks for {module}.{name}, which no tensor needs; it was not run")
+        is_blank = module.split(".")[0] in _BLANK or (module == "builtins" and name in _BLANK_BUILTINS)
+        return _Blank if is_blank else None
 
     def persistent_load(self, pid: Any) -> Storage:
         kind, storage_type, key, *_ = pid
@@ -85,13 +82,6 @@ class _Unpickler(pickle._Unpickler):
         if getattr(storage_type, "dtype", None) not in _STORAGES.values():
             raise UserError(f"storage {key} has an unknown type; known are {', '.join(_STORAGES)}")
         return self.storages.setdefault(key, Storage(key, storage_type.dtype))
-
-
-class _Dict(dict):
-    """An OrderedDict that ignores the attributes which PyTorch attaches to it."""
-
-    def __setstate__(self, state: Any) -> None:
-        pass
 
 
 class _Blank:

@@ -1,25 +1,25 @@
 """Read PyTorch checkpoints without PyTorch and without running anything that a pickle asks for."""
 
-import json
+import logging
 import math
 import os
-import pathlib
 import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from paddle_rt.checkpoint import MAX_BYTES, weights_file
 from paddle_rt.convert.pickled import Storage, Tensor, unpickle
 from paddle_rt.errors import UserError
+from paddle_rt.files import check_plain_file
+from paddle_rt.formats.safetensors import as_numbers, is_safetensors, read_safetensors
 
-# Keys under which training programs store the state dict: mmengine and NVlabs, FANet, and other common ones.
-_WRAPPERS = ("state_dict", "model_state", "model", "module")
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_LARGEST_HEADER = 100_000_000  # the limit of safetensors itself
-_SAFETENSORS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "bfloat16", "I64": "<i8", "I32": "<i4",
-                "I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?"}  # fmt: skip
+_MOST_SHARED = 8  # tensors may share a storage, and those of half precision become twice as large
+
+_log = logging.getLogger(__name__)
 
 
 def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -27,27 +27,25 @@ def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
     Args:
         path: A file written by `torch.save` in its new or old format (.pth, .pt, .pkl, pytorch_model.bin), or a
-            .safetensors file.
+            .safetensors file, or a folder that holds model.safetensors.
 
     Returns:
         Names and arrays in the order of the file. Floating-point numbers become float32. Dictionaries around the state
-        dict and a `module.` before every name are removed.
+        dict are removed; where there is more than one state dict, it is logged which one is taken.
 
     Raises:
         UserError: The file is missing, damaged or of another kind, or asks for something that tensors do not need.
     """
-    file = pathlib.Path(path)
-    if not file.is_file():
-        raise UserError(f"no checkpoint at {file}; expected a file that torch.save or safetensors wrote")
+    file = (weights_file(path) if os.path.isdir(path) else None) or path
+    file = check_plain_file(file, "checkpoint", MAX_BYTES)
     with open(file, "rb") as stream:
         try:
-            state = _reader(stream)(stream)
+            return _reader(stream)(stream)
         except UserError as error:
             raise UserError(f"{file}: {error}") from error
         except Exception as error:  # with damaged bytes, zip, pickle and NumPy raise nearly anything
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             raise UserError(f"{file} ({file.stat().st_size} bytes) is not a complete checkpoint ({reason})") from error
-    return _without_prefix(state)
 
 
 def _reader(stream: BinaryIO) -> Callable[[BinaryIO], dict[str, np.ndarray]]:
@@ -55,7 +53,7 @@ def _reader(stream: BinaryIO) -> Callable[[BinaryIO], dict[str, np.ndarray]]:
     stream.seek(0)
     if start[:4] == b"PK\x03\x04":
         return _read_zip
-    if start[8:9] == b"{":
+    if is_safetensors(start):
         return _read_safetensors
     if start[:1] == b"\x80":
         return _read_legacy
@@ -76,7 +74,8 @@ def _read_zip(stream: BinaryIO) -> dict[str, np.ndarray]:
         if root + "byteorder" in names and archive.read(root + "byteorder") != b"little":
             raise UserError("written on a big-endian machine, which is not supported")
         pickled = unpickle(archive.open(root + "data.pkl"))
-        return _tensors(pickled, lambda storage: archive.read(f"{root}data/{storage.key}"))
+        size = os.fstat(stream.fileno()).st_size
+        return _tensors(pickled, lambda storage: archive.read(f"{root}data/{storage.key}"), size)
 
 
 def _read_legacy(stream: BinaryIO) -> dict[str, np.ndarray]:
@@ -101,74 +100,71 @@ def _read_legacy(stream: BinaryIO) -> dict[str, np.ndarray]:
         stream.seek(places[storage.key][0])
         return stream.read(places[storage.key][1])
 
-    return _tensors(pickled, data)
+    return _tensors(pickled, data, size)
 
 
 def _read_safetensors(stream: BinaryIO) -> dict[str, np.ndarray]:
-    """The header's length, the header as JSON, the data."""
-    size = os.fstat(stream.fileno()).st_size
-    (length,) = struct.unpack("<Q", stream.read(8))
-    if length > min(size - 8, _LARGEST_HEADER):
-        raise UserError(f"a header of {length} bytes in a file of {size}: truncated, or not a safetensors file")
-    state = {}
-    for name, entry in json.loads(stream.read(length)).items():
-        if name == "__metadata__":
-            continue
-        (start, stop), shape = entry["data_offsets"], entry["shape"]
-        if entry["dtype"] not in _SAFETENSORS:
-            raise UserError(f"{name} has the type {entry['dtype']}; known are {', '.join(_SAFETENSORS)}")
-        if not 0 <= start <= stop <= size - 8 - length:
-            raise UserError(f"truncated: {name} goes beyond the file's {size} bytes")
-        stream.seek(8 + length + start)
-        flat = _numbers(stream.read(stop - start), _SAFETENSORS[entry["dtype"]])
-        state[name] = _plain(flat.reshape(shape))
-    return state
+    state = read_safetensors(stream, os.fstat(stream.fileno()).st_size)
+    return {name: _plain(value) for name, value in state.items()}
 
 
-def _tensors(pickled: Any, data: Callable[[Storage], bytes]) -> dict[str, np.ndarray]:
-    """Find the state dict in the object that a file holds, and read its tensors."""
-    for _ in range(3):
-        inner = next((pickled[k] for k in _WRAPPERS if isinstance(pickled, dict) and k in pickled), None)
-        if not isinstance(inner, dict):
-            break
-        pickled = inner
-    if not isinstance(pickled, dict) or not pickled:
-        raise UserError(f"holds {type(pickled).__name__}, expected a state dict; save model.state_dict()")
-    wrong = [name for name, value in pickled.items() if not isinstance(name, str) or not isinstance(value, Tensor)]
-    if wrong:
-        raise UserError(f"holds no state dict: {wrong[0]!r} is not a tensor; save model.state_dict()")
-    return {name: _tensor(name, value, data) for name, value in pickled.items()}
+def _tensors(pickled: Any, data: Callable[[Storage], bytes], size: int) -> dict[str, np.ndarray]:
+    """Find the state dict in the object that a file of `size` bytes holds, and read its tensors."""
+    state, left = _state_dict(pickled), _MOST_SHARED * size
+    arrays = {}
+    for name, tensor in state.items():
+        arrays[name] = _tensor(name, tensor, data)
+        left -= arrays[name].nbytes
+        if left < 0:
+            raise UserError(f"its tensors claim more than {_MOST_SHARED} times its {size} bytes")
+    return arrays
+
+
+def _state_dict(pickled: Any) -> dict[str, Tensor]:
+    """Return the dictionary of named tensors in an object: the largest one, but no moving average of another."""
+    found = dict(_state_dicts(pickled, "", 4))
+    if not found:
+        if not isinstance(pickled, dict) or not pickled:
+            raise UserError(f"holds {type(pickled).__name__}, expected a state dict; save model.state_dict()")
+        wrong = next((name for name, value in pickled.items() if not isinstance(value, Tensor)), next(iter(pickled)))
+        raise UserError(f"holds no state dict: {wrong!r:.100} is not a tensor; save model.state_dict()")
+    largest = max(map(len, found.values()))
+    rivals = {place: state for place, state in found.items() if len(state) > largest // 2}  # others are of few tensors
+    taken = min(rivals, key=lambda place: ("ema" in place.lower(), -len(rivals[place])))
+    if len(rivals) > 1:
+        others = ", ".join(repr(place) for place in rivals if place != taken)
+        _log.info("The checkpoint holds several state dicts: %r is taken, and not %s", taken, others)
+    return found[taken]
+
+
+def _state_dicts(value: Any, place: str, depth: int) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield the dictionaries that hold named tensors and nothing else, with the keys that lead to them."""
+    if not isinstance(value, dict) or not value:
+        return
+    if all(isinstance(name, str) and isinstance(item, Tensor) for name, item in value.items()):
+        yield place, value
+    elif depth:
+        for key, item in value.items():
+            if isinstance(key, str):  # an optimizer numbers its parameters
+                yield from _state_dicts(item, f"{place}.{key}".lstrip("."), depth - 1)
 
 
 def _tensor(name: str, tensor: Tensor, data: Callable[[Storage], bytes]) -> np.ndarray:
     """Copy one tensor to an array. Offset, shape and strides come from the file and are checked against its storage."""
-    flat = _numbers(data(tensor.storage), tensor.storage.dtype)
+    flat = as_numbers(data(tensor.storage), tensor.storage.dtype)
     offset, shape, strides = tensor.offset, tuple(tensor.shape), tuple(tensor.strides)
     whole = all(type(number) is int and number >= 0 for number in (offset, *shape, *strides))
     if not whole or len(shape) != len(strides):
-        raise UserError(f"{name} has the offset {offset}, the shape {shape} and the strides {strides}")
+        raise UserError(f"{name!r:.100} has the offset {offset}, the shape {shape} and the strides {strides}")
     if 0 in shape:
         return _plain(np.zeros(shape, flat.dtype))
     last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
     if last >= len(flat) or math.prod(shape) > len(flat):
-        raise UserError(f"{name} of shape {shape} needs more than the {len(flat)} numbers of its storage")
+        raise UserError(f"{name!r:.100} of shape {shape} needs more than the {len(flat)} numbers of its storage")
     steps = [stride * flat.itemsize for stride in strides]
     return _plain(np.lib.stride_tricks.as_strided(flat[offset:], shape, steps))
-
-
-def _numbers(data: bytes, dtype: str) -> np.ndarray:
-    if dtype != "bfloat16":
-        return np.frombuffer(data, dtype)
-    return (np.frombuffer(data, "<u2").astype("uint32") << 16).view("float32")  # the upper half of a float32
 
 
 def _plain(array: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):  # values outside float32's range become infinite; loading refuses them
         return np.array(array, "float32" if array.dtype.kind == "f" else None, order="C")
-
-
-def _without_prefix(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Remove the `module.` that DataParallel puts before every name."""
-    while state and all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): value for name, value in state.items()}
-    return state

@@ -19,6 +19,7 @@ from paddle_rt.inference.deployment import (
     file_digest,
     save_deployment,
 )
+from paddle_rt.inference.predictor import graph_facts
 from paddle_rt.inference.preprocess import split_normalize
 from paddle_rt.models.base import Network
 from paddle_rt.tasks.export import ExportSpec
@@ -68,15 +69,15 @@ def export(
     with _evaluating(network), _scratch_folder(pathlib.Path(save_dir)) as scratch:
         write = _write_video_graphs if network.temporal_window > 1 else _write_image_graphs
         files, comparisons, description = write(network, spec, input_shape, output_op, _Writer(scratch, formats))
-        graph = {"input_shape": list(input_shape), "output_op": output_op}
+        deployment = Deployment(
+            scratch, [dict(step) for step in spec.transforms], list(input_shape), output_op, spec.task,
+            "uint8" if spec.takes_frames(output_op) else "float32", **description, **files,
+        )  # fmt: skip
         digests = {name: file_digest(scratch / name) for name in files.values()}
-        report = {**graph, "opset": convert.OPSET, "versions": versions(formats), "files": digests}
+        report = {**graph_facts(deployment), "opset": convert.OPSET, "versions": versions(formats), "files": digests}
         report["comparisons"] = comparisons
         (scratch / VERIFICATION).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        input_dtype = "uint8" if spec.takes_frames(output_op) else "float32"
-        transforms = [dict(step) for step in spec.transforms]
-        shared = {"task": spec.task, "transforms": transforms, "input_dtype": input_dtype, **graph}
-        save_deployment(Deployment(scratch, **shared, **description, **files))
+        save_deployment(deployment)
         _publish(scratch, pathlib.Path(save_dir))
     return report
 

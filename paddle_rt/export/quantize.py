@@ -23,6 +23,7 @@ from paddle_rt.errors import UserError
 from paddle_rt.files import whole_file
 from paddle_rt.inference import load, load_deployment
 from paddle_rt.inference.deployment import VERIFICATION, Deployment, file_digest, save_deployment
+from paddle_rt.inference.engines import switch_off_telemetry
 from paddle_rt.inference.predictor import Predictor
 from paddle_rt.tasks.export import ExportSpec
 
@@ -170,6 +171,7 @@ def _keep_more(
 
 
 def _packages() -> tuple[Any, Any]:
+    switch_off_telemetry()
     try:
         with contextlib.redirect_stdout(None):  # nncf prints a greeting
             import nncf

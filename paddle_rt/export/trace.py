@@ -7,6 +7,8 @@ import numpy as np
 import paddle
 
 from paddle_rt.errors import UserError
+from paddle_rt.files import temporary_home
+from paddle_rt.inference.engines import brief
 from paddle_rt.inference.preprocess import Normalize
 from paddle_rt.models.base import Network
 from paddle_rt.tasks.export import ExportSpec
@@ -93,15 +95,11 @@ def save_graph(
     if isinstance(traced, TracedStep):
         specs.append(paddle.static.InputSpec(traced.network.state_shape(), "float32", "state"))
     try:
-        paddle.jit.save(paddle.jit.to_static(traced, input_spec=specs, full_graph=True), str(folder / "model"))
+        with temporary_home():  # where Paddle writes the code that it traces
+            paddle.jit.save(paddle.jit.to_static(traced, input_spec=specs, full_graph=True), str(folder / "model"))
     except (ValueError, RuntimeError, AssertionError, TypeError) as error:  # what Paddle's operators and tracer raise
         raise UserError(f"Paddle cannot trace the network at {list(input_shape)}: {brief(error)}") from error
     graph, parameters = folder / "model.json", folder / "model.pdiparams"
     if not graph.is_file():
         raise UserError("Paddle wrote no model.json; unset FLAGS_enable_pir_api, which switches its graph format off")
     return graph, parameters
-
-
-def brief(error: Exception) -> str:
-    """Return an engine's message on one line, without the hints and source lines that Paddle appends."""
-    return " ".join(str(error).split("[Hint")[0].split())[:300]

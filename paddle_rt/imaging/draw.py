@@ -30,7 +30,7 @@ def overlay(image: np.ndarray, labels: np.ndarray, palette: np.ndarray, weight: 
     """Blend an image with the colours of its labels; pixels that are not labelled keep the image's colour.
 
     Args:
-        image: The image, uint8 BGR.
+        image: The image, uint8: grey, BGR, or BGR and a fourth channel, which the result does not show.
         labels: Class numbers, uint8.
         palette: RGB colours, uint8.
         weight: Weight of the image in the sum; 0.6 as in PaddleSeg.
@@ -38,7 +38,9 @@ def overlay(image: np.ndarray, labels: np.ndarray, palette: np.ndarray, weight: 
     Returns:
         The blended image, uint8 BGR.
 
-    Shape: image [H, W, 3], labels [H, W] and palette [N, 3] to [H, W, 3].
+    Shape: image [H, W] or [H, W, C], labels [H, W] and palette [N, 3] to [H, W, 3].
     """
-    mixed = cv2.addWeighted(image, weight, colorize(labels, palette), 1 - weight, 0)
-    return np.where((labels < len(palette))[..., None], mixed, image)
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    colours = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if channels == 1 else np.ascontiguousarray(image[..., :3])
+    mixed = cv2.addWeighted(colours, weight, colorize(labels, palette), 1 - weight, 0)
+    return np.where((labels < len(palette))[..., None], mixed, colours)

@@ -1,50 +1,95 @@
 """Images on disk: reading names every fault, and writing leaves a whole file or none."""
 
 import os
+import struct
 from collections.abc import Iterator
-from pathlib import Path
 
 import cv2
 import numpy as np
 
 from paddle_rt.errors import UserError
-from paddle_rt.files import whole_file
+from paddle_rt.files import check_plain_file, whole_file
+from paddle_rt.imaging.lists import read_images
 
 PathLike = str | os.PathLike[str]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_MAX_SIDES = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383, ".png": 1_000_000}  # pixels that the encoders accept
+_MAX_IMAGE_BYTES = 2**31 - 1  # OpenCV's limit
+_COLOURS_OF_8_BITS = (b"\xff\xd8", b"BM", b"RIFF")  # JPEG, BMP and WebP, which have nothing else
 
 
-def read_image(path: PathLike) -> np.ndarray:
-    """Read an image in colour as OpenCV's `imread` does, and name every fault.
+def read_image(path: PathLike, channels: int = 3) -> np.ndarray:
+    """Read an image of 8 bits a channel as OpenCV's `imread` does, and name every fault.
 
-    Grey and indexed images become colour, images of 16 bits keep their high byte, an alpha channel is dropped without
-    a change to the colours, and EXIF orientation is applied.
+    With 3 channels, grey and indexed images become colour, an alpha channel is dropped without a change to the colours,
+    and EXIF orientation is applied; with 1, colours become grey. 4 channels are taken as they are in the file.
 
     Args:
         path: A JPEG, PNG, BMP, TIFF or WebP file, or another that the installed OpenCV decodes.
+        channels: 3 for colour, 1 for grey, or 4 for files that have as many.
 
     Returns:
-        The image, uint8 BGR [H, W, 3].
+        The image, uint8: BGR [H, W, 3], grey [H, W], or [H, W, 4] in the file's order with blue before red.
 
     Raises:
-        UserError: The file is missing, a folder, unreadable, empty, cut off or not an image, or it has more than 2^30
-            pixels.
+        UserError: The file is missing, no regular file, unreadable, empty, cut off or not an image, or it has more than
+            2^30 pixels, more than 8 bits a channel, or other channels.
     """
-    return decode(path, read_bytes(path), cv2.IMREAD_COLOR)
+    data = read_bytes(path)
+    if not data.startswith(_COLOURS_OF_8_BITS):
+        _check_depth(path, data)
+    image = decode(path, data, {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR, 4: cv2.IMREAD_UNCHANGED}[channels])
+    found = 1 if image.ndim == 2 else image.shape[2]
+    if found != channels:
+        raise UserError(f"image {path} has {found} channels, expected {channels}")
+    return image
+
+
+def _check_depth(path: PathLike, data: bytes) -> None:
+    """Refuse an image with more than 8 bits or 4 channels, most of which OpenCV would cut down without a word."""
+    if data.startswith(PNG_SIGNATURE):
+        bits, channels = data[24:25] == b"\x10" and 16, 1
+    elif data.startswith((b"II*\0", b"MM\0*")):
+        bits, channels = _tiff_format(data)
+    else:
+        image = decode(path, data, cv2.IMREAD_UNCHANGED)
+        bits, channels = 8 * image.itemsize, 1 if image.ndim == 2 else image.shape[2]
+    if bits > 8:
+        raise UserError(f"image {path} has {bits} bits a channel, expected 8; convert it first")
+    if channels > 4:
+        raise UserError(f"image {path} has {channels} channels, expected 1, 3 or 4")
+
+
+def _tiff_format(data: bytes) -> tuple[int, int]:
+    """Return the bits a channel and the number of channels by the header, or zeros where it is damaged."""
+    order = "<" if data.startswith(b"II") else ">"
+    bits, channels = 1, 1
+    try:
+        (start,) = struct.unpack_from(f"{order}I", data, 4)
+        (count,) = struct.unpack_from(f"{order}H", data, start)
+        for entry in range(start + 2, start + 2 + 12 * count, 12):
+            tag, _, number, value = struct.unpack_from(f"{order}HHIH", data, entry)
+            if tag == 277:  # samples per pixel
+                channels = value
+            elif tag == 258:  # bits per sample; more than two numbers stand elsewhere
+                place = entry + 8 if number <= 2 else struct.unpack_from(f"{order}I", data, entry + 8)[0]
+                (bits,) = struct.unpack_from(f"{order}H", data, place)
+    except struct.error:
+        return 0, 0
+    return bits, channels
 
 
 def read_bytes(path: PathLike) -> bytes:
     """Return the bytes of an image file.
 
     Raises:
-        UserError: The file is missing, a folder, unreadable, empty or cut off.
+        UserError: The file is missing, no regular file, unreadable, empty, cut off or larger than 2 GiB.
     """
-    if os.path.isdir(path):
-        raise UserError(f"{path} is a folder, not an image")
+    file = check_plain_file(path, "image", _MAX_IMAGE_BYTES)
     try:
-        data = Path(path).read_bytes()
+        data = file.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read image {path}: {error.strerror}") from error
     if not data:
@@ -116,10 +161,9 @@ def list_images(path: PathLike) -> tuple[list[str], str]:
         if not files:
             raise UserError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in folder {path}")
         return files, os.fspath(path)
-    if not os.path.isfile(path):
-        raise UserError(f"no such image, folder or list of images: {path}")
+    check_plain_file(path, "image, folder or list of images")
     root = os.path.dirname(path) or "."
-    return ([os.fspath(path)] if is_image(path) else _read_list(path, root)), root
+    return ([os.fspath(path)] if is_image(path) else read_images(path, root)), root
 
 
 def is_image(path: PathLike) -> bool:
@@ -133,28 +177,6 @@ def _walk(folder: str) -> Iterator[str]:
         yield from (os.path.join(parent, name) for name in files if is_image(name) and not name.startswith("."))
 
 
-def _read_list(path: PathLike, root: str) -> list[str]:
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is neither an image ({', '.join(IMAGE_SUFFIXES)}) nor a text list") from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    files = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        # A name with blanks in it is taken whole if it is there; "image label" lines give their first word.
-        names = [os.path.join(root, line.strip()), os.path.join(root, line.split()[0])]
-        found = next((name for name in names if os.path.isfile(name)), None)
-        if found is None:
-            raise UserError(f"{path}, line {number}: no such image: {names[1]}")
-        files.append(found)
-    if not files:
-        raise UserError(f"list of images {path} is empty")
-    return files
-
-
 def write_image(path: PathLike, image: np.ndarray) -> None:
     """Write a grey or BGR image in the format of the file's suffix; a fault leaves no file.
 
@@ -163,12 +185,15 @@ def write_image(path: PathLike, image: np.ndarray) -> None:
         image: The image, [H, W] or [H, W, 3].
 
     Raises:
-        UserError: The suffix is not that of an image.
+        UserError: The suffix is not that of an image, or the image is too large for the format.
         OSError: The disk is full or may not be written.
     """
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in IMAGE_SUFFIXES:
         raise UserError(f"cannot write image {path}: suffix {suffix!r} is none of {', '.join(IMAGE_SUFFIXES)}")
+    height, width = image.shape[:2]
+    if max(height, width) > (limit := _MAX_SIDES.get(suffix, 2**31)):
+        raise UserError(f"cannot write image {path} of {width}x{height}: {suffix} holds at most {limit} pixels a side")
     _, data = cv2.imencode(suffix, image)
     with whole_file(path) as part:
         part.write_bytes(data.tobytes())

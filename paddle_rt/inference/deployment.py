@@ -10,11 +10,14 @@ from typing import Any
 import yaml
 
 from paddle_rt.errors import UserError, check_count, unknown
-from paddle_rt.files import whole_file
+from paddle_rt.files import check_plain_file, whole_file
+from paddle_rt.inference.external_data import external_files
+from paddle_rt.yaml_file import read_yaml
 
 FILE = "deploy.yaml"
 VERIFICATION = "verification.json"
 DEFAULT_TASK = "segmentation"  # the task of a deploy.yaml that names none
+_MAX_BYTES, _MAX_VERIFICATION_BYTES = 2**33, 2**24
 _REQUIRED = ("transforms", "input_shape", "output_op")
 
 
@@ -89,16 +92,11 @@ def load_deployment(path: str | os.PathLike) -> Deployment:
         path: The file, or the folder that holds it.
 
     Raises:
-        UserError: The file is missing, damaged or incomplete, or it names files that do not exist.
+        UserError: The file is missing, damaged or incomplete, or it names files that do not exist or lie elsewhere.
     """
     file = pathlib.Path(path)
     file = file / FILE if file.is_dir() else file
-    if not file.is_file():
-        raise UserError(f"no {FILE} at {file}; expected what tools/export.py wrote")
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is damaged: {error}") from error
+    content = read_yaml(file, f"{FILE} that tools/export.py wrote")
     if not isinstance(content, dict) or not isinstance(content.get("Deploy"), dict):
         raise UserError(f"{file} must hold a mapping under the key 'Deploy'; is it complete?")
     values = content["Deploy"]
@@ -162,9 +160,28 @@ def _check_files(deployment: Deployment) -> None:
     if bool(deployment.model) != bool(deployment.params) or not (deployment.model or deployment.onnx):
         raise UserError("it must name model and params, or onnx, or all three")
     for name in (deployment.model, deployment.params, deployment.onnx, deployment.int8, VERIFICATION):
-        if name and not (deployment.folder / name).is_file():
-            others = ", ".join(sorted(p.name for p in deployment.folder.iterdir() if p.is_file()))
-            raise UserError(f"no file {name} beside it; the folder holds {others}")
+        if name:
+            file_of(deployment, name)
+
+
+def file_of(deployment: Deployment, name: str) -> pathlib.Path:
+    """Return the path of a file of an export.
+
+    Args:
+        deployment: The export.
+        name: The name that a file of the export gives, relative to the folder.
+
+    Raises:
+        UserError: The name or a link leads out of the folder, or there is no regular file.
+    """
+    path = deployment.folder / name
+    is_inside = not os.path.isabs(name) and ".." not in pathlib.PurePath(name).parts
+    if not is_inside or not os.path.realpath(path).startswith(os.path.realpath(deployment.folder) + os.sep):
+        raise UserError(f"{name!r} leads out of the folder {deployment.folder}; an export is one folder")
+    if not os.path.lexists(path):
+        others = ", ".join(sorted(file.name for file in deployment.folder.iterdir() if file.is_file()))
+        raise UserError(f"no file {name} in {deployment.folder}, which holds {others}")
+    return check_plain_file(path, "file of the export", _MAX_VERIFICATION_BYTES if name == VERIFICATION else _MAX_BYTES)
 
 
 def file_digest(path: pathlib.Path) -> str:
@@ -174,16 +191,27 @@ def file_digest(path: pathlib.Path) -> str:
 
 
 def check_graph(deployment: Deployment, *names: str) -> None:
-    """Raise a UserError unless the files are byte for byte the ones that were verified."""
-    report = deployment.folder / VERIFICATION
+    """Raise a UserError unless the files are byte for byte the ones that were verified.
+
+    This includes files beside an ONNX graph in which it keeps numbers.
+    """
+    report = file_of(deployment, VERIFICATION)
     try:
-        known = json.loads(report.read_text(encoding="utf-8"))["files"]
-        expected = [known[name] for name in names]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        known = dict(json.loads(report.read_text(encoding="utf-8"))["files"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{report} does not list the files of this export ({error!r}); export it again") from error
-    for name, digest in zip(names, expected, strict=True):
-        if file_digest(deployment.folder / name) != digest:
-            raise UserError(
-                f"{deployment.folder / name} is not the graph that {report.name} describes: it is damaged, or from "
-                "another export; export it again"
-            )
+    for name in names:
+        _check_digest(deployment, name, known)
+        for other in sorted(external_files(deployment.folder / name)) if name.endswith(".onnx") else ():
+            _check_digest(deployment, other, known)
+
+
+def _check_digest(deployment: Deployment, name: str, known: dict[str, str]) -> None:
+    file = file_of(deployment, name)
+    if name not in known:
+        raise UserError(f"{VERIFICATION} does not list {file}, a file of this export; export it again")
+    if file_digest(file) != known[name]:
+        raise UserError(
+            f"{file} is not the graph that {VERIFICATION} describes: it is damaged, or from another export; export it "
+            "again"
+        )

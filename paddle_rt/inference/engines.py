@@ -4,15 +4,19 @@ The precision is always set explicitly, since OpenVINO, for one, chooses bf16 by
 a device or a precision that is not available is reported in one line that says what to do.
 """
 
+import abc
+import contextlib
 import functools
 import os
 import pathlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from paddle_rt.errors import UserError, unknown
+from paddle_rt.files import temporary_home
 
 if TYPE_CHECKING:
     import openvino
@@ -32,7 +36,7 @@ class UnsupportedError(UserError):
     """A backend, a device and a precision that exist, but not together."""
 
 
-class Engine(Protocol):
+class Engine(abc.ABC):
     """A loaded graph."""
 
     def run(self, images: np.ndarray) -> np.ndarray:
@@ -40,12 +44,29 @@ class Engine(Protocol):
 
         Shape: float32 [B, C, H, W] or uint8 [B, H, W, C], as the graph requires, to [B, ...].
         """
+        return self._run(images)[0]
 
     def step(self, frame: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Run the graph of a video network on a frame and the state before it; return logits and the next state.
 
         Shape: uint8 [1, H, W, 3] and deploy.yaml's state_shape to [1, num_classes, h, w] and state_shape.
         """
+        logits, state = self._run(frame, state)
+        return logits, state
+
+    @abc.abstractmethod
+    def _run(self, *inputs: np.ndarray) -> Sequence[np.ndarray]:
+        """Return the graph's outputs, which later runs do not change."""
+
+
+def switch_off_telemetry() -> None:
+    """Keep OpenVINO, NNCF and ONNX Runtime from reporting to their makers; to be called before one is imported.
+
+    OpenVINO and NNCF report that they are imported through the package openvino_telemetry, unless it is not installed;
+    ONNX Runtime reports by itself. All of them write into the user's home folder.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 
 def check_choice(backend: str, device: str, precision: str) -> None:
@@ -70,7 +91,21 @@ def check_choice(backend: str, device: str, precision: str) -> None:
         raise UnsupportedError(f"backend {backend} has no precision {precision} on {device}, only {valid}{where}")
 
 
-class OnnxRuntime:
+@contextlib.contextmanager
+def _loading(engine: str, *files: pathlib.Path) -> Iterator[None]:
+    """Turn whatever an engine raises while it reads a graph, which may be damaged, into a UserError."""
+    try:
+        yield
+    except Exception as error:  # the exceptions of an engine share no base, and damage leads to any of Python's
+        raise UserError(f"{engine} cannot load {' with '.join(map(str, files))}: {brief(error)}") from error
+
+
+def brief(error: Exception) -> str:
+    """Return an engine's message on one line, without the hints and source lines that Paddle appends."""
+    return " ".join(str(error).split("[Hint")[0].split())[:300] or type(error).__name__
+
+
+class OnnxRuntime(Engine):
     """ONNX Runtime on an .onnx file.
 
     Args:
@@ -86,6 +121,7 @@ class OnnxRuntime:
     def __init__(
         self, graph: pathlib.Path, device: str = "cpu", threads: int | None = None, precision: str = "fp32"
     ) -> None:
+        switch_off_telemetry()
         try:
             import onnxruntime
         except ImportError as error:
@@ -105,20 +141,19 @@ class OnnxRuntime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3
-        try:
+        with _loading("ONNX Runtime", graph):
             self._session = onnxruntime.InferenceSession(str(graph), options, providers=providers)
-        except Exception as error:  # its exceptions share no other base
-            raise UserError(f"ONNX Runtime cannot load {graph}: {error}") from error
         if self._session.get_providers()[0] != wanted:  # ONNX Runtime falls back to the CPU silently
             raise UserError(f"ONNX Runtime cannot start {wanted}: CUDA, cuDNN or TensorRT of its version is missing")
         self._inputs = [item.name for item in self._session.get_inputs()]
 
-    def run(self, images: np.ndarray) -> np.ndarray:
-        return self._session.run(None, {self._inputs[0]: images})[0]
+    def _run(self, *inputs: np.ndarray) -> Sequence[np.ndarray]:
+        return self._session.run(None, dict(zip(self._inputs, inputs, strict=True)))
 
-    def step(self, frame: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        logits, state = self._session.run(None, dict(zip(self._inputs, (frame, state), strict=True)))
-        return logits, state
+
+# OpenVINO plans a layer for each size of the image and keeps the plans that it used last: by default 5000, which fill a
+# gigabyte if every image has another size. This many suffice where 8 sizes alternate.
+_PLANS = "128"
 
 
 @functools.cache
@@ -129,12 +164,13 @@ def openvino_core() -> "openvino.Core":
     two Cores is destroyed first, the younger one restores memory that has been freed, and the next signal (Ctrl-C, or
     the end of a child process) kills the process.
     """
+    switch_off_telemetry()
     import openvino
 
     return openvino.Core()
 
 
-class OpenVino:
+class OpenVino(Engine):
     """OpenVINO on an .onnx file.
 
     Args:
@@ -166,30 +202,21 @@ class OpenVino:
         settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
         if device == "cpu":
             settings["INFERENCE_NUM_THREADS"] = str(threads or cores())
-        try:
+            settings["CPU_RUNTIME_CACHE_CAPACITY"] = _PLANS
+        with _loading("OpenVINO", graph):
             model = core.read_model(graph)
             self._request = core.compile_model(model, name, settings).create_infer_request()
-        except RuntimeError as error:
-            last = str(error).strip().splitlines()[-1]
-            raise UserError(f"OpenVINO cannot load {graph}: {last}") from error
         self._inputs, self._outputs = len(model.inputs), len(model.outputs)
 
-    def run(self, images: np.ndarray) -> np.ndarray:
-        return self._run(images)[0]
-
-    def step(self, frame: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        logits, state = self._run(frame, state)
-        return logits, state
-
-    def _run(self, *arrays: np.ndarray) -> list[np.ndarray]:
-        if len(arrays) != self._inputs:  # OpenVINO reads whatever memory a missing input has
-            raise ValueError(f"the graph has {self._inputs} inputs, got {len(arrays)}")
-        self._request.infer(arrays, share_inputs=True)
+    def _run(self, *inputs: np.ndarray) -> Sequence[np.ndarray]:
+        if len(inputs) != self._inputs:  # OpenVINO reads whatever memory a missing input has
+            raise ValueError(f"the graph has {self._inputs} inputs, got {len(inputs)}")
+        self._request.infer(inputs, share_inputs=True)
         # The outputs are copied since the next run writes to the same memory.
         return [self._request.get_output_tensor(i).data.copy() for i in range(self._outputs)]
 
 
-class PaddleInference:
+class PaddleInference(Engine):
     """Paddle Inference on model.json and model.pdiparams.
 
     Args:
@@ -214,8 +241,9 @@ class PaddleInference:
         onednn: bool = True,
     ) -> None:
         try:
-            import paddle
-            from paddle import inference
+            with temporary_home():
+                import paddle
+                from paddle import inference
         except ImportError as error:
             raise UserError(
                 f"backend paddle needs its package ({error}): pip install paddlepaddle, or paddlepaddle-gpu on a GPU"
@@ -242,22 +270,13 @@ class PaddleInference:
                 if inference.get_trt_compile_version() == (0, 0, 0):
                     raise UserError("this Paddle is built without TensorRT; install a build that has it, or use gpu")
                 config.enable_tensorrt_engine(1 << 30, 1, 3, half, use_static=False, use_calib_mode=False)
-        try:
+        with _loading("Paddle Inference", graph, parameters):
             self._predictor = inference.create_predictor(config)
-        except Exception as error:  # what Paddle raises depends on which part is damaged
-            raise UserError(f"Paddle Inference cannot load {graph} with {parameters}: {error}") from error
         self._inputs = [self._predictor.get_input_handle(name) for name in self._predictor.get_input_names()]
         self._outputs = [self._predictor.get_output_handle(name) for name in self._predictor.get_output_names()]
 
-    def run(self, images: np.ndarray) -> np.ndarray:
-        return self._run(images)[0]
-
-    def step(self, frame: np.ndarray, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        logits, state = self._run(frame, state)
-        return logits, state
-
-    def _run(self, *arrays: np.ndarray) -> list[np.ndarray]:
-        for handle, array in zip(self._inputs, arrays, strict=True):
+    def _run(self, *inputs: np.ndarray) -> Sequence[np.ndarray]:
+        for handle, array in zip(self._inputs, inputs, strict=True):
             handle.reshape(array.shape)
             handle.copy_from_cpu(np.ascontiguousarray(array))
         self._predictor.run()

@@ -30,14 +30,7 @@ def load(
     threads: int | None = None,
     device: str = "cpu",
 ) -> Any:
-    """Load an export with the predictor of its task.
-
-    Args:
-        export_dir: The folder that tools/export.py wrote, or its deploy.yaml.
-        backend: "openvino", "onnxruntime" or "paddle".
-        precision: "fp32", "bf16", "fp16" or "int8".
-        threads: CPU threads; None for every core.
-        device: "cpu", "gpu" or "tensorrt".
+    """Load an export with the predictor of its task. The arguments are those of `Predictor`.
 
     Returns:
         A `Segmenter` or `VideoSegmenter` for segmentation, else what was registered for the task.

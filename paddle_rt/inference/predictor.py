@@ -1,6 +1,7 @@
 """The part that the predictors of all tasks share: an export, its preprocessing and its engine."""
 
 import itertools
+import json
 import os
 import threading
 import time
@@ -13,9 +14,9 @@ import cv2
 import numpy as np
 
 from paddle_rt.errors import UserError, check_count
-from paddle_rt.inference.deployment import Deployment, check_graph, load_deployment
-from paddle_rt.inference.engines import ONNX_ENGINES, Engine, PaddleInference, check_choice
-from paddle_rt.inference.preprocess import Preprocess, ResizeSteps
+from paddle_rt.inference.deployment import VERIFICATION, Deployment, check_graph, load_deployment
+from paddle_rt.inference.engines import ONNX_ENGINES, Engine, PaddleInference, brief, check_choice
+from paddle_rt.inference.preprocess import Preprocess, ResizeSteps, split_normalize
 
 # The first feature maps of a network take hundreds of bytes a pixel: a machine can hold about 64 million pixels.
 _MOST_PIXELS = 1 << 26
@@ -180,8 +181,7 @@ class Predictor:
             with self.timed("network"), self._lock:
                 return graph(images, *state)
         except Exception as error:  # each engine has its own exceptions, also for lack of memory
-            reason = " ".join(str(error).split())
-            raise UserError(f"the graph fails on an image of {list(images.shape[1:])}: {reason}") from error
+            raise UserError(f"the graph fails on an image of {list(images.shape[1:])}: {brief(error)}") from error
 
     def _run(self, prepared: Sequence[Prepared], batch: int) -> np.ndarray:
         """Run the network on a batch, which is filled up with copies of the last image."""
@@ -211,6 +211,31 @@ def _check_frame(frame: object) -> None:
         raise UserError(f"a frame has at least one pixel, got {list(frame.shape)}")
 
 
+def graph_facts(deployment: Deployment) -> dict[str, Any]:
+    """Return what a deploy.yaml says of its graphs themselves, which only another export can change.
+
+    verification.json holds it as well. An edited deploy.yaml that contradicts it would give wrong results silently: the
+    Normalize of a graph that takes frames, for one, is only a record of what the graph does.
+    """
+    keys = ("task", "input_shape", "input_dtype", "output_op", "state_shape", "align_corners")
+    facts = {key: getattr(deployment, key) for key in keys}
+    if deployment.takes_frames:
+        normalize = split_normalize(deployment.transforms)[1]
+        facts["normalize"] = {"mean": list(normalize.mean), "std": list(normalize.std)}
+    return facts
+
+
+def _check_facts(deployment: Deployment) -> None:
+    report = json.loads((deployment.folder / VERIFICATION).read_text(encoding="utf-8"))
+    for key, value in graph_facts(deployment).items():
+        verified = report.get(key, value)
+        if verified != value:
+            raise UserError(
+                f"{deployment.folder / 'deploy.yaml'} gives {key} {value!r}, but the graph was verified with "
+                f"{verified!r}, as {VERIFICATION} beside it says; export it again"
+            )
+
+
 def _load_engine(deployment: Deployment, backend: str, precision: str, threads: int | None, device: str) -> Engine:
     if backend == "paddle":
         names, remedy = (deployment.model, deployment.params), "export it with --formats paddle"
@@ -224,4 +249,5 @@ def _load_engine(deployment: Deployment, backend: str, precision: str, threads: 
         kind = f"{precision} graph for {backend}"
         raise UserError(f"the export in {deployment.folder} has no {kind}; {remedy}")
     check_graph(deployment, *names)
+    _check_facts(deployment)
     return engine(*(deployment.folder / name for name in names), device=device, threads=threads, precision=precision)

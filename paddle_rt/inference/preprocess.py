@@ -13,7 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from paddle_rt.errors import UserError, check_arguments, check_count, unknown
+from paddle_rt.arguments import check_arguments
+from paddle_rt.errors import UserError, check_count, unknown
 
 _INTERPOLATIONS = {
     "NEAREST": cv2.INTER_NEAREST,
@@ -215,11 +216,8 @@ def _build(item: Any) -> Any:
     if not isinstance(name, str) or name not in _TRANSFORMS:
         raise unknown("transform", name, _TRANSFORMS)
     arguments = {key: value for key, value in item.items() if key != "type"}
-    check_arguments(_TRANSFORMS[name], arguments)
-    try:
-        return _TRANSFORMS[name](**arguments)
-    except TypeError as error:
-        raise UserError(f"transform {name}: {error}") from error
+    check_arguments(f"transform {name}", _TRANSFORMS[name], arguments)
+    return _TRANSFORMS[name](**arguments)
 
 
 def _scale(image: np.ndarray, scale: float) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Segmentation with an exported network: a frame goes in, a label map comes out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -28,6 +29,10 @@ class Labels:
     confidence: np.ndarray
 
 
+# Makes a result of the graph's output, of the prepared frame, and of the frame's (height, width).
+Finish = Callable[[np.ndarray, Prepared, tuple[int, int]], Any]
+
+
 class FrameSegmenter(Predictor):
     """The part that `Segmenter` and `VideoSegmenter` share. Arguments and errors are those of `Predictor`.
 
@@ -38,6 +43,42 @@ class FrameSegmenter(Predictor):
     task = "segmentation"
     stages = ("preprocess", "network", "labels")
     is_video = False
+
+    def __call__(self, frame: np.ndarray) -> np.ndarray:
+        """Label one frame; for a `VideoSegmenter` it is the next one of the video.
+
+        Args:
+            frame: uint8 BGR, as OpenCV reads it.
+
+        Returns:
+            The class of each pixel, uint8.
+
+        Shape: [H, W, 3] to [H, W].
+
+        Raises:
+            UserError: The argument is not a frame, or it is too large.
+        """
+        return self._run_frame(frame, self._label_map)
+
+    def predict(self, frame: np.ndarray) -> Labels:
+        """Label one frame, as a call does, and compute the confidence of each label, which takes longer.
+
+        Args:
+            frame: uint8 BGR [H, W, 3].
+
+        Returns:
+            The label map and its confidence.
+
+        Raises:
+            UserError: As for a call; or the graph does not give coarse logits.
+        """
+        if self.deployment.output_op != "coarse":
+            raise UserError("confidence needs a graph of coarse logits; export with --output_op coarse")
+        return self._run_frame(frame, self._labels)
+
+    def _run_frame(self, frame: np.ndarray, finish: Finish) -> Any:
+        """Run the network on one frame and return what `finish` makes of its output."""
+        raise NotImplementedError
 
     def check(self, deployment: Deployment) -> None:
         """Check that the export is one of a segmentation network of this kind.
@@ -64,8 +105,7 @@ class FrameSegmenter(Predictor):
         seconds = warmup() if self.deployment.output_op == "coarse" else 0.0
         return seconds + super().warmup(size)
 
-    def label_map(self, output: np.ndarray, prepared: Prepared, size: tuple[int, int]) -> np.ndarray:
-        """Return the label map of a frame of this (height, width) from the graph's output for it."""
+    def _label_map(self, output: np.ndarray, prepared: Prepared, size: tuple[int, int]) -> np.ndarray:
         with self.timed("labels"):
             self._check_output(output, prepared.size)
             op, steps = self.deployment.output_op, prepared.resize_steps
@@ -73,28 +113,16 @@ class FrameSegmenter(Predictor):
                 return restore(output.astype(np.uint8), steps, cv2.INTER_NEAREST_EXACT)
             if op != "coarse":
                 return _best_class(output, steps, size)
-            corners = self.deployment.align_corners
-            return labels_from_logits(
-                output, prepared.size, align_corners=corners, resize_steps=steps, threads=self._threads
-            )
+            return labels_from_logits(output, prepared.size, **self._upsampling(prepared))
 
-    def labels(self, output: np.ndarray, prepared: Prepared, size: tuple[int, int]) -> Labels:
-        """Return the label map and the confidence of a frame, as `label_map` does the map alone."""
-        found, corners = self.label_map(output, prepared, size), self.deployment.align_corners
+    def _labels(self, output: np.ndarray, prepared: Prepared, size: tuple[int, int]) -> Labels:
+        found = self._label_map(output, prepared, size)
         with self.timed("labels"):
-            confidence = confidence_from_logits(
-                output,
-                prepared.size,
-                align_corners=corners,
-                resize_steps=prepared.resize_steps,
-                threads=self._threads,
-            )
-        return Labels(found, confidence)
+            return Labels(found, confidence_from_logits(output, prepared.size, **self._upsampling(prepared)))
 
-    def require_coarse(self) -> None:
-        """Raise a UserError unless the graph gives the coarse logits that a confidence needs."""
-        if self.deployment.output_op != "coarse":
-            raise UserError("confidence needs a graph of coarse logits; export with --output_op coarse")
+    def _upsampling(self, prepared: Prepared) -> dict[str, Any]:
+        corners = self.deployment.align_corners
+        return {"align_corners": corners, "resize_steps": prepared.resize_steps, "threads": self._threads}
 
     def _check_output(self, output: np.ndarray, size: Sequence[int]) -> None:
         """Refuse the output of a graph that is not the one that deploy.yaml describes."""
@@ -112,56 +140,15 @@ class FrameSegmenter(Predictor):
 
 
 class Segmenter(FrameSegmenter):
-    """Label frames with an exported network. Several threads may share it; their networks run one after the other.
+    """Label frames with an exported network for images. Arguments and errors are those of `Predictor`.
+
+    Several threads may share a segmenter; their networks run one after the other.
 
     Example:
         segmenter = Segmenter("output/inference_model", backend="openvino", threads=2)
         label_map = segmenter(frame)  # uint8 [H, W]
         labels = segmenter.predict(frame)  # labels.map and labels.confidence
-
-    Args:
-        export_dir: The folder that tools/export.py wrote, or its deploy.yaml.
-        backend: "openvino", "onnxruntime" or "paddle".
-        precision: "fp32", "bf16", "fp16" or "int8", as far as `engines.SUPPORTED` lists it.
-        threads: CPU threads; None for every core.
-        device: "cpu", "gpu" or "tensorrt".
-
-    Raises:
-        UserError: The export is damaged, of a network for video or without a graph for the backend, a name is unknown,
-            or a package is missing.
     """
-
-    def __call__(self, frame: np.ndarray) -> np.ndarray:
-        """Label one frame.
-
-        Args:
-            frame: uint8 BGR, as OpenCV reads it.
-
-        Returns:
-            The class of each pixel, uint8.
-
-        Shape: [H, W, 3] to [H, W].
-
-        Raises:
-            UserError: The argument is not a frame, or it is too large.
-        """
-        return self.batch([frame])[0]
-
-    def predict(self, frame: np.ndarray) -> Labels:
-        """Label one frame and compute the confidence of each label, which takes longer than the labels alone.
-
-        Args:
-            frame: uint8 BGR [H, W, 3].
-
-        Returns:
-            The label map and its confidence.
-
-        Raises:
-            UserError: As for a call; or the graph does not give coarse logits.
-        """
-        self.require_coarse()
-        ((output, prepared),) = self.run_frames([frame])
-        return self.labels(output, prepared, frame.shape[:2])
 
     def batch(self, frames: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Label frames, as many at once as the graph takes. They may differ in size.
@@ -176,7 +163,11 @@ class Segmenter(FrameSegmenter):
             UserError: As for a call; no frame has been labelled if one item is not a frame.
         """
         outputs = zip(self.run_frames(frames), frames, strict=True)
-        return [self.label_map(output, prepared, frame.shape[:2]) for (output, prepared), frame in outputs]
+        return [self._label_map(output, prepared, frame.shape[:2]) for (output, prepared), frame in outputs]
+
+    def _run_frame(self, frame: np.ndarray, finish: Finish) -> Any:
+        ((output, prepared),) = self.run_frames([frame])
+        return finish(output, prepared, frame.shape[:2])
 
 
 def _best_class(planes: np.ndarray, resize_steps: ResizeSteps, size: tuple[int, int]) -> np.ndarray:

@@ -5,7 +5,7 @@ frame costs as much as a single image, however long the video is.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,7 @@ import numpy as np
 
 from paddle_rt.errors import UserError
 from paddle_rt.inference.deployment import VERIFICATION, file_digest
-from paddle_rt.inference.predictor import Prepared
-from paddle_rt.inference.segmenter import FrameSegmenter, Labels
+from paddle_rt.inference.segmenter import Finish, FrameSegmenter
 
 # Mean difference of thumbnails, out of 255. Measured: frames of one drive, 10 or more a second, differ by at most 16 in
 # rendered streets; frames of different drives differ by at least 27 there and by at least 33 in CamVid.
@@ -51,17 +50,14 @@ class VideoSegmenter(FrameSegmenter):
     one thread and one video at a time; several videos need a segmenter each, or take turns by setting `state`.
 
     Args:
-        export_dir: The folder that tools/export.py wrote for a network with a temporal window above 1.
-        backend: As for `Segmenter`.
-        precision: As for `Segmenter`.
-        threads: As for `Segmenter`.
-        device: As for `Segmenter`.
+        export_dir: The export of a network with a temporal window above 1; the next four arguments, too, are those of
+            `Predictor`.
         scene_cut: A scene is cut where a frame and the one before it, both reduced to 32x16 pixels, differ by more than
             this on average, out of 255. None for videos without cuts, or with so few frames a second that every frame
             differs.
 
     Raises:
-        UserError: As for `Segmenter`; the export is of a network for images; or scene_cut is not a number above 0.
+        UserError: As for `Predictor`; the export is of a network for images; or scene_cut is not a number above 0.
     """
 
     is_video = True
@@ -118,43 +114,12 @@ class VideoSegmenter(FrameSegmenter):
         self._state = state
 
     def warmup(self, size: Sequence[int] | None = None) -> float:
-        """Warm up as `Segmenter.warmup` does, and clear the state."""
+        """Warm up as `FrameSegmenter.warmup` does, and clear the state."""
         seconds = super().warmup(size)
         self.reset()
         return seconds
 
-    def __call__(self, frame: np.ndarray) -> np.ndarray:
-        """Label the next frame.
-
-        Args:
-            frame: uint8 BGR, as OpenCV reads it.
-
-        Returns:
-            The class of each pixel, uint8.
-
-        Shape: [H, W, 3] to [H, W].
-
-        Raises:
-            UserError: The argument is not a frame, or it is too large.
-        """
-        return self._next(frame, self.label_map)
-
-    def predict(self, frame: np.ndarray) -> Labels:
-        """Label the next frame and compute the confidence of each label.
-
-        Args:
-            frame: uint8 BGR [H, W, 3].
-
-        Returns:
-            The label map and its confidence.
-
-        Raises:
-            UserError: As for a call.
-        """
-        return self._next(frame, self.labels)
-
-    def _next(self, frame: np.ndarray, finish: Callable[[np.ndarray, Prepared, tuple[int, int]], Any]) -> Any:
-        """Run the network on the next frame and return what `finish` makes of its output."""
+    def _run_frame(self, frame: np.ndarray, finish: Finish) -> Any:
         self.begin([frame])
         prepared = self.prepare(frame)
         with self.timed("preprocess"):

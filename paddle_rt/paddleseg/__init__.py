@@ -4,7 +4,7 @@
 - `loop`: its own training loop, as a reference.
 - `counterparts` and `compare`: its networks beside ours, with the same weights.
 - `pipeline`: its deployment, for benchmarks.
-- `pretrained`: its downloads.
+- `releases`: its trained RTFormers, with their scores.
 
 Its losses, metrics, evaluation and prediction are not used.
 """

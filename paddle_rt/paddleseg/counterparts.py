@@ -8,7 +8,8 @@ from typing import Any
 import paddle
 
 from paddle_rt import registry
-from paddle_rt.components import argument_names, construct
+from paddle_rt.arguments import check_arguments, describe
+from paddle_rt.components import build_component, construct
 from paddle_rt.errors import UserError, unknown
 from paddle_rt.models.base import Network
 from paddle_rt.paddleseg.components import components
@@ -34,7 +35,7 @@ def paddleseg_model(section: Mapping[str, Any], num_classes: int) -> Network:
         bound.apply_defaults()
         return _segformer(**bound.arguments)
     theirs = components("networks")[f"PaddleSeg{counterparts.pop()}"]
-    valid = argument_names(theirs)
+    valid = describe(theirs).kinds
     for key in arguments:
         if key not in valid:
             raise UserError(f"nothing to compare with: PaddleSeg's {section['type']} has no argument {key!r}")
@@ -56,11 +57,13 @@ def paddleseg_network(name: str, num_classes: int, arguments: Mapping[str, Any])
     for kind, group, name_in_group in wanted:
         if name_in_group is not None and name_in_group not in components(group):
             raise unknown(f"{kind} of PaddleSeg", name_in_group, components(group))
-    settings = dict(arguments)
+    network, settings = components("networks")[name], {"num_classes": num_classes, **arguments}
     if "backbone" in settings:
-        settings["backbone"] = components("backbones")[settings["backbone"]]()
+        settings["backbone"] = {"type": settings["backbone"]}
+    check_arguments(f"PaddleSeg's {name}", network, settings)
     paddle.seed(0)
-    return construct(f"PaddleSeg's {name}", components("networks")[name], {"num_classes": num_classes, **settings})
+    catalogue = {**components("backbones"), **components("networks")}
+    return build_component(f"PaddleSeg's {name}", {"type": name, **settings}, catalogue)
 
 
 def _segformer(

@@ -14,9 +14,10 @@ from typing import Any
 
 import paddle
 
-from paddle_rt.checkpoint import load
+from paddle_rt.checkpoint import load, read_saved
 from paddle_rt.config import Config, build_network, build_optimizer, build_task
 from paddle_rt.errors import UserError
+from paddle_rt.paddleseg.components import import_paddleseg
 from paddle_rt.paddleseg.patching import patched
 from paddle_rt.tasks.base import Task
 from paddle_rt.tasks.loader import Loader
@@ -61,6 +62,7 @@ def train(config: Config, options: Any) -> None:
     set_up(options.device, options.seed)
     Precision(options.precision, options.amp_level)  # refuses what the device cannot do
     profiler = StepProfiler(options.profiler_options, options.save_dir)
+    import_paddleseg()
     original = importlib.import_module("paddleseg.core.train")  # as an attribute of its package it is the function
     task = build_task(config)
     loop = patched(
@@ -68,6 +70,7 @@ def train(config: Config, options: Any) -> None:
         _EXCHANGES,
         Loader=Loader,
         sync_batch_norm_buffers=sync_batch_norm_buffers,
+        resume=_resume,
         evaluate=_evaluation(task),
         loss_computation=_loss_computation(task, options.precision),
         train_profiler=types.SimpleNamespace(add_profiler_step=lambda _: _end_if(profiler.step())),
@@ -75,6 +78,7 @@ def train(config: Config, options: Any) -> None:
     # The optimizer's state has generated names, which must start from 0.
     with claim(options.save_dir), paddle.utils.unique_name.guard():
         train_data, val_data = _build_data(config, options, task)
+        task.check_data(train_data, val_data, config.batch_size)
         network = build_network(config)
         if paddle.distributed.get_world_size() > 1 and paddle.device.get_device() != "cpu":
             network = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(network)
@@ -114,18 +118,28 @@ def _is_finished(folder: str, iters: int) -> bool:
     """Check a folder to resume from; tell whether it is of the last iteration or a later one, and log that it is."""
     files = [os.path.join(folder, name) for name in ("model.pdparams", "model.pdopt")]
     missing = [file for file in files if not os.path.isfile(file)]
-    number = re.search(r"_(\d+)$", os.path.normpath(folder))
-    if missing or not number:
+    if missing or _iteration(folder) is None:
         reason = f"{missing[0]} is missing" if missing else "its name does not end in _<iteration>"
         raise UserError(
             f"cannot resume from {folder}: {reason}; give a folder like output/iter_1000 that training wrote "
             "(best_model has no optimizer state, and PaddleSeg's loop does not find the newest by itself)"
         )
-    done = int(number[1])
+    done = _iteration(folder)
     if done < iters:
         return False
     logger.info("%s has %d of %d iterations: nothing is left to train (--iters sets the number)", folder, done, iters)
     return True
+
+
+def _iteration(folder: str) -> int | None:
+    found = re.search(r"_(\d+)$", os.path.normpath(folder))
+    return int(found[1]) if found else None
+
+
+def _resume(_: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer, folder: str) -> int:
+    """Take over the optimizer's state; PaddleSeg's own `resume` runs whatever the files ask for."""
+    optimizer.set_state_dict(read_saved(os.path.join(folder, "model.pdopt")))
+    return _iteration(folder)
 
 
 def _evaluation(task: Task) -> Callable:

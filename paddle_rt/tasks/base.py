@@ -92,6 +92,13 @@ class Task(abc.ABC):
             UserError: The config has no such split, or its files are missing.
         """
 
+    def check_data(self, train_data: paddle.io.Dataset, val_data: paddle.io.Dataset | None, batch_size: int) -> None:
+        """Look at the data sets of a run as a whole, before its first step; by default nothing is looked at.
+
+        Raises:
+            UserError: They cannot be trained on in batches of this size.
+        """
+
     @abc.abstractmethod
     def losses(self, outputs: list[paddle.Tensor], batch: Mapping[str, Any]) -> list[paddle.Tensor]:
         """Compute the weighted losses of a training batch; training minimises their sum.

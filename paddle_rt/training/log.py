@@ -10,7 +10,7 @@ from typing import Any
 import paddle
 from tqdm import tqdm
 
-from paddle_rt.files import whole_file
+from paddle_rt.files import temporary_home, whole_file
 from paddle_rt.run_logs import METRICS, append_whole, drop_partial_record, read_metrics, write_records
 from paddle_rt.tasks.base import Scores
 from paddle_rt.training.order import SampleOrder
@@ -121,7 +121,8 @@ class _VisualDL:
     """A new VisualDL log in a folder."""
 
     def __init__(self, folder: pathlib.Path) -> None:
-        from visualdl.component.base_component import meta_data, scalar
+        with temporary_home():
+            from visualdl.component.base_component import meta_data, scalar
 
         self._scalar = scalar
         self._file = folder / f"vdlrecords.{int(time.time()):010d}.log"

@@ -19,7 +19,7 @@ from paddle_rt.training import checkpoints
 from paddle_rt.training.devices import set_seed, set_up
 from paddle_rt.training.distributed import gather_objects, max_across_processes, sync_batch_norm_buffers
 from paddle_rt.training.ema import ExponentialMovingAverage
-from paddle_rt.training.finite import FiniteOutputs, norm
+from paddle_rt.training.finite import FiniteCheck
 from paddle_rt.training.log import RunLog, table
 from paddle_rt.training.options import TrainOptions
 from paddle_rt.training.order import SampleOrder, SeededSamples, start_worker
@@ -46,6 +46,7 @@ def train(config: Config, options: TrainOptions) -> None:
         task = build_task(config)
         train_data = task.build_data("train")
         val_data = task.build_data("val") if options.do_eval else None
+        task.check_data(train_data, val_data, config.batch_size)
         network = build_network(config)
         if paddle.distributed.get_world_size() > 1 and paddle.device.get_device() != "cpu":
             network = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(network)
@@ -201,14 +202,13 @@ class _Step:
         if to_static:
             paddle.jit.to_static(self.network)  # changes its forward in place
             _log.info("Successfully applied @to_static")
-        self.trained = [parameter for parameter in self.network.parameters() if not parameter.stop_gradient]
-        self.watch = FiniteOutputs(self.network)
+        self.check = FiniteCheck(self.network, may_skip=precision.scaler is not None)
 
     def __call__(self, group: Sequence[Any], iteration: int) -> tuple[list[float], float]:
         """Train on the batches of an iteration; return the mean of their losses and the norm of the gradients.
 
         Raises:
-            UserError: Losses or gradients are not finite; the weights are not changed by such a step.
+            UserError: Losses, gradients or weights are not finite; such weights are not saved.
         """
         totals: list[float] = []
         for number, batch in enumerate(group, start=1):
@@ -217,9 +217,7 @@ class _Step:
                 losses = self._pass(batch, len(group), iteration)
             totals = [a + b for a, b in zip(totals, losses, strict=True)] if totals else losses
         self.precision.unscale(self.optimizer)
-        gradients = norm([parameter.grad for parameter in self.trained if parameter.grad is not None])
-        if self.precision.scaler is None and not math.isfinite(gradients):
-            raise _exploded(f"the norm of the gradients is {gradients}", iteration)
+        gradients = self.check.gradients(iteration)
         try:
             self.precision.step(self.optimizer)
         except AssertionError as error:  # Paddle looks for a parameter's state when it first updates the parameter
@@ -228,29 +226,20 @@ class _Step:
             raise UserError(
                 f"{self.resumed_from / checkpoints.OPTIMIZER} is not of the config's optimizer and network: {error}"
             ) from error
+        self.check.weights(iteration)
         self.network.clear_gradients()
         return [total / len(group) for total in totals], gradients
 
     def _pass(self, batch: Any, batches: int, iteration: int) -> list[float]:
         """Run forward and backward pass of one batch, and return its losses."""
-        with self.precision.autocast(), self.watch:
+        with self.precision.autocast(), self.check.forward(batch["img"], iteration):
             outputs = (self.parallel or self.network)(batch["img"])
             losses = self.task.losses(outputs, batch)
             loss = sum(losses)
         values = [float(value) for value in losses]
-        if self.precision.scaler is None and not math.isfinite(sum(values)):
-            raise _exploded(f"the loss is {sum(values)}", iteration)
-        if self.watch.broken is not None:
-            raise _exploded(f"the output of {self.watch.broken} is not finite", iteration)
+        self.check.loss(sum(values), iteration)
         self.precision.backward(loss if batches == 1 else loss / batches)
         return values
-
-
-def _exploded(what: str, iteration: int) -> UserError:
-    return UserError(
-        f"{what} at iteration {iteration}: try a lower --learning_rate or a longer warm-up; checkpoints saved before "
-        "stay as they are"
-    )
 
 
 def _advance_scheduler(optimizer: paddle.optimizer.Optimizer, loss: float) -> None:

@@ -1,11 +1,12 @@
 """Profiles a range of training iterations, as PaddleSeg's flag --profiler_options describes it."""
 
 import pathlib
+import re
 from typing import Any
 
 from paddle import profiler
 
-from paddle_rt.errors import UserError, unknown
+from paddle_rt.errors import UserError, shown, unknown
 
 _DEFAULTS = {
     "batch_range": "[10,20]",
@@ -16,6 +17,11 @@ _DEFAULTS = {
     "exit_on_finished": "True",
 }
 _ORDERS = {"max": "CPUMax", "min": "CPUMin", "ave": "CPUAvg", "total": "CPUTotal"}
+_CHOICES = {
+    "state": ("All", "CPU", "GPU"),
+    "sorted_key": tuple(_ORDERS),
+    "exit_on_finished": ("True", "False", "true", "false", "yes", "no", "1", "0"),
+}
 
 
 class StepProfiler:
@@ -33,10 +39,10 @@ class StepProfiler:
         self._profiler: Any = None
         if options is None:
             return
-        values = _parse(options)
+        values = read_options(options)
         self._first, self._last = values["batch_range"]
         self._exit = values["exit_on_finished"].lower() in ("true", "yes", "1")
-        self._order = _ORDERS.get(values["sorted_key"], "CPUTotal")
+        self._order = _ORDERS[values["sorted_key"]]
         state = values["state"]
         self._profiler = profiler.Profiler(
             targets=None if state == "All" else [getattr(profiler.ProfilerTarget, state)],
@@ -60,23 +66,31 @@ class StepProfiler:
         return self._exit
 
 
-def _parse(options: str) -> dict[str, Any]:
+def read_options(options: str) -> dict[str, Any]:
+    """Read PaddleSeg's option string of its profiler.
+
+    Returns:
+        The value of every option; `batch_range` as two numbers.
+
+    Raises:
+        UserError: An option is unknown, or its value is not what it may be.
+    """
     values: dict[str, Any] = dict(_DEFAULTS)
     for option in filter(None, options.replace(" ", "").split(";")):
         key, equals, value = option.partition("=")
         if key not in _DEFAULTS:
             raise unknown("profiler option", key, _DEFAULTS)
         if not equals:
-            raise UserError(f"--profiler_options takes key=value;key=value, got {options!r}")
+            raise UserError(f"--profiler_options takes key=value;key=value, got {shown(options)}")
         values[key] = value
-    states = ("All", "CPU", "GPU")
-    if values["state"] not in states:
-        raise unknown("state in --profiler_options", values["state"], states)
-    numbers = values["batch_range"].strip("[]").split(",")
-    if len(numbers) != 2 or not all(n.isdecimal() for n in numbers) or not int(numbers[0]) < int(numbers[1]):
+    for key, valid in _CHOICES.items():
+        if values[key] not in valid:
+            raise unknown(f"{key} in --profiler_options", values[key], valid)
+    numbers = re.fullmatch(r"\[(\d{1,9}),(\d{1,9})\]", values["batch_range"], re.ASCII)
+    if not numbers or not int(numbers[1]) < int(numbers[2]):
         raise UserError(
             f"batch_range in --profiler_options takes two increasing iterations such as [10,20], "
-            f"got {values['batch_range']}"
+            f"got {shown(values['batch_range'])}"
         )
-    values["batch_range"] = [int(number) for number in numbers]
+    values["batch_range"] = [int(number) for number in numbers.groups()]
     return values

@@ -10,7 +10,7 @@ import pytest
 
 from paddle_rt import create_model
 from paddle_rt.checkpoint import read_state_dict
-from paddle_rt.convert import from_torch, load_torch, model_arguments, read_torch
+from paddle_rt.convert import from_torch, known_names, load_torch, model_arguments, read_torch
 from paddle_rt.errors import UserError
 from tests.helpers import ROOT, SHARED, relative_error, run_python
 
@@ -131,7 +131,7 @@ def test_imagenet_encoder_leaves_the_head_alone():
                                   "segformer_transformers.safetensors"])  # fmt: skip
 @pytest.mark.parametrize("fault", ["missing", "left over", "shape", "other head", "other program", "empty"])
 def test_what_does_not_fit_is_refused_and_changes_nothing(name, fault):
-    state = read_torch(DATA / name)
+    state = known_names("SegFormerPlusPlus", read_torch(DATA / name))
     head = model_arguments("SegFormerPlusPlus", state)["head"]
     names = [key for key in state if "norm1.weight" in key or "layer_norm_1.weight" in key]
     expected = {"missing": "norm1.weight", "left over": "extra.weight", "shape": "shape",

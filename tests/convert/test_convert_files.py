@@ -15,7 +15,8 @@ import pytest
 
 from paddle_rt import create_model
 from paddle_rt.checkpoint import atomic_save, read_state_dict
-from paddle_rt.convert import load_torch, read_torch
+from paddle_rt.convert import known_names, load_torch, read_torch, reading
+from paddle_rt.convert.pickled import Storage, Tensor
 from paddle_rt.errors import UserError
 from tests.helpers import ROOT, call_tool
 
@@ -25,6 +26,9 @@ FORMATS = {
     "legacy": "segformer_nvlabs.pth",
     "safetensors": "segformer_transformers.safetensors",
 }
+
+
+SMALL = dict(embed_dim=4, depths=(1, 2, 1, 1), num_heads=(1, 1, 1, 2), head_channels=6)
 
 
 class Call:
@@ -117,9 +121,8 @@ def test_changed_bytes_give_arrays_or_one_clear_error(kind, tmp_path):
 @pytest.mark.parametrize("name", FORMATS.values())
 def test_shapes_that_do_not_fit_are_refused(name):
     """Each kind of tensor in turn as a scalar, a vector and one dimension too many."""
-    state = read_torch(DATA / name)
-    arguments = dict(embed_dim=4, depths=(1, 2, 1, 1), num_heads=(1, 1, 1, 2), head_channels=6)
-    net = create_model("segformerpp_b0", 3, head="conv" if name == FORMATS["zip"] else "mlp", **arguments)
+    state = known_names("SegFormerPlusPlus", read_torch(DATA / name))
+    net = create_model("segformerpp_b0", 3, head="conv" if name == FORMATS["zip"] else "mlp", **SMALL)
     for key in [key for key in state if ".0.0." in key or "block1.0" in key or "decode" in key or ".1.0." in key]:
         if key.endswith("num_batches_tracked") or (key.startswith("decode_head.conv_seg") and "nvlabs" in name):
             continue  # nothing reads them
@@ -129,11 +132,94 @@ def test_shapes_that_do_not_fit_are_refused(name):
 
 
 def test_two_checkpoints_in_one_are_refused():
-    state = read_torch(DATA / "segformer_nvlabs.pth")
+    state = known_names("SegFormerPlusPlus", read_torch(DATA / "segformer_nvlabs.pth"))
     net = create_model("segformerpp_b0", 3, head="mlp")
     twice = {**state, **{name.removeprefix("backbone."): value for name, value in state.items()}}
     with pytest.raises(UserError, match="are these two checkpoints"):
         load_torch(net, twice)
+
+
+def tensors(count: int, prefix: str = "layer") -> dict:
+    return {f"{prefix}.{number}.weight": Tensor(Storage("0", "<f4"), 0, (2,), (1,)) for number in range(count)}
+
+
+OPTIMIZER = {"state": {0: tensors(2, "exp")}, "param_groups": [{"lr": 0.1}]}
+WRAPPED = {
+    "plain": (tensors(4), None),
+    "lightning": ({"epoch": 3, "state_dict": tensors(4), "optimizer_states": [OPTIMIZER]}, None),
+    "tutorial": ({"model_state_dict": tensors(4), "optimizer_state_dict": OPTIMIZER, "epoch": 3}, None),
+    "nested": ({"checkpoint": {"net": {"weights": tensors(4)}}, "scale": tensors(1, "amp")}, None),
+    "average_alone": ({"epoch": 3, "state_dict_ema": tensors(4)}, None),
+    "average": (
+        {"state_dict_ema": tensors(5, "mean"), "state_dict": tensors(4)},
+        "several state dicts: 'state_dict' is taken, and not 'state_dict_ema'",
+    ),
+    "two": ({"g": tensors(4), "d": tensors(3, "other")}, "several state dicts: 'g' is taken, and not 'd'"),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_the_state_dict_is_found_in_what_programs_save(name, caplog):
+    caplog.set_level("INFO", "paddle_rt")
+    content, said = WRAPPED[name]
+    assert list(reading._state_dict(content)) == list(tensors(4))
+    assert (said in caplog.text) if said else not caplog.text
+
+
+def renamed(how: str, state: dict) -> dict:
+    if how == "averages":
+        return {**state, **{"ema_" + name.replace(".", "_"): value * 0 for name, value in state.items()}}
+    if how == "lightning":
+        parts = [f"{part}.{name}" for part in ("ema_model", "model") for name in state]
+        return dict(zip(parts, [value * 0 for value in state.values()] + list(state.values()), strict=True)) | {
+            "criterion.weight": np.ones(3, "float32")
+        }
+    if how == "compiled_part":
+        return {name.replace("decode_head.", "decode_head._orig_mod."): value for name, value in state.items()}
+    return {how + name: value for name, value in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("model.", "'model.'"),
+        ("_orig_mod.", "_orig_mod"),
+        ("module._orig_mod.", "'module.'"),
+        ("net.segmentor.", "'net.segmentor.'"),
+        ("compiled_part", "_orig_mod"),
+        ("lightning", "begin with 'model.'; left out are ema_model.* ("),
+        ("averages", "buffers ema_* hold a moving average of the weights and are left out"),
+    ],
+)
+def test_what_programs_add_to_names_is_taken_off_and_named(how, said, caplog):
+    caplog.set_level("INFO", "paddle_rt")
+    state = read_torch(DATA / FORMATS["safetensors"])
+    net = create_model("segformerpp_b0", 3, head="mlp", **SMALL)
+    load_torch(net, state)
+    expected = {name: value.numpy().copy() for name, value in net.state_dict().items()}
+    load_torch(net, {name: value * 0 for name, value in state.items()})
+    assert not caplog.text
+    load_torch(net, renamed(how, state))
+    assert said in caplog.text
+    assert all(np.array_equal(value.numpy(), expected[name]) for name, value in net.state_dict().items())
+
+
+def test_a_classifier_and_a_backbone_get_the_hint(tool, tmp_path):
+    state = read_torch(DATA / FORMATS["safetensors"])
+    backbone = {name: value for name, value in state.items() if not name.startswith("decode_head.")}
+    classifier = {**backbone, "classifier.weight": np.zeros((5, 8), "float32"), "classifier.bias": np.zeros(5, "f4")}
+    net = create_model("segformerpp_b0", 3, head="mlp", **SMALL)
+    for content, what in ((classifier, "a classifier (classifier.weight, classifier.bias)"), (backbone, "a backbone")):
+        with pytest.raises(UserError, match="--backbone_only") as raised:
+            load_torch(net, content)
+        assert what in str(raised.value)
+        load_torch(net, content, backbone_only=True)
+
+
+def test_many_tensors_of_one_storage_do_not_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "_MOST_SHARED", 0.1)
+    with pytest.raises(UserError, match="its tensors claim more than 0.1 times its"):
+        read_torch(DATA / FORMATS["zip"])
 
 
 def huge(path) -> None:
@@ -145,10 +231,10 @@ def huge(path) -> None:
 
 BAD = {
     "missing.pth": (None, "no checkpoint at"),
-    "folder.pth": ("folder", "no checkpoint at"),
+    "folder.pth": ("folder", "is a folder, expected a regular file"),
     "empty.pth": (b"", "neither a PyTorch checkpoint"),
     "text.pth": (b"<!DOCTYPE html><html>not found</html>", "neither a PyTorch checkpoint"),
-    "picture.pth": (b"\x89PNG\r\n\x1a\n" + bytes(64), "neither a PyTorch checkpoint"),
+    "image.pth": (b"\x89PNG\r\n\x1a\n" + bytes(64), "neither a PyTorch checkpoint"),
     "cut.pth": ((DATA / "segformer_nvlabs.pth").read_bytes()[:30000], "truncated"),
     "archive.pth": (b"PK\x05\x06" + bytes(18), "neither a PyTorch checkpoint"),
     "pickle.pkl": (pickle.dumps([1, 2, 3]), "that torch.save did not write"),

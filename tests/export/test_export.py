@@ -319,7 +319,7 @@ def test_infer_command_line(dynamic: pathlib.Path, tmp_path: pathlib.Path) -> No
     for name, size in images.items():
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(tmp_path / "in" / name), smooth_image(*size))
-    (tmp_path / "in" / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "in" / "broken.png").write_bytes(b"no image")
     command = [str(ROOT / "deploy/python/infer.py"), "--config", str(dynamic / "deploy.yaml")]
     command += ["--image_path", str(tmp_path / "in"), "--save_dir", str(tmp_path / "out"), "--threads", "1"]
     done = run_python(*command, cwd=tmp_path)

@@ -29,27 +29,23 @@ def chunk(name: bytes, body: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("suffix", "channels", "kind"),
-    [(".jpg", 3, np.uint8), (".png", 3, np.uint8), (".bmp", 3, np.uint8), (".tif", 3, np.uint8),
-     (".webp", 3, np.uint8), (".jpg", 1, np.uint8), (".png", 1, np.uint8), (".png", 4, np.uint8),
-     (".png", 1, np.uint16), (".png", 3, np.uint16), (".png", 4, np.uint16), (".tif", 3, np.uint16)],
-)  # fmt: skip
+    ("suffix", "channels"),
+    [(".jpg", 3), (".png", 3), (".bmp", 3), (".tif", 3), (".webp", 3), (".jpg", 1), (".png", 1), (".png", 4)],
+)
 @pytest.mark.parametrize("size", [(24, 32), (1, 1)])
-def test_reads_what_opencv_reads(tmp_path: Path, suffix: str, channels: int, kind: type, size: tuple) -> None:
+def test_reads_what_opencv_reads(tmp_path: Path, suffix: str, channels: int, size: tuple) -> None:
     path = tmp_path / f"image{suffix}"
-    assert cv2.imwrite(str(path), noise(*size, channels, kind))
+    assert cv2.imwrite(str(path), noise(*size, channels, np.uint8))
     ours, theirs = imaging.read_image(path), cv2.imread(str(path), cv2.IMREAD_COLOR)
     assert ours.shape == (*size, 3) and ours.dtype == np.uint8
     assert np.array_equal(ours, theirs), f"largest difference {np.abs(ours.astype(int) - theirs).max()}"
 
 
 def test_conversions(tmp_path: Path) -> None:
-    deep, alpha, grey, indexed = (tmp_path / f"{name}.png" for name in ("deep", "alpha", "grey", "indexed"))
-    cv2.imwrite(str(deep), np.full((2, 2, 3), 0xC8FF, np.uint16))
+    alpha, grey, indexed = (tmp_path / f"{name}.png" for name in ("alpha", "grey", "indexed"))
     cv2.imwrite(str(alpha), np.full((2, 2, 4), (10, 20, 30, 0), np.uint8))
     cv2.imwrite(str(grey), np.full((2, 2), 77, np.uint8))
     imaging.write_label(indexed, np.full((2, 2), 1, np.uint8), np.array([[0, 0, 0], [1, 2, 3]], np.uint8))
-    assert abs(int(imaging.read_image(deep)[0, 0, 0]) - 0xC8) <= 1
     assert imaging.read_image(alpha)[0, 0].tolist() == [10, 20, 30]
     assert imaging.read_image(grey)[0, 0].tolist() == [77, 77, 77]
     assert imaging.read_image(indexed)[0, 0].tolist() == [3, 2, 1]
@@ -85,13 +81,13 @@ def test_cut_off_jpeg_is_not_saved_by_its_thumbnail(tmp_path: Path) -> None:
 
 def test_refuses_what_is_no_noise(tmp_path: Path) -> None:
     (tmp_path / "empty.png").touch()
-    (tmp_path / "text.jpg").write_text("not a picture")
+    (tmp_path / "text.jpg").write_text("not an image")
     damaged = bytearray(cv2.imencode(".png", noise(64, 64))[1].tobytes())
     damaged[len(damaged) // 2] ^= 0xFF
     (tmp_path / "damaged.png").write_bytes(bytes(damaged))
     huge = PNG_SIGNATURE + chunk(b"IHDR", bytes([0, 0, 160, 0, 0, 0, 160, 0, 8, 2, 0, 0, 0]))
     (tmp_path / "huge.png").write_bytes(huge + chunk(b"IDAT", b"") + chunk(b"IEND", b""))
-    expected = {"missing.png": "No such file", "": "is a folder", "empty.png": "0 bytes", "text.jpg": "not an image",
+    expected = {"missing.png": "no image at", "": "is a folder", "empty.png": "0 bytes", "text.jpg": "not an image",
                 "damaged.png": "damaged", "huge.png": "2^30"}  # fmt: skip
     for name, reason in expected.items():
         said = message(imaging.read_image, tmp_path / name)
@@ -167,10 +163,10 @@ def test_list_images(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("\n")
     assert "empty" in message(imaging.list_images, tmp_path / "list.txt")
     (tmp_path / "film.mp4").write_bytes(b"\x00\xff\xfe")
-    assert "neither" in message(imaging.list_images, tmp_path / "film.mp4")
+    assert "not UTF-8, the encoding of a list of images" in message(imaging.list_images, tmp_path / "film.mp4")
     (tmp_path / "nothing").mkdir()
     assert "no images" in message(imaging.list_images, tmp_path / "nothing")
-    assert "no such" in message(imaging.list_images, tmp_path / "gone")
+    assert "no image, folder or list" in message(imaging.list_images, tmp_path / "gone")
 
 
 # Writing and drawing
@@ -184,6 +180,23 @@ def test_write_png_keeps_indices_and_colours(tmp_path: Path) -> None:
     assert written.mode == "P" and np.array_equal(np.asarray(written), labels)
     assert np.array_equal(np.asarray(written.convert("RGB"))[..., ::-1], imaging.colorize(labels, colours))
     assert np.array_equal(imaging.read_label(tmp_path / "new/label.png", 11), labels)
+
+
+@pytest.mark.parametrize(("suffix", "limit"), [(".jpg", 65500), (".webp", 16383), (".png", 1_000_000)])
+def test_what_a_format_cannot_hold_is_named(tmp_path: Path, suffix: str, limit: int) -> None:
+    said = message(imaging.write_image, tmp_path / f"x{suffix}", np.zeros((1, limit + 1, 3), np.uint8))
+    assert f"x{suffix} of {limit + 1}x1: {suffix} holds at most {limit} pixels a side" in said
+    assert list(tmp_path.iterdir()) == []
+    if limit < 1_000_000:
+        imaging.write_image(tmp_path / f"x{suffix}", np.zeros((1, limit, 3), np.uint8))
+        assert (tmp_path / f"x{suffix}").is_file()
+
+
+def test_a_pipe_is_no_image(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    assert "pipe.png is a named pipe" in message(imaging.read_image, tmp_path / "pipe.png")
+    assert "pipe.png is a named pipe" in message(imaging.read_label, tmp_path / "pipe.png", 3)
+    assert "pipe.png is a named pipe" in message(imaging.list_images, tmp_path / "pipe.png")
 
 
 def test_nothing_is_left_where_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import functools
+import json
 import pathlib
 import shutil
 import sys
@@ -17,18 +18,19 @@ from hypothesis import strategies as st
 
 from paddle_rt.errors import UserError
 from paddle_rt.export.publish import export
-from paddle_rt.inference import BACKENDS, Segmenter, confidence_from_logits, labels_from_logits
+from paddle_rt.inference import BACKENDS, Segmenter, confidence_from_logits, labels_from_logits, load
 from paddle_rt.inference import engines as backends
+from paddle_rt.inference.deployment import file_digest
 from paddle_rt.inference.engines import openvino_core
 from paddle_rt.inference.preprocess import Preprocess
 from paddle_rt.models.rtformer import RTFormer
 from paddle_rt.tasks.segmentation.export import SegmentationExport
-from tests.helpers import NORMALIZE, randomize, run_python, smooth_image
+from tests.helpers import NORMALIZE, randomize, run_python, smooth_image, written
 
 CLASSES = 5
 SHAPES = {"fixed": [1, 3, 96, 160], "open": [None, 3, None, None], "pair": [2, 3, 96, 160], "odd": [1, 3, 97, 131]}
 
-picture = functools.partial(smooth_image, cell=8)
+frame_of = functools.partial(smooth_image, cell=8)
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +49,15 @@ def exports(model: RTFormer, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return {name: folder / name for name in SHAPES}
 
 
+def edited(export_dir: pathlib.Path, folder: pathlib.Path, **changes: object) -> pathlib.Path:
+    """Copy an export and change its deploy.yaml."""
+    shutil.copytree(export_dir, folder)
+    described = yaml.safe_load((folder / "deploy.yaml").read_text())
+    described["Deploy"].update(changes)
+    (folder / "deploy.yaml").write_text(yaml.safe_dump(described))
+    return folder
+
+
 def expected_logits(model: RTFormer, image: np.ndarray) -> np.ndarray:
     """Coarse logits of a uint8 BGR image that has the network's size: PaddleSeg's normalisation, the model itself."""
     with paddle.no_grad():
@@ -57,7 +68,7 @@ def expected_logits(model: RTFormer, image: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_labels_and_confidence_are_the_model_s(model, exports, backend, shape):
     height, width = SHAPES[shape][2] or 101, SHAPES[shape][3] or 75
-    frame = picture(height, width)
+    frame = frame_of(height, width)
     segmenter = Segmenter(exports[shape], backend, threads=1)
     predicted = segmenter.predict(frame)
     labels, confidence = predicted.map, predicted.confidence
@@ -74,7 +85,7 @@ def test_labels_and_confidence_are_the_model_s(model, exports, backend, shape):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_frames_of_other_sizes_are_resized_as_bytes(model, exports, backend):
-    frame = picture(75, 133)
+    frame = frame_of(75, 133)
     resized = cv2.resize(frame, (160, 96), interpolation=cv2.INTER_LINEAR)
     wanted = labels_from_logits(expected_logits(model, resized), (96, 160), resize_steps=[("resize", 75, 133)])
     labels = Segmenter(exports["fixed"], backend, threads=1)(frame)
@@ -85,7 +96,7 @@ def test_frames_of_other_sizes_are_resized_as_bytes(model, exports, backend):
 def test_steps_that_change_the_size_stay_outside_the_graph(model, tmp_path):
     steps = [{"type": "ResizeByLong", "long_size": 96}, {"type": "Padding", "target_size": [96, 64]}, NORMALIZE]
     export(model, tmp_path / "e", SegmentationExport(steps), [1, 3, 64, 96], "coarse", ["onnx"])
-    frame = picture(60, 120)
+    frame = frame_of(60, 120)
     resized = cv2.resize(frame, (96, 48), interpolation=cv2.INTER_LINEAR)
     padded = cv2.copyMakeBorder(resized, 0, 16, 0, 0, cv2.BORDER_CONSTANT, value=(128, 128, 128))
     resize_steps = [("resize", 60, 120), ("padding", 48, 96)]
@@ -99,7 +110,7 @@ def test_steps_that_change_the_size_stay_outside_the_graph(model, tmp_path):
 @pytest.mark.parametrize("shape", ["fixed", "open", "pair"])
 def test_a_batch_is_its_frames(exports, shape):
     segment = Segmenter(exports[shape], "onnxruntime", threads=1)
-    frames = [picture(96, 160, 1), picture(96, 160, 2), picture(50, 70, 3), picture(96, 160, 4)]
+    frames = [frame_of(96, 160, 1), frame_of(96, 160, 2), frame_of(50, 70, 3), frame_of(96, 160, 4)]
     for labels, frame in zip(segment.batch(frames), frames, strict=True):
         different = int((labels != segment(frame)).sum())
         assert different <= 1, f"{different} labels differ"
@@ -109,20 +120,20 @@ def test_a_batch_is_its_frames(exports, shape):
 def test_timings_name_the_stages(exports):
     segment = Segmenter(exports["fixed"], threads=1)
     assert segment.timings == {} and segment.warmup() > 0
-    segment(picture(96, 160))
+    segment(frame_of(96, 160))
     assert list(segment.timings) == ["preprocess", "network", "labels"] and min(segment.timings.values()) > 0
 
 
 def test_float_exports_have_no_confidence(model, tmp_path):
     export(model, tmp_path / "e", SegmentationExport([NORMALIZE]), [1, 3, 64, 96], "argmax", ["onnx"])
     with pytest.raises(UserError, match="--output_op coarse"):
-        Segmenter(tmp_path / "e", threads=1).predict(picture(64, 96))
+        Segmenter(tmp_path / "e", threads=1).predict(frame_of(64, 96))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_threads_that_share_a_segmenter_get_their_own_labels(exports, backend):
     segment = Segmenter(exports["open"], backend, threads=1)
-    frames = [picture(64 + 8 * (i % 3), 96, i) for i in range(12)]
+    frames = [frame_of(64 + 8 * (i % 3), 96, i) for i in range(12)]
     alone = [segment(frame) for frame in frames]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         together = list(pool.map(segment, frames))
@@ -131,23 +142,28 @@ def test_threads_that_share_a_segmenter_get_their_own_labels(exports, backend):
 
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-def test_neither_paddle_nor_paddleseg_is_needed(exports, backend):
+def test_neither_paddle_nor_paddleseg_nor_a_network_nor_a_home_is_needed(exports, backend, tmp_path):
     program = f"""
-import sys
+import socket, sys, time
 sys.modules["paddle"] = sys.modules["paddleseg"] = None  # importing either now fails
+called = []
+socket.getaddrinfo = lambda *names, **_: called.append(names)
 import numpy as np
 from paddle_rt.inference import Segmenter
 segment = Segmenter({str(exports["fixed"])!r}, {backend!r}, threads=1)
 labels = segment.predict(np.zeros((20, 30, 3), np.uint8))
 assert labels.map.shape == labels.confidence.shape == (20, 30)
+time.sleep(0.2)  # OpenVINO's telemetry reports in a thread
+assert not called, called
 """
-    done = run_python("-c", program)
+    done = run_python("-c", program, HOME=str(tmp_path))
     assert done.returncode == 0, done.stderr
+    assert written(tmp_path) == []
 
 
 def test_the_precision_is_set_and_never_inherited(exports):
     offered = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    frame = picture(96, 160)
+    frame = frame_of(96, 160)
     segment = Segmenter(exports["fixed"], "openvino", "fp32", threads=1)
     properties = segment._engine._request.get_compiled_model()
     assert properties.get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
@@ -242,12 +258,12 @@ def test_what_is_no_frame(exports, frame):
 @pytest.mark.parametrize("shape", ["open", "fixed"])
 @pytest.mark.parametrize("size", [(1, 1), (1, 200), (7, 3)])
 def test_tiny_frames(exports, backend, shape, size):
-    assert Segmenter(exports[shape], backend, threads=1)(picture(*size)).shape == size
+    assert Segmenter(exports[shape], backend, threads=1)(frame_of(*size)).shape == size
 
 
 def test_views_and_read_only_frames(exports):
     segment = Segmenter(exports["open"], threads=1)
-    frame = picture(80, 120)
+    frame = frame_of(80, 120)
     for view in (frame[::2, ::2], frame[:, ::-1], frame[..., ::-1], frame.transpose(1, 0, 2), np.asfortranarray(frame)):
         view.flags.writeable = False
         np.testing.assert_array_equal(segment(view), segment(np.array(view, order="C")))
@@ -273,6 +289,55 @@ def test_a_graph_of_another_export_or_without_its_verification(exports, tmp_path
         Segmenter(tmp_path / "b")
 
 
+@pytest.mark.parametrize("key, value", [
+    ("input_shape", [1, 3, 96, 160]), ("align_corners", True), ("transforms", [{**NORMALIZE, "std": [1, 1, 1]}]),
+])  # fmt: skip
+def test_a_deploy_yaml_that_contradicts_its_verification(exports, tmp_path, key, value):
+    folder = edited(exports["open"], tmp_path / "e", **{key: value})
+    with pytest.raises(UserError, match=f"gives {'normalize' if key == 'transforms' else key} .*was verified with"):
+        Segmenter(folder, "onnxruntime", threads=1)
+
+
+@pytest.mark.parametrize("changes", [
+    {"input_dtype": "float32", "output_op": "argmax"}, {"input_dtype": "float32", "output_op": "none"},
+    {"state_shape": [1, 2, 3, 4], "input_shape": [1, 3, None, None]}, {"num_classes": None, "class_names": []},
+    {"input_shape": [2, 3, 40, 40]},
+])  # fmt: skip
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_deploy_yaml_that_contradicts_its_graph(exports, tmp_path, backend, changes):
+    """Also where verification.json agrees with it: one line, or the labels of the graph."""
+    folder = edited(exports["open"], tmp_path / "e", **changes)
+    report = json.loads((folder / "verification.json").read_text())
+    (folder / "verification.json").write_text(json.dumps({"files": report["files"]}))
+    frame = frame_of(40, 40)
+    try:
+        predictor = load(folder, backend, threads=1)
+        labels = predictor(frame)
+    except UserError as error:
+        assert "\n" not in str(error)
+    else:
+        np.testing.assert_array_equal(labels, Segmenter(exports["open"], backend, threads=1)(frame))
+
+
+DAMAGE = {"model.onnx": (b"\x22\x04Conv", b"\x22\x04\xeeonv"), "model.json": (b"conv2d", b"\xeeonv2d")}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_damaged_graph_whose_digest_is_right(exports, tmp_path, backend):
+    """A name that is no text leads each engine to another exception."""
+    folder = edited(exports["open"], tmp_path / "e")
+    report = json.loads((folder / "verification.json").read_text())
+    for name, (before, after) in DAMAGE.items():
+        data = (folder / name).read_bytes()
+        assert before in data
+        (folder / name).write_bytes(data.replace(before, after, 1))
+        report["files"][name] = file_digest(folder / name)
+    (folder / "verification.json").write_text(json.dumps(report))
+    with pytest.raises(UserError, match="cannot load .*model") as caught:
+        Segmenter(folder, backend, threads=1)
+    assert "\n" not in str(caught.value)
+
+
 def _mutations() -> st.SearchStrategy:
     values = st.one_of(
         st.none(), st.booleans(), st.integers(-3, 300), st.floats(), st.text(max_size=5), st.just([]), st.just({}),
@@ -295,7 +360,7 @@ def test_a_mutated_deploy_yaml_gives_labels_or_one_clear_line(exports, tmp_path,
     described["Deploy"].update(changes)
     (folder / "deploy.yaml").write_text(yaml.safe_dump(described))
     try:
-        labels = Segmenter(folder, "onnxruntime", threads=1)(picture(40, 40)[: size[0], : size[1]])
+        labels = Segmenter(folder, "onnxruntime", threads=1)(frame_of(40, 40)[: size[0], : size[1]])
     except UserError as error:
         assert str(error) and "\n" not in str(error).strip()
     else:
@@ -311,7 +376,7 @@ def test_a_cut_or_overwritten_deploy_yaml(exports, tmp_path, cut, junk):
     text = (exports["open"] / "deploy.yaml").read_bytes()
     (folder / "deploy.yaml").write_bytes(text[:cut] + junk + (text[cut + len(junk) :] if cut % 2 else b""))
     try:
-        labels = Segmenter(folder, "onnxruntime", threads=1)(picture(20, 30))
+        labels = Segmenter(folder, "onnxruntime", threads=1)(frame_of(20, 30))
     except UserError as error:
         assert str(error)
     else:

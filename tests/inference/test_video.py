@@ -276,7 +276,7 @@ def test_frames_that_are_missing_leave_the_state(exports):
     assert len(with_gap) == 5 and all(np.array_equal(a, b) for a, b in zip(whole, with_gap, strict=True))
 
 
-def test_pictures_are_videos_of_one_frame(exports):
+def test_images_are_videos_of_one_frame(exports):
     frames = [Frame(f"{i}.png", pathlib.Path(f"{i}"), image) for i, image in enumerate(video(3))]
     segment = VideoSegmenter(exports["video"], threads=1)
     alone, _ = labelled(frames, segment, fps=None)

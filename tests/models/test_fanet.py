@@ -175,7 +175,7 @@ def test_training_on_clips_reaches_earlier_frames():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (dict(temporal_window=0), "temporal_window must be a whole number of at least 1, got 0"),
+        (dict(temporal_window=0), "temporal_window must be a whole number from 1 to 1000, got 0"),
         (dict(temporal_window=1.5), "temporal_window must be a whole number"),
         (dict(temporal_window=True), "temporal_window must be a whole number"),
         (dict(num_classes=0), "num_classes must be a whole number"),

@@ -12,7 +12,9 @@ from paddle_rt.models.base import Network
 from tests.helpers import relative_error
 
 CLASSES = 7
-MODELS = paddle_rt.list_models()
+# Deeper variants of a network repeat its blocks: what holds for the others is tested for them by the slow tests.
+DEEPER = ("fanet34", "segformerpp_b2", "segformerpp_b3", "segformerpp_b4", "segformerpp_b5")
+MODELS = [pytest.param(name, marks=pytest.mark.slow if name in DEEPER else ()) for name in paddle_rt.list_models()]
 
 
 def images(batch: int, height: int, width: int) -> paddle.Tensor:

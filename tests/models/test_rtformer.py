@@ -222,7 +222,7 @@ def test_drop_path_changes_training_only():
     [
         (dict(use_injection=[True]), "use_injection must be two booleans"),
         (dict(layer_nums=[2, 2]), "layer_nums must be four whole numbers"),
-        (dict(layer_nums=[2, 0, 2, 2]), r"layer_nums\[1\] must be a whole number of at least 1, got 0"),
+        (dict(layer_nums=[2, 0, 2, 2]), r"layer_nums must be four whole numbers of at least 1, got \[2, 0, 2, 2\]"),
         (dict(lr_mult="x"), "lr_mult must be"),
         (dict(bn_momentum=5), "bn_momentum must be"),
         (dict(drop_rate=2.0), "drop_rate must be"),
@@ -230,9 +230,9 @@ def test_drop_path_changes_training_only():
         (dict(use_injection=True), "use_injection must be two booleans"),
         (dict(num_heads=7), "num_heads must divide"),
         (dict(num_heads=True), "num_heads must be a whole number"),
-        (dict(use_aux_head=1), "use_aux_head must be true or false"),
-        (dict(cross_size=0), "cross_size must be a whole number of at least 1"),
-        (dict(num_classes=0), "num_classes must be a whole number of at least 1"),
+        (dict(use_aux_head=1), "use_aux_head must be True or False"),
+        (dict(cross_size=0), "cross_size must be a whole number from 1 to 1024, got 0"),
+        (dict(num_classes=0), "num_classes must be a whole number from 1 to 65536, got 0"),
         (dict(drop_path_rate=1.0), "drop_path_rate must be"),
     ],
 )

@@ -1,18 +1,22 @@
 """PaddleSeg's components by name: its networks are networks of ours, and one transform is corrected."""
 
 import copy
+import os
+import pickle
 
 import numpy as np
 import paddle
 import pytest
 from paddleseg import transforms as T
 
+from paddle_rt.arguments import describe
+from paddle_rt.checkpoint import atomic_save
 from paddle_rt.config import build_network, load_config
 from paddle_rt.errors import UserError
 from paddle_rt.models.base import Network
 from paddle_rt.paddleseg.components import components
 from paddle_rt.paddleseg.counterparts import paddleseg_model, paddleseg_network
-from tests.helpers import TINY, tiny_config
+from tests.helpers import TINY, randomize, tiny_config
 
 STDC = {"type": "STDCSeg", "backbone": {"type": "STDC1"}}
 NETWORKS = {
@@ -68,8 +72,45 @@ def test_networks_of_paddleseg_alone():
         paddleseg_network("DDRNet", 5, {})
     with pytest.raises(UserError, match="unknown backbone of PaddleSeg 'STDC'"):
         paddleseg_network("STDCSeg", 5, {"backbone": "STDC"})
-    with pytest.raises(UserError, match="cannot build PaddleSeg's BiSeNetV2: TypeError"):
+    with pytest.raises(UserError, match="PaddleSeg's BiSeNetV2: unknown argument of BiSeNetV2 'depth'"):
         paddleseg_network("BiSeNetV2", 5, {"depth": 3})
+
+
+class Hostile:
+    """Pickled as a call that leaves a mark."""
+
+    def __init__(self, mark) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.mark}",)
+
+
+@pytest.mark.parametrize("part", ["network", "backbone"])
+@pytest.mark.parametrize("suffix", ["pdparams", "safetensors"])
+def test_pretrained_weights_of_paddlesegs_networks_are_read_by_ours(part, suffix, tmp_path):
+    network = build_network(load_config(tiny_config(tmp_path, model=STDC)))
+    randomize(network)
+    state = {name: value.numpy() for name, value in network.state_dict().items()}
+    prefix = "" if part == "network" else "cp.backbone."
+    expected = {name: value for name, value in state.items() if name.startswith(prefix)}
+    file = tmp_path / f"x.{suffix}"
+    atomic_save({name.removeprefix(prefix): value for name, value in expected.items()}, file)
+    section = copy.deepcopy(STDC)
+    (section if part == "network" else section["backbone"])["pretrained"] = str(file)
+    found = build_network(load_config(tiny_config(tmp_path, model=section))).state_dict()
+    assert all(np.array_equal(found[name].numpy(), value) for name, value in expected.items())
+    file.write_bytes(pickle.dumps({"x": Hostile(tmp_path / "mark")}, 2))
+    with pytest.raises(UserError, match=f"x.{suffix}: refused: the file asks for"):
+        build_network(load_config(tiny_config(tmp_path, model=section)))
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize("root", [{}, {"dataset_root": "nowhere"}])
+def test_data_sets_are_not_downloaded(root):
+    with pytest.raises(UserError, match="OpticDiscSeg: no folder at dataset_root .*; unpack https?://"):
+        components("datasets")["OpticDiscSeg"](transforms=[], mode="train", **root)
+    assert "dataset_root" in describe(components("datasets")["OpticDiscSeg"]).kinds
 
 
 @pytest.mark.parametrize("kind, right", [("ours", True), ("theirs", False)])

@@ -82,18 +82,21 @@ def test_resume_and_a_run_that_is_finished(tmp_path, caplog):
     assert "iter_3 has 3 of 2 iterations: nothing is left to train" in caplog.text
 
 
-@pytest.mark.parametrize("damage", ["name", "optimizer", "weights"])
+@pytest.mark.parametrize("damage", ["name", "optimizer", "weights", "hostile"])
 def test_resume_folder_is_checked(tmp_path, damage):
     folder = run(tmp_path) / "iter_2"
     if damage == "name":
         folder = folder.rename(folder.with_name("last"))
     elif damage == "optimizer":
         (folder / "model.pdopt").unlink()
+    elif damage == "hostile":
+        (folder / "model.pdopt").write_bytes(b"cposix\nsystem\n(Vtouch mark\ntR.")
     opts = ["model.base_channels=16"] if damage == "weights" else None
     expected = {
         "name": "does not end in _<iteration>",
         "optimizer": "model.pdopt is missing",
         "weights": "does not fit",
+        "hostile": "refused: the file asks for posix.system",
     }
     with pytest.raises(UserError, match=expected[damage]) as raised:
         run(tmp_path, opts, iters=3, resume_model=str(folder))

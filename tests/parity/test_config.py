@@ -9,7 +9,7 @@ from paddleseg.cvlibs import Config, SegBuilder
 
 from paddle_rt.config import optimizer as ours
 from paddle_rt.models.rtformer import RTFormer
-from tests.helpers import TINY, randomize
+from tests.helpers import TINY, message, randomize
 
 ITERS = 12
 POLYNOMIAL = {"type": "PolynomialDecay", "learning_rate": 0.01, "end_lr": 1e-5, "power": 0.9}
@@ -63,7 +63,7 @@ class Builder(SegBuilder):
 
 def tiny_network() -> RTFormer:
     with paddle.utils.unique_name.guard():
-        network = RTFormer(5, **TINY)
+        network = RTFormer(5, **TINY, lr_mult=1.0)  # PaddleSeg's groups set the factors of all parameters to 1
     randomize(network)
     next(network.parameters().__iter__()).stop_gradient = True
     return network
@@ -84,7 +84,7 @@ def trained(network: paddle.nn.Layer, optimizer: paddle.optimizer.Optimizer) -> 
 
 def compare(optimizer: dict, schedule: dict) -> None:
     ours.check_optimizer(optimizer)
-    ours.check_schedule(schedule)
+    ours.check_schedule(schedule, ITERS)
     theirs = tiny_network()
     builder = Builder(Sections(optimizer, schedule))
     builder.model = theirs
@@ -132,3 +132,68 @@ def test_layerwise_decay_is_paddlesegs():
     schedule = ours.build_schedule(POLYNOMIAL, ITERS)
     built = ours.build_optimizer(section, Whole(), schedule)
     assert type(built).__name__ == "AdamWDL" and built._learning_rate is schedule
+
+
+class Factors(paddle.nn.Layer):
+    """Two layers with factors of the learning rate and one with a regularizer of its own, all with weights of 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+        def layer(**settings: object) -> paddle.nn.Linear:
+            attribute = paddle.ParamAttr(initializer=paddle.nn.initializer.Constant(1.0), **settings)
+            return paddle.nn.Linear(1, 1, weight_attr=attribute, bias_attr=False)
+
+        self.trunk, self.head = layer(), layer(learning_rate=10.0)
+        self.plain = layer(regularizer=paddle.regularizer.L2Decay(0.0))
+
+
+@pytest.mark.parametrize(
+    ("groups", "factors", "decays"),
+    [
+        ([], (1, 10, 1), (1, 1, 0)),
+        ([{"name": "trunk", "lr_mult": 0.0}], (0, 10, 1), (1, 1, 0)),
+        ([{"name": "head", "weight_decay_mult": 0.5}], (1, 10, 1), (1, 0.5, 0)),
+        ([{"name": "head", "lr_mult": 3.0}, {"name": "plain", "weight_decay_mult": 2.0}], (1, 3, 1), (1, 1, 2)),
+        ([{"name": "", "lr_mult": None}], (1, 10, 1), (1, 1, 0)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["SGD", "AdamW"])
+def test_groups_change_only_what_they_name(kind, groups, factors, decays):
+    """One step from weights of 1 with gradients of 1, beside the formulas of SGD and AdamW."""
+    network = Factors()
+    section = {"type": kind, "weight_decay": 0.1, **({"custom_cfg": groups} if groups else {})}
+    ours.check_optimizer(section)
+    built = ours.build_optimizer(section, network, ours.build_schedule({**POLYNOMIAL, "learning_rate": 0.01}, ITERS))
+    for parameter in network.parameters():
+        parameter.grad = paddle.ones_like(parameter)
+    built.step()
+    if kind == "AdamW":  # decays every weight that no group excepts, whatever its own regularizer
+        decays = [decay or 1 for decay in decays]
+        expected = [
+            1 - 0.01 * factor * 0.1 * decay - 0.01 * factor for factor, decay in zip(factors, decays, strict=True)
+        ]
+    else:
+        expected = [1 - 0.01 * factor * (1 + 0.1 * decay) for factor, decay in zip(factors, decays, strict=True)]
+    found = [float(layer.weight) for layer in (network.trunk, network.head, network.plain)]
+    error = np.abs(np.array(found) - expected).max()
+    print(f"{kind}, {groups}: {error:.1e}")
+    assert error < 1e-6
+
+
+def test_groups_say_what_they_overrule(caplog):
+    caplog.set_level("INFO", logger="paddle_rt.config.optimizer")
+    schedule, network = ours.build_schedule(POLYNOMIAL, ITERS), Factors()
+    ours.build_optimizer({"type": "SGD", "custom_cfg": [{"name": "head", "lr_mult": 2.0}]}, network, schedule)
+    assert "in place of the network's own lr_mult [10.0]" in caplog.text
+    clip = {"grad_clip_cfg": {"name": "ClipGradByGlobalNorm", "clip_norm": 1.0}}
+    groups = {"custom_cfg": [{"name": "head", "weight_decay_mult": 0.0}]}
+    ours.build_optimizer({"type": "SGD", **groups, **clip}, Factors(), schedule)
+    assert "changes no weight decay, since optimizer.weight_decay is not set" in caplog.text
+    assert "the norm is that of each group" in caplog.text
+    twice = {"type": "SGD", "custom_cfg": [{"name": "hea", "lr_mult": 2.0}, {"name": "head", "lr_mult": 3.0}]}
+    assert "belong to groups before" in message(ours.build_optimizer, twice, Factors(), schedule)
+    frozen = Factors()
+    frozen.trunk.weight.stop_gradient = True
+    section = {"type": "AdamW", "custom_cfg": [{"name": "trunk", "lr_mult": 2.0}]}
+    assert len(ours.build_optimizer(section, frozen, schedule)._param_groups) == 1

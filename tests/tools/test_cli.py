@@ -9,7 +9,7 @@ import pytest
 from paddle_rt import cli
 from paddle_rt.cli.run import run_tool
 from paddle_rt.errors import InternalError, UserError
-from tests.helpers import ROOT, run_python
+from tests.helpers import ROOT, refused, run_python, written
 
 PROGRAM = "from paddle_rt.cli import main; main()"
 
@@ -32,7 +32,7 @@ def test_the_command_lists_its_tools_and_names_the_nearest():
     done = run_python("-c", PROGRAM)
     assert done.returncode == 0 and all(f"  {name} " in done.stdout for name in cli.TOOLS), done.stdout
     done = run_python("-c", PROGRAM, "exprot")
-    assert done.returncode == 1 and done.stderr.startswith("error: unknown tool 'exprot', did you mean 'export'?")
+    assert done.returncode == 2 and done.stderr.startswith("error: unknown tool 'exprot', did you mean 'export'?")
     done = run_python("-c", PROGRAM, "render_streetscenes", "--help")
     assert done.returncode == 0 and "usage: paddle-rt render_streetscenes" in done.stdout
 
@@ -43,7 +43,7 @@ def test_the_command_lists_its_tools_and_names_the_nearest():
         (UserError("two\nlines"), "error: two lines\n"),
         (UserError("a folder is missing", "the\ntree"), "error: a folder is missing\nthe\ntree\n"),
         (InternalError("an engine failed"), "error: an engine failed\n"),
-        (FileNotFoundError(2, "No such file", "x.yml"), "error: [Errno 2] No such file: 'x.yml'\n"),
+        (FileNotFoundError(2, "No such file", "x.yml"), "error: No such file: x.yml\n"),
         (MemoryError("x"), "error: out of memory: x\n"),
         (ModuleNotFoundError("x", name="nncf.quantization"),
          "error: this needs the package nncf, which is not installed: pip install 'paddle_rt[int8]'\n"),
@@ -84,12 +84,75 @@ def test_the_first_process_logs_in_paddlesegs_format(capsys, monkeypatch):
         assert re.search(pattern, run), (rank, run)
 
 
-def test_a_closed_pipe_ends_a_tool_that_logs():
-    code = "import logging\nfrom paddle_rt.cli.run import run_tool\ndef main():\n    while True:\n"
+def test_a_tool_goes_on_where_nobody_reads_its_log():
+    code = "import logging\nfrom paddle_rt.cli.run import run_tool\ndef main():\n    for _ in range(100):\n"
     code += "        logging.getLogger('paddle_rt').info('x' * 9999)\nrun_tool(main)"
     shell = (
         "import subprocess, sys\nout = subprocess.Popen([sys.executable, '-c', sys.argv[1]], stdout=-1, stderr=-1)\n"
     )
     shell += "out.stdout.close()\nprint(out.wait(timeout=60), out.stderr.read())"
     done = run_python("-c", shell, code)
-    assert done.stdout == "1 b''\n", done.stdout + done.stderr
+    warning = "b'warning: stdout is closed; the tool goes on without its log\\n'"
+    assert done.stdout == f"0 {warning}\n", done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("shell", "code", "message"),
+    [
+        (">&-", 0, ""),
+        (">&- 2>&-", 0, ""),
+        ("<&- >&-", 0, ""),
+        (">/dev/full", 1, "error: No space left on device\n"),
+    ],
+)
+def test_a_tool_works_without_its_streams(shell, code, message, tmp_path):
+    """A stream that is closed leaves its number to the next file, which must not get what is printed."""
+    main = "import os; file = open('file', 'w'); print('text', flush=True); os.write(1, b'more')"
+    program = f"from paddle_rt.cli.run import run_tool\ndef main():\n    {main}\nrun_tool(main)\n"
+    (tmp_path / "tool.py").write_text(program)
+    line = f"import subprocess, sys; sys.exit(subprocess.call(sys.executable + ' tool.py {shell}', shell=True))"
+    done = run_python("-c", line, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (code, message)
+    assert (tmp_path / "file").read_bytes() == b""
+
+
+FLAGS = {
+    "train --save_dir /": "--save_dir: / is the root of the file system",
+    "export --save_dir {file}": "--save_dir: .*file is no folder",
+    "predict --save_dir {file}/deeper": "--save_dir: .*file is no folder",
+    "val --output {folder}": "--output: .* is a folder; give the name of a file",
+    "val --output {file}/x.json": "--output: .*file is no folder",
+    "train --save_dir {nul}": r"--save_dir: 'a\\x00b' cannot be the name",
+    "infer --image_path {nul}": r"--image_path: 'a\\x00b' cannot be the name",
+    "train --repeats 99999999999999999999": "--repeats: expected a whole number from 1 to 1000000, got '99999999999999",
+    "train --learning_rate nan": "--learning_rate: expected a number above 0, got 'nan'",
+    "train --iters ٣": "--iters: expected a whole number",
+    "quantize --agreement 1.5": "--agreement: expected a number from 0 to 1, got '1.5'",
+    "export --input_size 0 64": "--input_size: expected a whole number from 1 to 65500, got '0'",
+    "export --input_size 99999999999999999999 64": "--input_size: expected a whole number from 1 to 65500, got",
+    "compare --input_size 65500 65500": "--input_size: 65500 x 65500 are more than 268435456 pixels",
+    "benchmark --size 1e3 64": "--size: expected a whole number from 1 to 65500, got '1e3'",
+    "data/render_streetscenes --seed -1": "--seed: expected a whole number from 0 to 4611686018427387904, got '-1'",
+    "infer --backend openvin": "--backend: invalid choice: 'openvin'",
+    "infer --threads 5000": "--threads/--cpu_threads: expected a whole number from 1 to 1024",
+    "infer --thread 5": "unknown flag or word '--thread', did you mean '--threads'",
+    "infer --scene_cut nan": "--scene_cut: expected a number from 0 to 255, got 'nan'",
+}
+
+
+@pytest.mark.parametrize("line", FLAGS)
+def test_a_bad_flag_is_one_line_and_exit_code_2(call, line, tmp_path):
+    """Before anything is read: none of the files exists."""
+    (tmp_path / "file").write_text("")
+    tool, flag, *values = line.split()
+    places = {"file": tmp_path / "file", "folder": tmp_path, "nul": "a\0b"}
+    given = [flag, *(value.format(**places) for value in values)]
+    required = {"infer": ["--config", "x", "--image_path", "x"], "benchmark": [], "quantize": ["--export_dir", "x"]}
+    required = required.get(tool, ["--model_path", "x"])
+    required += ["--image_path", "x"] if tool == "predict" else []
+    if tool in ("train", "data/render_streetscenes"):
+        required = ["--output", tmp_path / "x"] if "render" in tool else []
+    if tool not in ("infer", "benchmark", "data/render_streetscenes"):
+        required += ["-c", "x.yml"]
+    refused(call(tool, *required, *given), FLAGS[line], 2)
+    assert written(tmp_path) == ["file"]

@@ -1,14 +1,74 @@
 """tools/compare.py."""
 
+import functools
+import http.server
+import threading
 from pathlib import Path
 
+import paddle
 import pytest
 
+from paddle_rt import create_model
+from paddle_rt.checkpoint import atomic_save
 from paddle_rt.models.rtformer import RTFormer
 from paddle_rt.paddleseg import counterparts
-from tests.helpers import TINY, refused, run_python, written
+from paddle_rt.paddleseg.releases import RELEASES
+from tests.helpers import ROOT, TINY, randomize, refused, run_python, written
 
 CLASSES = 19
+
+
+@pytest.fixture
+def mirror(tmp_path, monkeypatch):
+    """A server on this machine with weights in the place of a release."""
+    monkeypatch.setenv("SEG_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NO_PROXY", "*")
+    release = RELEASES["rtformer_slim_cityscapes"]
+    network = create_model("rtformer_slim", CLASSES)
+    randomize(network)
+    atomic_save(network.state_dict(), tmp_path / "web" / release.dataset / release.name / "model.pdparams")
+    handler = functools.partial(Quiet, directory=str(tmp_path / "web"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def test_a_release_is_downloaded_compared_and_gets_its_command(call, mirror, tmp_path):
+    flags = ["--release", "rtformer_slim_cityscapes", "--mirror", mirror, "--input_size", 64, 96, "--images", 1]
+    code, out, err = call("compare", *flags)
+    assert code == 0, err
+    kept = tmp_path / "home/pretrained_model/rtformer_slim_cityscapes_1024x512_120k/model.pdparams"
+    config = "configs/rtformer/rtformer_slim_cityscapes_1024x512_120k.yml"
+    assert "  equal at a relative error of 1e-05" in out and f"{kept}, 1 images" in out
+    lines = ["expected mIoU 0.7631, as published:", f"  python tools/val.py -c {config} --model_path {kept}"]
+    assert out.splitlines()[-2:] == lines
+
+
+def test_a_release_with_other_weights_is_refused(call, mirror, tmp_path):
+    atomic_save(
+        {"x": paddle.zeros([1])}, tmp_path / "web/cityscapes/rtformer_slim_cityscapes_1024x512_120k/model.pdparams"
+    )
+    refused(call("compare", "--release", "rtformer_slim_cityscapes", "--mirror", mirror), "does not fit")
+    refused(call("compare", "--release", "rtformer_base_ade20k", "--mirror", mirror), "the server answered 404")
+
+
+def test_releases_are_known_and_their_configs_exist():
+    assert {name: release.miou for name, release in RELEASES.items()} == {
+        "rtformer_slim_cityscapes": 0.7631,
+        "rtformer_base_cityscapes": 0.7924,
+        "rtformer_slim_ade20k": 0.3667,
+        "rtformer_base_ade20k": 0.4202,
+    }
+    for release in RELEASES.values():
+        assert (ROOT / release.config).is_file() and release.address().startswith("https://paddleseg.bj.bcebos.com/")
 
 
 def test_compare_finds_equal_models(trained, config, images):
@@ -50,6 +110,8 @@ def test_compare_tells_unequal_models(call, config, weights, monkeypatch):
 
 
 BAD_FLAGS = {
+    "--release rtformer_slim": (1, "unknown release 'rtformer_slim', did you mean 'rtformer_slim_"),
+    "--release rtformer_slim_ade20k --model_path {weights}": (2, "exclude each other"),
     "--model_path {weights} --opts model.base_channels=16": (1, "iter_5 does not fit RTFormer"),
     "--opts model.type=DDRNet_23": (1, "unknown argument of DDRNet_23|nothing to compare with"),
 }

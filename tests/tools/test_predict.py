@@ -50,7 +50,7 @@ def test_predict_names_what_it_cannot_read(call, weights, config, images, tmp_pa
         (broken / name).write_bytes(content)
     line = ["-c", config, "--model_path", weights, "--image_path", broken, "--save_dir", tmp_path / "out"]
     code, _, err = call("predict", *line)
-    assert code == 1 and err.startswith("error: 3 of 4 images could not be read") and err.count("\n") == 1
+    assert code == 1 and err.startswith("error: 3 of 4 images could not be labelled") and err.count("\n") == 1
     assert "empty.png is empty" in err and "half.jpg is cut off" in err and "text.png: it is damaged" in err
     assert written(tmp_path / "out/label_prediction") == ["whole.png"]
 
@@ -69,9 +69,9 @@ def test_lists_cannot_write_outside_of_the_folder(call, weights, config, images,
 
 
 BAD_FLAGS = {
-    "--model_path {weights} --image_path nowhere": (1, "no such image, folder or list of images: nowhere"),
-    "--model_path {weights} --image_path {images} --save_dir {config}": (1, "Not a directory: .*config.yml"),
-    "--model_path {weights} --image_path {images} --custom_color 1 2": (1, "--custom_color takes three"),
+    "--model_path {weights} --image_path nowhere": (1, "no image, folder or list of images at nowhere"),
+    "--model_path {weights} --image_path {images} --save_dir {config}": (2, "--save_dir: .*config.yml is no folder"),
+    "--model_path {weights} --image_path {images} --custom_color 1 2": (2, "--custom_color takes three"),
     "--image_path {images}": (2, "arguments are required: --model_path"),
 }
 

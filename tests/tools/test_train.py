@@ -114,24 +114,31 @@ def test_two_processes_score_what_they_save(config, tmp_path):
 
 
 BAD_FLAGS = {
-    "--iterss 3": (1, "unknown flag or word '--iterss', did you mean '--iters'"),
+    "--iterss 3": (2, "unknown flag or word '--iterss', did you mean '--iters'"),
     "--save_interval 0": (2, "--save_interval: expected a whole number of at least 1, got '0'"),
-    "--num_workers -1": (2, "--num_workers: expected a whole number of at least 0, got '-1'"),
+    "--num_workers -1": (2, "--num_workers: expected a whole number from 0 to 1024, got '-1'"),
     "--keep_checkpoint_max x": (2, "--keep_checkpoint_max: expected a whole number of at least 0, got 'x'"),
     "--seed 4294967296": (2, "--seed: expected a whole number from 0 to 4294967295"),
     "--device tpu": (2, "--device: invalid choice: 'tpu'"),
-    "--learning_rate 0": (1, "lr_scheduler.learning_rate must be a number above 0, got 0.0"),
-    "--learning_rate -1": (1, "lr_scheduler.learning_rate must be a number above 0, got -1.0"),
-    "--learning_rate nan": (1, "lr_scheduler.learning_rate must be a finite number, got nan"),
+    "--learning_rate 0": (2, "--learning_rate: expected a number above 0, got '0'"),
+    "--learning_rate -1": (2, "--learning_rate: expected a number above 0, got '-1'"),
+    "--learning_rate nan": (2, "--learning_rate: expected a number above 0, got 'nan'"),
     "--learning_rate 1e30": (1, "the loss is (nan|inf) at iteration 2: try a lower --learning_rate"),
     "--batch_size 100": (1, "has 8 images, fewer than one iteration takes .100 images"),
     "--precision fp16 --device cpu": (1, "precision fp16 does nothing"),
-    "--profiler_options foo=1": (1, "unknown profiler option 'foo'"),
-    "--profiler_options batch_range=[a,b]": (1, "batch_range in --profiler_options takes two increasing iterations"),
+    "--profiler_options foo=1": (2, "unknown profiler option 'foo'"),
+    "--profiler_options batch_range=[0,1];state=QPU": (
+        2,
+        "unknown state in --profiler_options 'QPU'.*Valid: All, CPU, GPU",
+    ),
+    "--profiler_options batch_range=[5,7": (2, "batch_range in --profiler_options takes two increasing iterations"),
+    "--profiler_options batch_range=[a,b]": (2, "batch_range in --profiler_options takes two increasing iterations"),
     "--opts loss.coef=[1]": (1, "the model gives 2 outputs while training, but loss.coef has 1 entries"),
     "--opts model.num_classes=5": (1, "numbers of classes differ: model 5, train_dataset 19"),
     "--resume_model nowhere/iter_3": (1, "cannot resume from nowhere/iter_3: .*model.pdparams is missing"),
-    "--save_dir {config}": (1, "--save_dir .*config.yml is a file"),
+    "--save_dir {config}": (2, "--save_dir: .*config.yml is no folder"),
+    "--save_dir /": (2, "--save_dir: / is the root of the file system"),
+    "--repeats 99999999999999999999": (2, "--repeats: expected a whole number from 1 to 1000000"),
 }
 
 

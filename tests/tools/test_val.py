@@ -71,10 +71,10 @@ def test_val_counts_absent_classes_by_rule(call, rule, counted, tmp_path):
 
 BAD_FLAGS = {
     "--model_path nowhere": (1, "no checkpoint at nowhere"),
-    "--model_path {weights} --scales 0 --aug_eval": (1, "scales must be positive numbers"),
-    "--model_path {weights} --is_slide": (1, "is_slide needs both crop_size and stride"),
-    "--model_path {weights} --is_slide --crop_size 8 8 --stride 9 8": (1, "stride .* leaves gaps"),
-    "--model_path {weights} --output {weights}": (1, "--output .*iter_5 is a folder"),
+    "--model_path {weights} --scales 0 --aug_eval": (2, "--scales: expected a number above 0 and at most 100"),
+    "--model_path {weights} --is_slide": (2, "is_slide needs both crop_size and stride"),
+    "--model_path {weights} --is_slide --crop_size 8 8 --stride 9 8": (2, "stride .* leaves gaps"),
+    "--model_path {weights} --output {weights}": (2, "--output: .*iter_5 is a folder"),
     "--model_path {weights}/model.pdopt": (1, "model.pdopt is no model's state dict.*an optimizer's file"),
     "--model_path {weights} --opts model.base_channels=16": (1, "iter_5 does not fit RTFormer: .* another shape"),
 }

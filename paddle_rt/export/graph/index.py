@@ -173,9 +173,8 @@ class Graph:
         """Replace the model's nodes and constants."""
         nodes, constants = [], []
         for node in self.nodes:
-            proto = onnx.NodeProto.FromString(
-                node.proto.SerializeToString()
-            )  # a copy, since it may be part of the list that is replaced
+            # A copy, since the node may be part of the list that is replaced.
+            proto = onnx.NodeProto.FromString(node.proto.SerializeToString())
             proto.input[:] = node.inputs
             proto.output[:] = node.outputs
             nodes.append(proto)

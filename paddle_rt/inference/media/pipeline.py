@@ -24,7 +24,7 @@ class Report:
 
     Args:
         labelled: The number of labelled frames.
-        failures: One line for each frame that could not be read or labelled.
+        failures: One line for each frame that could not be read, labelled or written.
         seconds: The duration of the whole run.
         stages: Seconds by stage, added over the frames.
         interrupted: Whether the run was stopped before the source ended.
@@ -47,7 +47,7 @@ def label_frames(
     """Label frames in this thread while one thread reads ahead and one writes; few frames wait between them.
 
     The state of a `VideoSegmenter` goes from frame to frame of a video; a frame that cannot be read or labelled leaves
-    it unchanged. Images do not belong together: the state is cleared before each of them.
+    it unchanged. The state is cleared before a frame that does not continue a video, such as an image.
 
     Args:
         segmenter: A `Segmenter` or a `VideoSegmenter`.
@@ -70,7 +70,12 @@ def label_frames(
 
     def save(frame: Frame, labels: np.ndarray) -> None:
         with _timed(report, "write"):
-            write(frame, labels)
+            try:
+                write(frame, labels)
+            except UserError as error:
+                if source.is_video:  # its frames go into one file
+                    raise
+                report.failures.append(f"{frame.source}: {error}")
 
     reader, writer = ThreadPoolExecutor(1, "reader"), ThreadPoolExecutor(1, "writer")
     try:
@@ -78,7 +83,7 @@ def label_frames(
         going: collections.deque = collections.deque()
         while (frame := coming.popleft().result()) is not None:
             coming.append(reader.submit(read))
-            if isinstance(segmenter, VideoSegmenter) and not source.is_video:
+            if isinstance(segmenter, VideoSegmenter) and not frame.continues:
                 segmenter.reset()
             labels = _label(segmenter, frame, report)
             if labels is not None:

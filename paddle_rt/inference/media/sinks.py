@@ -62,6 +62,8 @@ def open_outputs(
 def _write_video(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
     """Yield a function that adds a frame; the video appears if the block ends without an error and has frames."""
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")  # FFmpeg chooses the format by the suffix
+    # MPEG-4 holds the rate as a fraction whose parts have 16 bits; OpenCV takes a power of ten for the denominator.
+    fps = round(fps, 3 if fps < 65 else 2)
     writer, count = cv2.VideoWriter(), 0
 
     def add(image: np.ndarray) -> None:

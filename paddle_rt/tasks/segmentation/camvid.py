@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from paddle_rt.errors import UserError, check_count
+from paddle_rt.imaging.lists import read_pairs
 from paddle_rt.tasks.segmentation.clips import ClipTransforms
 from paddle_rt.tasks.segmentation.datasets import LabelledImages
-from paddle_rt.tasks.segmentation.layouts import missing, require_dataset
+from paddle_rt.tasks.segmentation.layouts import require_dataset
 
 
 class CamVid(LabelledImages):
@@ -50,7 +51,7 @@ class CamVid(LabelledImages):
         require_dataset("CamVid", dataset_root, mode)
         mode = mode.lower()
         lists = ["train", "val"] if mode == "trainval" else [mode]
-        files = [pair for name in lists for pair in _read_pairs(dataset_root, name)]
+        files = [pair for name in lists for pair in read_pairs(os.path.join(dataset_root, f"{name}.txt"), dataset_root)]
         training = mode in ("train", "trainval")
         super().__init__(files, transforms, self.NUM_CLASSES, self.IMG_CHANNELS, self.IGNORE_INDEX, training, edge)
         self.mode, self.dataset_root = mode, dataset_root
@@ -60,18 +61,6 @@ class CamVid(LabelledImages):
         if frames > 1:
             images = [image for image, _ in self.file_list]
             self.transforms = ClipTransforms(self.transforms, _earlier_frames(images, video_root, frames - 1))
-
-
-def _read_pairs(root: str, name: str) -> list[list[str]]:
-    path = os.path.join(root, f"{name}.txt")
-    with open(path, encoding="utf-8") as file:
-        lines = [line.split() for line in file if line.strip()]
-    if not lines:
-        raise missing("CamVid", root, f"{path} is empty")
-    for line in lines:
-        if len(line) != 2:
-            raise UserError(f'{path}: expected two words a line, "image label", but got {" ".join(line)!r}')
-    return [[os.path.join(root, image), os.path.join(root, label)] for image, label in lines]
 
 
 def _earlier_frames(images: list[str], video_root: str, count: int) -> dict[str, list[str]]:

@@ -100,7 +100,7 @@ def _convert(pairs: Iterable[Pair], target: Path, read: Callable[[Path], np.ndar
     for split, image, label in pairs:
         size, labels = read_image(image).shape[:2], read(label)
         if labels.shape != size:
-            raise UserError(f"{label} is {labels.shape[::-1]}, but its picture {image} is {size[::-1]} (width, height)")
+            raise UserError(f"{label} is {labels.shape[::-1]}, but its image {image} is {size[::-1]} (width, height)")
         to_image = Path("images", split, image.name)
         to_label = Path("labels", split, f"{image.stem}.png")
         write_image(target / to_label, labels)
@@ -153,8 +153,8 @@ def _official_pairs(source: Path) -> list[Pair]:
 def _require_same_names(images: dict[str, Path], labels: dict[str, Path], image_root: Path, label_root: Path) -> None:
     alone = sorted(images.keys() ^ labels.keys())
     if alone:
-        what, root = ("label", label_root) if alone[0] in images else ("picture", image_root)
-        raise UserError(f"{len(alone)} of the frames lack a picture or a label: {alone[0]} has no {what} in {root}")
+        what, root = ("label", label_root) if alone[0] in images else ("image", image_root)
+        raise UserError(f"{len(alone)} of the frames lack an image or a label: {alone[0]} has no {what} in {root}")
 
 
 def _segnet_label(path: Path) -> np.ndarray:

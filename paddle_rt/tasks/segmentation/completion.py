@@ -1,4 +1,4 @@
-"""What a data set determines for the network and the losses, as PaddleSeg completes its configs."""
+"""What a data set determines for the network, the losses and its transforms, as PaddleSeg completes its configs."""
 
 import logging
 from collections.abc import Mapping
@@ -6,15 +6,17 @@ from typing import Any
 
 from paddle_rt.components import Catalogue
 from paddle_rt.errors import UserError, check_count
+from paddle_rt.tasks.segmentation.transforms import complete_transforms
 
 logger = logging.getLogger(__name__)
 
+DATASETS = ("train_dataset", "val_dataset", "test_dataset")
 # A data set of one's own gives in the config what the class of any other data set declares.
 _ATTRIBUTES = {"num_classes": "NUM_CLASSES", "img_channels": "IMG_CHANNELS", "ignore_index": "IGNORE_INDEX"}
 
 
 def complete(config: dict[str, Any], datasets: Catalogue) -> None:
-    """Add num_classes and in_channels to the model and ignore_index to the losses, or check them where they are set.
+    """Add num_classes and in_channels to the model and ignore_index to losses and transforms, or check them.
 
     Args:
         config: The merged config, whose types are checked. It is changed.
@@ -23,28 +25,36 @@ def complete(config: dict[str, Any], datasets: Catalogue) -> None:
     Raises:
         UserError: A number is missing, or sections contradict each other.
     """
-    sections = {key: config[key] for key in ("train_dataset", "val_dataset") if key in config}
+    sections = {key: config[key] for key in DATASETS if key in config}
     types = {key: section["type"] for key, section in sections.items()}
     if types["train_dataset"] == "Dataset":
-        if set(types.values()) != {"Dataset"}:
-            raise UserError(f"train_dataset is of type Dataset, so val_dataset must be too, got {types['val_dataset']}")
+        for key, name in types.items():
+            if name != "Dataset":
+                raise UserError(f"train_dataset is of type Dataset, so {key} must be too, got {name}")
         for key, section in sections.items():
             if "num_classes" not in section:
                 raise UserError(f"{key}.num_classes is missing: a data set of type Dataset needs it")
+    model = config["model"]
+    holder = model["backbone"] if isinstance(model.get("backbone"), dict) else model
+    defaults = {"ignore_index": 255, **({} if holder.get("in_channels") is None else {"img_channels": 3})}
     numbers = {
-        name: {key: _number(section, name, attribute, datasets) for key, section in sections.items()}
+        name: {key: _number(section, name, attribute, datasets, defaults) for key, section in sections.items()}
         for name, attribute in _ATTRIBUTES.items()
     }
-    model = config["model"]
     _complete_model(model, model, "num_classes", numbers["num_classes"], "numbers of classes")
-    holder = model["backbone"] if isinstance(model.get("backbone"), dict) else model
     _complete_model(model, holder, "in_channels", numbers["img_channels"], "channels of images")
     _complete_losses(config["loss"], numbers["ignore_index"])
+    for key, section in sections.items():
+        found = {name: numbers[name][key] for name in ("num_classes", "ignore_index")}
+        complete_transforms(key, section, numbers["img_channels"][key] or 3, **found)
 
 
-def _number(section: Mapping[str, Any], name: str, attribute: str, datasets: Catalogue) -> int | None:
-    fixed = None if section["type"] == "Dataset" else getattr(datasets[section["type"]], attribute, None)
-    return section.get(name, fixed)
+def _number(
+    section: Mapping[str, Any], name: str, attribute: str, datasets: Catalogue, defaults: Mapping[str, int]
+) -> int | None:
+    if section["type"] == "Dataset":
+        return section.get(name, defaults.get(name))
+    return section.get(name, getattr(datasets[section["type"]], attribute, None))
 
 
 def _complete_model(

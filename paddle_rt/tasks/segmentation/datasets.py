@@ -10,8 +10,9 @@ import paddle
 from paddle_rt.components import Catalogue
 from paddle_rt.errors import UserError, unknown
 from paddle_rt.imaging import read_label
+from paddle_rt.imaging.lists import read_pairs
 from paddle_rt.tasks.segmentation.layouts import require_dataset
-from paddle_rt.tasks.segmentation.transforms import Compose, Sample
+from paddle_rt.tasks.segmentation.transforms import CHANNELS, Compose, Sample
 
 EDGE_RADIUS = 2  # pixels, PaddleSeg's
 
@@ -44,9 +45,9 @@ class LabelledImages(paddle.io.Dataset):
         files: A pair (image, label) for each sample; the label may be None outside of training.
         transforms: PaddleSeg's transforms.
         num_classes: Labels are 0 to `num_classes` - 1 or `ignore_index`.
-        img_channels: Channels of the images, 3 or 1.
+        img_channels: Channels of the images: 3, 1 or 4.
         ignore_index: Label of pixels that do not count.
-        training: Whether labels are transformed like the images.
+        training: Whether labels are transformed like the images; can be changed later.
         edge: Whether training items also hold the edges of the classes.
     """
 
@@ -94,7 +95,7 @@ class Dataset(LabelledImages):
         dataset_root: Folder that the lists' files are relative to.
         transforms: PaddleSeg's transforms.
         num_classes: Number of classes.
-        img_channels: Channels of the images, 3 or 1.
+        img_channels: Channels of the images: 3, 1 or 4.
         train_path: Text file with an image and its label a line, for mode "train".
         val_path: The same for mode "val".
         test_path: The same for mode "test", where the labels may be missing.
@@ -103,7 +104,7 @@ class Dataset(LabelledImages):
         edge: Whether training items also hold the edges of the classes.
 
     Raises:
-        UserError: An argument is wrong, a file is missing, or a line of the list is no pair.
+        UserError: An argument is wrong, or the list cannot be read; see `read_pairs`.
     """
 
     def __init__(
@@ -126,31 +127,14 @@ class Dataset(LabelledImages):
             raise unknown("mode of Dataset", mode, lists)
         if not os.path.exists(dataset_root):
             raise UserError(f"Dataset: no folder {dataset_root}; set dataset_root to the folder of the images")
-        if img_channels not in (1, 3):
-            raise UserError(f"Dataset: img_channels is {img_channels!r}; give 1 or 3")
+        if img_channels not in CHANNELS:
+            raise UserError(f"Dataset: img_channels is {img_channels!r}; images have 1, 3 or 4 channels")
         if lists[mode] is None:
             raise UserError(f"Dataset: mode {mode!r} needs {mode}_path, a text file that lists the images")
-        files = _read_list(lists[mode], dataset_root, separator, may_lack_labels=mode == "test")
+        files = read_pairs(lists[mode], dataset_root, separator, may_lack_labels=mode == "test")
         training = mode == "train"
         super().__init__(files, transforms, num_classes, img_channels, ignore_index, training, edge)
         self.mode, self.dataset_root = mode, dataset_root
-
-
-def _read_list(path: str, root: str, separator: str, may_lack_labels: bool) -> list[list[str | None]]:
-    if not os.path.isfile(path):
-        raise UserError(f"Dataset: no list of images at {path}")
-    files = []
-    with open(path, encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            names = line.strip().split(separator)
-            if len(names) != 2 and not may_lack_labels:
-                raise UserError(
-                    f"{path}, line {number}: expected an image and its label with {separator!r} between them, "
-                    f"got {line.strip()!r}"
-                )
-            label = os.path.join(root, names[1]) if len(names) == 2 else None
-            files.append([os.path.join(root, names[0]), label])
-    return files
 
 
 class _OfficialLayout(LabelledImages):

@@ -23,14 +23,14 @@ def predict_image(
 
     Args:
         network: In evaluation mode; returns a list whose first entry is logits.
-        image: uint8 BGR.
+        image: uint8, with the channels of the transforms.
         transforms: The config's validation transforms.
         augmentation: Scales, flips and sliding window.
 
     Returns:
         Labels, int64.
 
-    Shape: [H, W, 3] to [H, W].
+    Shape: [H, W] or [H, W, C] to [H, W].
     """
     sample = transforms({"img": image.astype("float32")})
     with paddle.no_grad():
@@ -61,7 +61,8 @@ def predict(
         augmentation: Scales, flips and sliding window; None for whole images as they are.
 
     Raises:
-        UserError: No image was found, or some could not be read; the others have been written by then.
+        UserError: No image was found, or some could not be read or their results not be written; the others have been
+            written by then.
     """
     if len(palette) > 256:
         raise UserError(f"labels are written as bytes: 256 classes at most, got {len(palette)}")
@@ -71,15 +72,19 @@ def predict(
     failures, names = [], dict(zip(files, output_names(files, root), strict=True))
     for file in tqdm(files[rank::ranks], desc="predict", unit="img", disable=rank > 0 or None):
         try:
-            image = imaging.read_image(file)
+            image = imaging.read_image(file, transforms.img_channels)
+            labels = predict_image(network, image, transforms, augmentation or Augmentation()).astype(np.uint8)
+            _write(pathlib.Path(save_dir), names[file], pathlib.Path(file).suffix, image, labels, palette)
         except UserError as error:
             failures.append(str(error))
-            continue
-        labels = predict_image(network, image, transforms, augmentation or Augmentation()).astype(np.uint8)
-        name, suffix, folder = names[file], pathlib.Path(file).suffix, pathlib.Path(save_dir)
-        imaging.write_image(folder / "added_prediction" / f"{name}{suffix}", imaging.overlay(image, labels, palette))
-        imaging.write_label(folder / "pseudo_color_prediction" / f"{name}.png", labels, palette)
-        imaging.write_image(folder / "label_prediction" / f"{name}.png", labels)
     logger.info("%d images labelled, results in %s", len(files[rank::ranks]) - len(failures), save_dir)
     if failures:
-        raise UserError(f"{len(failures)} of {len(files)} images could not be read: {'; '.join(failures)}")
+        raise UserError(f"{len(failures)} of {len(files)} images could not be labelled: {'; '.join(failures)}")
+
+
+def _write(
+    folder: pathlib.Path, name: pathlib.Path, suffix: str, image: np.ndarray, labels: np.ndarray, palette: np.ndarray
+) -> None:
+    imaging.write_image(folder / "added_prediction" / f"{name}{suffix}", imaging.overlay(image, labels, palette))
+    imaging.write_label(folder / "pseudo_color_prediction" / f"{name}.png", labels, palette)
+    imaging.write_image(folder / "label_prediction" / f"{name}.png", labels)

@@ -85,7 +85,7 @@ class StreetScenes(paddle.io.Dataset):
             )
         super().__init__()
         self.transforms = Compose(transforms, self.IMG_CHANNELS, self.NUM_CLASSES, self.IGNORE_INDEX)
-        self.mode = mode.lower()
+        self.mode, self.training = mode.lower(), mode.lower() == "train"
         self.num_classes, self.img_channels, self.ignore_index = self.NUM_CLASSES, self.IMG_CHANNELS, self.IGNORE_INDEX
         self.height, self.width, self.seed, self.edge = height, width, seed, edge
         self.file_list = list(range(first, first + num_samples))
@@ -107,9 +107,9 @@ class StreetScenes(paddle.io.Dataset):
         images, labels = self.clip(idx)
         label = labels[-1].copy()
         # Scores are counted on the label at its own size, so that outside of training only the image is transformed.
-        data = {"trans_info": [], "label": label, "gt_fields": ["label"] if self.mode == "train" else []}
+        data = {"trans_info": [], "label": label, "gt_fields": ["label"] if self.training else []}
         data = transform_clip(self.transforms, images.astype(np.float32), data)
-        if self.mode != "train":
+        if not self.training:
             data["label"] = data["label"][np.newaxis]
         elif self.edge:
             add_edges(data, self.num_classes)

@@ -3,17 +3,21 @@
 import argparse
 import copy
 import functools
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import paddle
 
-from paddle_rt.components import build_component, check_component, check_keys, takes_clips
-from paddle_rt.errors import UserError, check_count
+from paddle_rt.arguments import RANGES, check_section
+from paddle_rt.components import build_component, check_component, takes_clips
+from paddle_rt.errors import UserError, shown
 from paddle_rt.imaging import palettes
+from paddle_rt.kinds import flag, whole
 from paddle_rt.tasks.base import Scores, Task, register_task
 from paddle_rt.tasks.segmentation import tta
-from paddle_rt.tasks.segmentation.completion import complete
+from paddle_rt.tasks.segmentation.completion import DATASETS, complete
+from paddle_rt.tasks.segmentation.data_check import check_data
 from paddle_rt.tasks.segmentation.datasets import LabelledImages, dataset_catalogue
 from paddle_rt.tasks.segmentation.evaluate import evaluate, summarize
 from paddle_rt.tasks.segmentation.export import ExportingMixin
@@ -23,6 +27,8 @@ from paddle_rt.tasks.segmentation.predict import predict
 from paddle_rt.tasks.segmentation.street_dataset import StreetScenes
 from paddle_rt.tasks.segmentation.transforms import Compose, transform_catalogue
 
+logger = logging.getLogger(__name__)
+
 
 @register_task
 class SegmentationTask(ExportingMixin, Task):
@@ -30,11 +36,11 @@ class SegmentationTask(ExportingMixin, Task):
 
     Args:
         config: The merged config, checked by `check`. Its `train_dataset`, `val_dataset`, `loss` and `test_config` are
-            those of PaddleSeg.
+            those of PaddleSeg; `test_dataset` takes the place of `val_dataset` for `val.py --split test`.
     """
 
     name = "segmentation"
-    config_keys = ("train_dataset", "val_dataset", "loss", "test_config")
+    config_keys = ("train_dataset", "val_dataset", "test_dataset", "loss", "test_config")
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__(config)
@@ -59,7 +65,15 @@ class SegmentationTask(ExportingMixin, Task):
     def add_flags(cls, parser: argparse.ArgumentParser, tool: str) -> None:
         """Add the flags of segmentation to "val" or "predict"."""
         if tool == "val":
-            parser.add_argument("--batch_size", type=int, default=1, help="images of one size that run together")
+            parser.add_argument(
+                "--split", default="val", choices=["val", "test"], help="test scores the config's test_dataset"
+            )
+            parser.add_argument(
+                "--batch_size",
+                type=flag(RANGES["config"]["batch_size"]),
+                default=1,
+                help="images of one size that run together",
+            )
             parser.add_argument(
                 "--absent_class",
                 default="exclude",
@@ -70,7 +84,7 @@ class SegmentationTask(ExportingMixin, Task):
             tta.add_flags(parser, "--aug_eval")
         elif tool == "predict":
             colours = "colours of the first classes, three numbers each"
-            parser.add_argument("--custom_color", nargs="+", type=int, metavar="R G B", help=colours)
+            parser.add_argument("--custom_color", nargs="+", type=flag(whole(0, 255)), metavar="R G B", help=colours)
             tta.add_flags(parser, "--aug_pred")
 
     def configure(self, arguments: argparse.Namespace) -> None:
@@ -81,17 +95,26 @@ class SegmentationTask(ExportingMixin, Task):
         """
         test_config = self.config.get("test_config", {})
         if "aug_eval" in arguments:
-            check_count("--batch_size", arguments.batch_size)
             self.batch_size, self.absent_class = arguments.batch_size, arguments.absent_class
             self.augmentation = tta.from_test_config(tta.merge_flags(test_config, arguments, arguments.aug_eval))
+            self._choose_split(arguments.split)
         if "aug_pred" in arguments:
             test_config = {**test_config, "aug_eval": False}
             merged = tta.merge_flags(test_config, arguments, arguments.aug_pred)
             self.predict_augmentation = tta.from_test_config(merged)
             custom = arguments.custom_color or []
-            if len(custom) % 3 or len(custom) > self.palette.size or not all(0 <= value <= 255 for value in custom):
-                raise UserError(f"--custom_color takes three numbers of 0 to 255 for each class, got {custom}")
+            if len(custom) % 3 or len(custom) > self.palette.size:
+                raise UserError(f"--custom_color takes three numbers for each class, got {custom}")
             self.palette.reshape(-1)[: len(custom)] = custom
+
+    def _choose_split(self, split: str) -> None:
+        """Let `test_dataset` take the place of `val_dataset` where it is asked for."""
+        if split == "test":
+            if "test_dataset" not in self.config:
+                raise UserError("--split test needs a test_dataset in the config, described like val_dataset")
+            self.config = {**self.config, "val_dataset": self.config["test_dataset"]}
+        elif "test_dataset" in self.config:
+            logger.info("val_dataset is scored; --split test scores test_dataset")
 
     @classmethod
     def check(cls, config: dict[str, Any]) -> None:
@@ -107,17 +130,21 @@ class SegmentationTask(ExportingMixin, Task):
             if key not in config:
                 raise UserError(f"config key {key!r} is missing; segmentation needs train_dataset and loss")
             if not isinstance(config[key], dict):
-                raise UserError(f"config key {key!r} must hold a mapping, got {config[key]!r}")
-        datasets, transforms = dataset_catalogue(), {"transforms": transform_catalogue()}
-        for key in ("train_dataset", "val_dataset"):
+                raise UserError(f"config key {key!r} must hold a mapping, got {shown(config[key])}")
+        lists = ("transforms", "transforms1", "transforms2", "common_transforms")
+        datasets, transforms = dataset_catalogue(), dict.fromkeys(lists, transform_catalogue())
+        for key in DATASETS:
             if key in config:
                 check_component(key, config[key], datasets, transforms)
         _check_losses(config["loss"])
-        check_keys("test_config key", config.get("test_config", {}), tta.TEST_CONFIG_KEYS)
+        check_section("test_config", config.get("test_config", {}), RANGES["test_config"], kind="test_config key")
         complete(config, datasets)
 
     def build_data(self, split: str) -> paddle.io.Dataset:
         """Build the data set of "train" or "val".
+
+        The section decides what its items are for, its `mode` which files they are: `train_dataset` transforms labels
+        like images, and `val_dataset` keeps them at their own size.
 
         Raises:
             UserError: The config has no such data set, its files are missing, or it does not fit the network.
@@ -132,9 +159,24 @@ class SegmentationTask(ExportingMixin, Task):
             channels = dataset.transforms.img_channels
             settings = {"num_classes": dataset.num_classes, "ignore_index": dataset.ignore_index}
             dataset.transforms = Compose(dataset.transforms.transforms, channels, **settings)
+            if (dataset.mode == "val") != (split == "val"):
+                raise UserError(
+                    f"{part}.mode is {dataset.mode!r}: the labels of {section['type']} are "
+                    f"{'scored with mode val' if split == 'val' else 'trained on with another mode than val'} alone"
+                )
+        else:
+            dataset.training = split == "train"
         if len(dataset) == 0:
             raise UserError(f"{part} has no images")
+        without = [files[0] for files in dataset.file_list if isinstance(files, list) and files[1] is None]
+        if without:
+            raise UserError(f"{part}: {len(without)} of {len(dataset)} images have no label, such as {without[0]}")
         return dataset
+
+    def check_data(self, train_data: paddle.io.Dataset, val_data: paddle.io.Dataset | None, batch_size: int) -> None:
+        """Look at the data sets of a run as a whole; see `data_check.check_data`."""
+        datasets = {"train_dataset": train_data, **({} if val_data is None else {"val_dataset": val_data})}
+        check_data(datasets, self.class_names, batch_size)
 
     def build_transforms(self) -> Compose:
         """Build the transforms of the validation data, which prediction and export use too.
@@ -145,7 +187,10 @@ class SegmentationTask(ExportingMixin, Task):
         if "val_dataset" not in self.config:
             raise UserError("the config has no val_dataset, whose transforms prepare an image for the network")
         section, catalogue = self.config["val_dataset"], transform_catalogue()
-        steps = [build_component("val_dataset.transforms", step, catalogue) for step in section.get("transforms", [])]
+        steps = [
+            build_component(f"val_dataset.transforms[{position}]", step, catalogue)
+            for position, step in enumerate(section.get("transforms", []))
+        ]
         return Compose(steps, section.get("img_channels", 3))
 
     def losses(self, outputs: list[paddle.Tensor], batch: Mapping[str, Any]) -> list[paddle.Tensor]:
@@ -166,6 +211,8 @@ class SegmentationTask(ExportingMixin, Task):
         labels, result = batch["label"].astype("int64"), []
         for logits, loss, coefficient in zip(outputs, self._losses, coefficients, strict=True):
             target = labels
+            if logits.dtype in (paddle.float16, paddle.bfloat16):  # too coarse to count the pixels of a batch
+                logits = logits.astype("float32")
             if isinstance(loss, BCELoss) and loss.edge_label:
                 if "edge" not in batch:
                     raise UserError("BCELoss with edge_label needs a train_dataset with edge: True")
@@ -182,7 +229,10 @@ class SegmentationTask(ExportingMixin, Task):
 
     @functools.cached_property
     def _losses(self) -> list[Any]:
-        return [build_component("loss", section, LOSSES) for section in self.config["loss"]["types"]]
+        return [
+            build_component(f"loss.types[{position}]", section, LOSSES)
+            for position, section in enumerate(self.config["loss"]["types"])
+        ]
 
     def evaluate(self, network: paddle.nn.Layer, dataset: paddle.io.Dataset, num_workers: int = 0) -> Scores:
         """Score a network on a data set; the mean IoU picks the best model."""
@@ -209,14 +259,15 @@ class SegmentationTask(ExportingMixin, Task):
 
 
 def _check_losses(loss: dict[str, Any]) -> None:
-    check_keys("loss key", loss, ("types", "coef"))
+    check_section("loss", loss, RANGES["loss"], ("types", "coef"), "loss key")
     for key in ("types", "coef"):
-        if not isinstance(loss.get(key), list) or not loss[key]:
-            raise UserError(f"loss.{key} must be a list, got {loss.get(key)!r}")
-    if not all(isinstance(number, int | float) for number in loss["coef"]):
-        raise UserError(f"loss.coef must be a list of numbers, got {loss['coef']}")
-    for item in loss["types"]:
-        check_component("loss.types", item, LOSSES, {"losses": LOSSES})
+        if not loss[key]:
+            raise UserError(f"loss.{key} is empty; give one entry for each output of the network")
+    for position, item in enumerate(loss["types"]):
+        check_component(f"loss.types[{position}]", item, LOSSES, {"losses": LOSSES})
+        if item["type"] == "MixedLoss" and len(item["losses"]) != len(item["coef"]):
+            parts = f"{len(item['losses'])} losses and {len(item['coef'])} coef"
+            raise UserError(f"loss.types[{position}] has {parts}; give as many")
     if len(loss["types"]) not in (1, len(loss["coef"])):
         raise UserError(f"loss has {len(loss['types'])} types for {len(loss['coef'])} coefficients; give 1 or as many")
     if len(loss["types"]) == 1:

@@ -1,17 +1,26 @@
 """From an image file and its labels to the arrays that a network takes; the single transforms are PaddleSeg's."""
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 
+from paddle_rt.arguments import describe
 from paddle_rt.components import Catalogue
 from paddle_rt.errors import UserError
-from paddle_rt.imaging import check_labels, read_label
-from paddle_rt.imaging.read_write import decode, read_bytes
+from paddle_rt.imaging import check_labels, read_image, read_label
+
+logger = logging.getLogger(__name__)
 
 Sample = dict[str, Any]
+CHANNELS = (1, 3, 4)  # of the images that can be read
+# What is left of PaddleSeg's transforms where labels and predictions stay at an image's own size: those that draw no
+# random numbers, and record a change of the size so that it can be undone.
+_FOR_SCORES = ("LimitLong", "Normalize", "Padding", "PaddingByAspectRatio", "Resize", "ResizeByLong", "ResizeByShort")
+_DEFAULT_IGNORED = 255  # of every transform
+_FOR_TRAINING = ("ResizeRangeScaling", "ResizeStepScaling", "ScalePadding")  # and all whose name begins with "Random"
 
 
 def transform_catalogue() -> Catalogue:
@@ -21,12 +30,58 @@ def transform_catalogue() -> Catalogue:
     return {name: transform for name, transform in components("transforms").items() if name != "Compose"}
 
 
+def complete_transforms(
+    part: str, section: dict[str, Any], channels: int, num_classes: int | None, ignore_index: int | None
+) -> None:
+    """Give transforms what the data set determines, and refuse those that contradict it.
+
+    Transforms that extend a labelled image label the new pixels with `ignore_index`; PaddleSeg takes 255 always.
+
+    Args:
+        part: "train_dataset", "val_dataset" or "test_dataset".
+        section: That section of the config, checked. It is changed.
+        channels: Channels of the images.
+        num_classes: Number of classes, where the data set says it.
+        ignore_index: Label of pixels that do not count, where the data set says it.
+
+    Raises:
+        UserError: A transform is for training alone, or does not fit the images or the labels.
+    """
+    for step in section.get("transforms") or []:
+        name, where = step["type"], f"{part}.transforms: {step['type']}"
+        if part != "train_dataset" and (name.startswith("Random") or name in _FOR_TRAINING):
+            raise UserError(
+                f"{where} is for training alone: scores and predictions are taken of whole images as they are; use "
+                f"{', '.join(_FOR_SCORES)}"
+            )
+        for key in ("mean", "std") if name == "Normalize" else ():
+            values = step.get(key)
+            if isinstance(values, list) and len(values) not in (1, channels):
+                raise UserError(f"{where}.{key} has {len(values)} numbers, but images have img_channels {channels}")
+        if part == "train_dataset" and ignore_index is not None:
+            _complete_labels(where, step, num_classes, ignore_index)
+
+
+def _complete_labels(where: str, step: dict[str, Any], num_classes: int | None, ignore_index: int) -> None:
+    arguments = describe(transform_catalogue()[step["type"]]).kinds
+    for key in {"label_padding_value", "ignore_index"}.intersection(arguments):
+        value = step.get(key, ignore_index)
+        if value == ignore_index:
+            step.update({} if value == _DEFAULT_IGNORED else {key: value})
+            continue
+        if key == "ignore_index" or num_classes is None or value not in range(num_classes):
+            raise UserError(
+                f"{where}.{key} is {value!r}, but the data set ignores {ignore_index}; leave it out to take that"
+            )
+        logger.warning("%s.%s is %d: pixels beyond the image are trained as class %d", where, key, value, value)
+
+
 class Compose:
     """Reads a sample, checks it, and transforms it.
 
     Args:
         transforms: PaddleSeg's transforms.
-        img_channels: Channels of the images: 3, or 1 for grey images.
+        img_channels: Channels of the images: 3, 1 for grey images, or 4, which are not converted to RGB.
         num_classes: Labels are 0 to `num_classes` - 1 or `ignore_index`; None where there are no labels.
         ignore_index: Label of pixels that do not count.
 
@@ -54,8 +109,8 @@ class Compose:
                 "gt_fields" lists the keys that are transformed like the image.
 
         Returns:
-            The sample, changed in place, with "img" float32 RGB and the sizes that the transforms record in
-            "trans_info".
+            The sample, changed in place, with "img" float32, RGB if it has 3 channels, and the sizes that the
+            transforms record in "trans_info".
 
         Shape: "img" [H, W, C] to [C, H, W].
 
@@ -80,8 +135,7 @@ class Compose:
         image, label = sample["img"], sample.get("label")
         if not isinstance(image, str):
             return
-        flags = cv2.IMREAD_GRAYSCALE if self.img_channels == 1 else cv2.IMREAD_COLOR
-        sample["img"] = decode(image, read_bytes(image), flags).astype("float32")
+        sample["img"] = read_image(image, self.img_channels).astype("float32")
         if isinstance(label, str):
             sample["label"] = read_label(label, self.num_classes, self.ignore_index)
         elif label is not None:  # the data set has read it

@@ -10,13 +10,9 @@ from typing import Any
 import paddle
 import paddle.nn.functional as F
 
+from paddle_rt.arguments import SCALE, SIDE
 from paddle_rt.errors import UserError
-
-# The keys of a config's `test_config`. `print_detail` is accepted because PaddleSeg's configs carry it; the log always
-# shows the scores.
-TEST_CONFIG_KEYS = (
-    "aug_eval", "scales", "flip_horizontal", "flip_vertical", "is_slide", "crop_size", "stride", "print_detail"
-)  # fmt: skip
+from paddle_rt.kinds import flag
 
 
 @dataclass(frozen=True)
@@ -91,12 +87,12 @@ def add_flags(parser: argparse.ArgumentParser, switch: str) -> None:
     """
     group = parser.add_argument_group("test-time augmentation")
     group.add_argument(switch, action="store_true", help="average over --scales and flips")
-    group.add_argument("--scales", nargs="+", type=float, default=[1.0], help="factors of the image's size")
+    group.add_argument("--scales", nargs="+", type=flag(SCALE), default=[1.0], help="factors of the image's size")
     group.add_argument("--flip_horizontal", action="store_true", help="also run the mirrored image")
     group.add_argument("--flip_vertical", action="store_true", help="also run the image upside down")
     group.add_argument("--is_slide", action="store_true", help="run windows of --crop_size, --stride apart")
-    group.add_argument("--crop_size", nargs=2, type=int, metavar=("W", "H"), help="size of the window")
-    group.add_argument("--stride", nargs=2, type=int, metavar=("W", "H"), help="step of the window")
+    group.add_argument("--crop_size", nargs=2, type=flag(SIDE), metavar=("W", "H"), help="size of the window")
+    group.add_argument("--stride", nargs=2, type=flag(SIDE), metavar=("W", "H"), help="step of the window")
 
 
 def merge_flags(test_config: Mapping[str, Any], arguments: argparse.Namespace, augmented: bool) -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """Images, videos and cameras: reading and writing while the network runs, interruption, damage."""
 
+import logging
+import math
 import os
 import pathlib
 import signal
 import threading
 import time
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -182,12 +185,28 @@ def test_video_comes_back_frame_by_frame(tmp_path, height, width):
         assert error <= 12, f"{name}: the video is {error} off"
 
 
-@pytest.mark.parametrize("fps", [0.5, 15, 29.97, 60])
+@pytest.mark.parametrize("fps", [0.01, 0.5, 15, 29.97, 60])
 def test_video_keeps_its_rate(tmp_path, fps):
     video = write_video(tmp_path / "in.mp4", [flat(9)] * 5, fps=fps)
     run(open_source(str(video)), tmp_path)
     images, rate = read_video(tmp_path / "in_overlay.mp4")
     assert len(images) == 5 and abs(rate - fps) < 1e-3, f"{rate} instead of {fps}"
+
+
+@pytest.mark.parametrize("fps", [14.985014985, 65.4321, 93.35336333, 142.857142857, 239.7602])
+def test_rates_that_the_format_cannot_hold_are_rounded(tmp_path, fps):
+    run(Source(iter(frames_of(range(4))), "v", fps), tmp_path)
+    images, rate = read_video(tmp_path / "v_overlay.mp4")
+    assert len(images) == 4 and abs(rate - fps) < 5e-3, f"{rate} instead of {fps}"
+
+
+def test_an_image_that_cannot_be_written_is_named_and_the_others_are_done():
+    def write(frame: Frame, labels: np.ndarray) -> None:
+        if frame.source == "frame 1":
+            raise UserError("too wide for a JPEG")
+
+    report = label_frames(FakeSegmenter(), Source(iter(frames_of(range(4)))), write)
+    assert report.labelled == 4 and report.failures == ["frame 1: too wide for a JPEG"]
 
 
 def test_save_chooses_what_is_written(tmp_path):
@@ -226,7 +245,7 @@ def test_damaged_frames_are_reported(tmp_path, kind):
 
 @pytest.mark.parametrize("kind, message", [
     ("half", "cannot open video .*v.mp4: it is cut off, damaged"), ("text", "cannot open video .*8 bytes"),
-    ("empty", "v.mp4 is empty"),
+    ("empty", "v.mp4 is empty"), ("sound", "cannot open video .*without frames"),
 ])  # fmt: skip
 def test_unreadable_videos_are_refused(tmp_path, kind, message):
     with pytest.raises(UserError, match=message):
@@ -234,7 +253,7 @@ def test_unreadable_videos_are_refused(tmp_path, kind, message):
 
 
 def test_what_is_not_there_is_refused(tmp_path):
-    with pytest.raises(UserError, match="cannot read video .*no.mp4: No such file"):
+    with pytest.raises(UserError, match="no video at .*no.mp4"):
         open_source(str(tmp_path / "no.mp4"))
     with pytest.raises(UserError, match="cannot open camera:987: there is no such camera"):
         open_source("camera:987")
@@ -246,18 +265,24 @@ def test_what_is_not_there_is_refused(tmp_path):
 
 
 class FakeCapture:
-    """A camera, or a video of what a test gives; None is a frame that cannot be decoded."""
+    """What `cv2.VideoCapture` opens: `connections` has what each opening gives; None is an undecodable frame."""
 
-    images: list = []
+    connections: Iterator[Sequence[np.ndarray | None]]
+    rate = 0.0
 
-    def __init__(self, *_: object) -> None:
-        self.left = iter(self.images)
+    def __init__(self, *arguments: object) -> None:
+        self.opened = arguments[0]
+        self.images = next(self.connections, None)
+        self.left = iter(self.images or ())
 
     def isOpened(self) -> bool:
-        return True
+        return self.images is not None
 
-    def get(self, _: int) -> float:
-        return 0.0
+    def release(self) -> None:
+        self.images = None
+
+    def get(self, key: int) -> float:
+        return self.rate if key == cv2.CAP_PROP_FPS else 0.0
 
     def grab(self) -> bool:
         self.image = next(self.left, "the end")
@@ -269,15 +294,19 @@ class FakeCapture:
 
 @pytest.fixture
 def camera(monkeypatch):
-    def show(*images: object) -> None:
-        monkeypatch.setattr(FakeCapture, "images", images)
+    """Replaces every camera by one that gives certain images each time that it is opened."""
+
+    def show(*connections: Sequence[np.ndarray | None], rate: float = 0.0) -> None:
+        monkeypatch.setattr(FakeCapture, "connections", iter(connections), raising=False)
+        monkeypatch.setattr(FakeCapture, "rate", rate)
         monkeypatch.setattr(sources.cv2, "VideoCapture", FakeCapture)
+        monkeypatch.setattr(sources, "_WAITS", (0.001, 0.001))
 
     return show
 
 
 def test_camera_ends_after_so_many_frames(camera, tmp_path, monkeypatch):
-    camera(*[flat(7)] * 50)
+    camera([flat(7)] * 50)
     source = open_source("camera:1", limit=6)
     assert (source.total, source.fps, source.name) == (6, 25.0, "camera_1")
     monkeypatch.undo()  # the result is read with the real one
@@ -286,19 +315,63 @@ def test_camera_ends_after_so_many_frames(camera, tmp_path, monkeypatch):
     assert len(read_video(tmp_path / "camera_1_overlay.mp4")[0]) == 6
 
 
+@pytest.mark.parametrize("name", ["0", "camera:0", "/dev/video0"])
+def test_a_camera_is_named_by_its_number(camera, name):
+    camera([flat(1)])
+    source = open_source(name, limit=1)
+    assert source.name == "camera_0" and next(source.frames).source == "camera:0, frame 0"
+
+
+def test_a_folder_whose_name_is_a_number_is_a_folder(camera, tmp_path, monkeypatch):
+    camera([flat(1)])
+    (tmp_path / "0").mkdir()
+    cv2.imwrite(str(tmp_path / "0/p.png"), flat(3))
+    monkeypatch.chdir(tmp_path)
+    assert [str(frame.name) for frame in open_source("0").frames] == ["p"]
+    assert open_source("camera:0").name == "camera_0"
+
+
+@pytest.mark.parametrize("rate", [0.0, math.nan, math.inf, -25.0, 1e-9, 1000.0, 90000.0])
+def test_an_absurd_frame_rate_is_replaced(camera, tmp_path, monkeypatch, rate):
+    camera([flat(1)] * 3, rate=rate)
+    source = open_source("0", limit=3)
+    monkeypatch.undo()
+    run(source, tmp_path)
+    images, written_rate = read_video(tmp_path / "camera_0_overlay.mp4")
+    assert (len(images), written_rate) == (3, 25.0)
+
+
 @pytest.mark.parametrize("images, labelled, failures", [
-    ([flat(1), None, flat(2)], 2, ["camera:0, frame 1: it cannot be decoded", "the camera stopped after 3 frames"]),
+    ([flat(1), None, flat(2)], 2,
+     ["camera:0, frame 1: it cannot be decoded", "it stopped after 3 frames and could not be opened again"]),
     ([flat(1), flat(2), flat(3, 32, 32), flat(4)], 2, ["frame 2: it is 32x32, those before are 64x48"]),
 ])  # fmt: skip
 def test_cameras_that_fail_keep_what_they_gave(camera, images, labelled, failures):
-    camera(*images)
+    camera(images)
     report = label_frames(FakeSegmenter(), open_source("camera:0"), lambda *_: None)
     assert report.labelled == labelled and len(report.failures) == len(failures)
     assert all(part in line for part, line in zip(failures, report.failures, strict=True)), report.failures
 
 
+def test_a_camera_that_stops_is_opened_again_a_few_times(camera, caplog):
+    caplog.set_level(logging.WARNING, logger="paddle_rt")
+    camera(*[[flat(1), flat(2)]] * 9)
+    frames = list(open_source("0").frames)
+    assert [frame.continues for frame in frames[:-1]] == [False, True] * 3, "3 connections: the first and 2 more"
+    assert [str(frame.name) for frame in frames] == [f"{i:06d}" for i in range(7)]
+    assert "it stopped after 6 frames and could not be opened again" in str(frames[-1].image)
+    assert [record.getMessage() for record in caplog.records] == ["camera:0 stopped; it is opened again in 0.001 s"] * 2
+
+
+def test_a_camera_is_not_opened_again_after_an_interrupt(camera, monkeypatch):
+    camera(*[[flat(1)]] * 9)
+    monkeypatch.setattr(sources, "_WAITS", (3600,))
+    frames = list(open_source("0", stopped=lambda: True).frames)
+    assert len(frames) == 2
+
+
 def test_no_frame_at_all_is_refused(camera, tmp_path):
-    camera(None, None)
+    camera([None, None])
     with pytest.raises(UserError, match="camera:0 gives no frame that can be decoded"):
         run(open_source("camera:0"), tmp_path / "out")
     assert not (tmp_path / "out").exists()

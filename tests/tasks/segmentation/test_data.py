@@ -17,7 +17,7 @@ from tests.helpers import SHARED, message, run_python
 SHARED_CAMVID = SHARED / "camvid"
 
 
-def picture(height: int, width: int) -> np.ndarray:
+def noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
 
 
@@ -98,7 +98,7 @@ def write_official(root: Path, names: list[str]) -> None:
     for folder in ("701_StillsRaw_full", "LabeledApproved_full"):
         (root / folder).mkdir(parents=True)
     for name in names:
-        cv2.imwrite(str(root / "701_StillsRaw_full" / f"{name}.png"), picture(4, 8))
+        cv2.imwrite(str(root / "701_StillsRaw_full" / f"{name}.png"), noise(4, 8))
         label = np.array(colours, np.uint8).reshape(4, 8, 3)[..., ::-1]
         cv2.imwrite(str(root / "LabeledApproved_full" / f"{name}_L.png"), label)
 
@@ -107,7 +107,7 @@ def write_segnet(root: Path) -> None:
     for split, name in (("train", "0001TP_006690"), ("val", "0016E5_07959"), ("test", "Seq05VD_f00000")):
         for folder in (split, f"{split}annot"):
             (root / "CamVid" / folder).mkdir(parents=True)
-        cv2.imwrite(str(root / "CamVid" / split / f"{name}.png"), picture(3, 4))
+        cv2.imwrite(str(root / "CamVid" / split / f"{name}.png"), noise(3, 4))
         labels = np.arange(12, dtype=np.uint8).reshape(3, 4)
         cv2.imwrite(str(root / "CamVid" / f"{split}annot" / f"{name}.png"), labels)
 
@@ -125,7 +125,7 @@ def test_prepare_official(tmp_path: Path) -> None:
     assert (image, label) == ("images/val/0016E5_07959.png", "labels/val/0016E5_07959.png")
     expected = np.array([group for _, group in classes.CAMVID_32.values()]).reshape(4, 8)
     assert np.array_equal(cv2.imread(str(tmp_path / "camvid" / label), cv2.IMREAD_UNCHANGED), expected)
-    assert np.array_equal(imaging.read_image(tmp_path / "camvid" / image), picture(4, 8))
+    assert np.array_equal(imaging.read_image(tmp_path / "camvid" / image), noise(4, 8))
 
 
 def test_prepare_segnet_and_load(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_layouts_are_paired_by_name(tmp_path: Path, name: str, image: str, label
 @pytest.fixture
 def lists(tmp_path: Path) -> Path:
     for name in ("a", "b"):
-        cv2.imwrite(str(tmp_path / f"{name}.png"), picture(8, 6))
+        cv2.imwrite(str(tmp_path / f"{name}.png"), noise(8, 6))
         cv2.imwrite(str(tmp_path / f"{name}_label.png"), np.ones((8, 6), np.uint8))
     (tmp_path / "pairs.txt").write_text("a.png,a_label.png\nb.png,b_label.png\n")
     (tmp_path / "images.txt").write_text("a.png\nb.png\n")
@@ -284,12 +284,26 @@ def test_dataset_of_lists(lists: Path) -> None:
     assert "label" not in dataset(lists, "test", test_path=lists / "images.txt")[0]
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_channels_of_images(lists: Path, channels: int) -> None:
+    image = np.random.default_rng(1).integers(0, 255, (8, 6, 4), np.uint8)
+    cv2.imwrite(str(lists / "a.png"), image if channels == 4 else image[..., :3])
+    item = dataset(lists, "train", train_path=lists / "pairs.txt", separator=",", img_channels=channels)[0]
+    found = item["img"].transpose(1, 2, 0)
+    grey = cv2.imread(str(lists / "a.png"), cv2.IMREAD_GRAYSCALE)[..., None]
+    expected = {1: grey, 3: image[..., 2::-1], 4: image}[channels]
+    assert found.dtype == np.float32 and np.array_equal(found, expected), np.abs(found - expected).max()
+    if channels == 4:
+        other = dataset(lists, "train", train_path=lists / "pairs.txt", separator=",", img_channels=4)
+        assert "b.png has 3 channels, expected 4" in message(other.__getitem__, 1)
+
+
 def test_dataset_names_what_is_wrong(lists: Path) -> None:
     said = message(dataset, lists, "train", train_path=lists / "broken.txt")
-    assert "broken.txt, line 2: expected an image and its label with ' ' between them, got 'b.png'" in said
-    assert "no list of images" in message(dataset, lists, "val", val_path=lists / "gone.txt")
+    assert "broken.txt, line 2: expected an image and its label with ' ' between them" in said and "'b.png'" in said
+    assert "no list of images at" in message(dataset, lists, "val", val_path=lists / "gone.txt")
     assert "mode 'val' needs val_path" in message(dataset, lists, "val", train_path=lists / "pairs.txt")
     assert "did you mean 'train'" in message(dataset, lists, "trian")
     assert "no folder" in message(dataset, lists / "gone", "train", train_path=lists / "pairs.txt")
-    assert "img_channels is 4" in message(dataset, lists, "train", img_channels=4)
+    assert "images have 1, 3 or 4 channels" in message(dataset, lists, "train", img_channels=5)
     assert "transforms must be a list" in message(dataset, lists, "test", test_path=lists / "images.txt", transforms=3)

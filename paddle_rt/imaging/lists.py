@@ -1,0 +1,96 @@
+"""Text files that name an image on each line, alone or with its label: one reader for data sets and tools."""
+
+import os
+import re
+from collections.abc import Iterator
+
+from paddle_rt.errors import UserError
+from paddle_rt.files import check_plain_file
+
+_MAX_BYTES = 2**28
+Pair = tuple[str, str | None]
+
+
+def read_pairs(
+    path: str | os.PathLike[str], root: str | os.PathLike[str], separator: str = " ", may_lack_labels: bool = False
+) -> list[list[str | None]]:
+    """Read a list of images and their labels.
+
+    The list is UTF-8 with or without a byte order mark, with the line ends of any system; blank lines are skipped. A
+    line may contain more than one separator, such as a name with blanks, as long as there is only one way to read it
+    that gives files that exist.
+
+    Args:
+        path: The list.
+        root: Folder that the names are relative to.
+        separator: What stands between an image and its label; a blank also stands for several blanks and tabs.
+        may_lack_labels: Whether a line may name an image alone.
+
+    Returns:
+        [image, label] of each line; the label is None where the line has none.
+
+    Raises:
+        UserError: The list cannot be read or is empty, or a line of it names no files; the message has its number.
+    """
+    pairs = []
+    for number, line in _lines(path):
+        readings: list[Pair] = [*_splits(line, separator), *([(line, None)] if may_lack_labels else [])]
+        expected = f"an image and its label with {separator!r} between them"
+        pairs.append(list(_only_reading(readings, root, expected, f"{path}, line {number}", line)))
+    return pairs
+
+
+def read_images(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> list[str]:
+    """Read a list of images; the path of a label behind an image on its line is ignored.
+
+    Args:
+        path: The list, as for `read_pairs`.
+        root: Folder that the names are relative to.
+
+    Raises:
+        UserError: As for `read_pairs`.
+    """
+    images = []
+    for number, line in _lines(path):
+        readings: list[Pair] = [(line, None), *((image, None) for image, _ in _splits(line, " "))]
+        images.append(_only_reading(readings, root, "an image", f"{path}, line {number}", line)[0])
+    return images
+
+
+def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
+    """Yield number and text of every line that is not blank."""
+    data, empty = check_plain_file(path, "list of images", _MAX_BYTES).read_bytes(), True
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: not UTF-8, the encoding of a list of images") from error
+    for number, line in enumerate(re.split("\r\n|\n|\r", text), 1):
+        if line.strip():
+            empty = False
+            yield number, line.strip()
+    if empty:
+        raise UserError(f"list of images {path} is empty")
+
+
+def _splits(line: str, separator: str) -> list[tuple[str, str]]:
+    """Return every way to split a line in two at a separator."""
+    pattern = re.escape(separator) if separator.strip() else r"\s+"
+    parts = [(line[: found.start()].strip(), line[found.end() :].strip()) for found in re.finditer(pattern, line)]
+    return [(image, label) for image, label in parts if image and label]
+
+
+def _only_reading(readings: list[Pair], root: str | os.PathLike[str], expected: str, where: str, line: str) -> Pair:
+    """Return the files of the one reading of a line of which all exist."""
+    files = [tuple(name and os.path.join(root, name) for name in reading) for reading in readings]
+    found = [pair for pair in files if all(name is None or os.path.isfile(name) for name in pair)]
+    if len(found) == 1:
+        return found[0]
+    shown = repr(line if len(line) <= 200 else line[:200] + "...")
+    if found:
+        raise UserError(f"{where}: {len(found)} readings of {shown} give files that exist; rename one of them")
+    if len(files) != 1:
+        raise UserError(f"{where}: expected {expected}, whose files exist below {root}, got {shown}")
+    image, label = files[0]
+    kind, name = ("label", label) if os.path.isfile(image) else ("image", image)
+    raise UserError(f"{where}: no such {kind}: {name if name.isprintable() else repr(name)}")

@@ -1,0 +1,813 @@
+"""One table: every kind of bad input (rows) at every tool and function that takes it (columns).
+
+A cell is one line on stderr and exit code 1, without a traceback and without a new file, or the good result, which is
+the same in the whole row. A cell of a tool that never sees the input holds the reason as text.
+"""
+
+import contextlib
+import json
+import pathlib
+import pickle
+import re
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from tests import bad_inputs as bad
+from tests import helpers
+from tests.bad_inputs import CLASSES, SIZE
+from tests.helpers import NORMALIZE, TINY, call_tool, refused, written
+
+COLUMNS = (
+    "train",
+    "val",
+    "predict",
+    "compare",
+    "export",
+    "quantize",
+    "infer",
+    "benchmark",
+    "Segmenter",
+    "create_model",
+)
+SECONDS = 30  # for a cell
+HUGE = 99999999999999999999  # beyond int64
+MODEL = "rtformer_slim:" + ",".join(f"{key}={value}" for key, value in TINY.items())  # for benchmark
+
+
+class Reached(Exception):  # noqa: N818  not an error
+    """A tool has taken the input and goes on to what takes long."""
+
+
+@dataclass
+class Desk:
+    """What a cell works with.
+
+    Args:
+        folder: Inputs are made in it; the working directory.
+        kit: Config, weights and export of a tiny network.
+        run: Runs a tool: exit code, stdout, stderr.
+    """
+
+    folder: pathlib.Path
+    kit: SimpleNamespace
+    run: Callable[..., tuple[int, str, str]]
+    reached: list[Any] = field(default_factory=list)
+
+    @property
+    def out(self) -> pathlib.Path:
+        return self.folder / "out"
+
+    def config(self, **changes: Any) -> pathlib.Path:
+        """Write the kit's config with changed keys, a dot between those of nested sections."""
+        content = json.loads(json.dumps(self.kit.config))
+        for key, value in changes.items():
+            *parents, last = key.split("__")
+            section = content
+            for part in parents:
+                section = section[part]
+            section[last] = value
+        path = self.folder / "config.yml"
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+
+@pytest.fixture(scope="session")
+def kit(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    return bad.make_kit(tmp_path_factory.mktemp("kit"))
+
+
+@contextlib.contextmanager
+def limited() -> Iterator[None]:
+    """Fail the test after SECONDS."""
+
+    def stop(*_: object) -> None:
+        pytest.fail(f"still running after {SECONDS} seconds")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(SECONDS)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def desk(kit, tmp_path, capsys, monkeypatch) -> Desk:
+    """A folder to work in. What takes long behind the checks is replaced by the end of the tool."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(helpers, "SECONDS", SECONDS)
+
+    def run(tool: str, *arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            code = call_tool(tool, *arguments)
+        except Reached:
+            code = 0
+        return code, *capsys.readouterr()
+
+    desk = Desk(tmp_path, kit, run)
+
+    def reach(*arguments: object, **_: object) -> None:
+        desk.reached.append(arguments)
+        raise Reached
+
+    import paddle_rt.benchmark.floor
+    import paddle_rt.benchmark.pipelines
+
+    monkeypatch.setattr(paddle_rt.benchmark.floor, "matrix_rate", lambda *_: 1.0)
+    monkeypatch.setattr(paddle_rt.benchmark.pipelines, "_export", reach)
+    return desk
+
+
+# ---- The columns: how each tool gets an input of each group ---------------------------------------------------------
+# A function takes the desk and the input, and returns exit code, stdout and stderr, or an error of the library as
+# such; where it labels an image, it returns the labels behind them.
+
+
+def call(function: Callable, *arguments: Any, **settings: Any) -> tuple[int, Any, str]:
+    """Call a function of the library; a UserError is what a tool would print of it."""
+    from paddle_rt.errors import UserError
+
+    with limited():
+        try:
+            return 0, function(*arguments, **settings), ""
+        except UserError as error:
+            return 1, None, f"error: {error}\n"
+
+
+def train(desk: Desk, config: object, *flags: object) -> tuple:
+    return desk.run("train", "-c", config, "--device", "cpu", "--save_dir", desk.out, *flags)
+
+
+def checkpoint_tool(tool: str, desk: Desk, config: object, weights: object, *flags: object) -> tuple:
+    save = {"val": "--output", "compare": None}.get(tool, "--save_dir")
+    place = {"--output": [save, desk.out / "scores.json"], "--save_dir": [save, desk.out], None: []}[save]
+    return desk.run(tool, "-c", config, "--device", "cpu", "--model_path", weights, *place, *flags)
+
+
+def val(desk: Desk, config: object, *flags: object) -> tuple:
+    return checkpoint_tool("val", desk, config, desk.kit.weights, *flags)
+
+
+def predict(desk: Desk, config: object, path: object, *flags: object) -> tuple:
+    result = checkpoint_tool("predict", desk, config, desk.kit.weights, "--image_path", path, *flags)
+    return *result, *_labels(desk.out / "label_prediction")
+
+
+def compare(desk: Desk, config: object, *flags: object) -> tuple:
+    return checkpoint_tool("compare", desk, config, desk.kit.weights, *flags)
+
+
+def export(desk: Desk, config: object, *flags: object) -> tuple:
+    size = ["--input_size", SIZE, SIZE, "--formats", "onnx"]
+    return checkpoint_tool("export", desk, config, desk.kit.weights, *size, *flags)
+
+
+def quantize(desk: Desk, config: object, *flags: object) -> tuple:
+    """The samples are read; quantising is left out."""
+    import paddle_rt.export.quantize as module
+
+    def stop(_: Any, calibration: Any, samples: Any, *__: Any) -> None:
+        desk.reached.append((calibration, samples))
+        raise Reached
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "quantize", stop)
+        return desk.run("quantize", "-c", config, "--device", "cpu", "--export_dir", desk.kit.export, *flags)
+
+
+def infer(desk: Desk, path: object, *flags: object, export: object = None) -> tuple:
+    line = ["--config", export or desk.kit.export, "--image_path", path, "--save_dir", desk.out, "--threads", 1]
+    result = desk.run("infer", *line, "--backend", "onnxruntime", *flags)
+    return *result, *_labels(desk.out / "pseudo_color_prediction")
+
+
+def benchmark(desk: Desk, *flags: object, weights: object = None) -> tuple:
+    line = ["--models", MODEL, "--num_classes", CLASSES, "--size", SIZE, SIZE, "--backends", "onnxruntime"]
+    line += ["--precisions", "fp32", "--against", "none", "--threads", 1, "--runs", 1, "--output", desk.out / "b.json"]
+    return desk.run("benchmark", *line, "--checkpoint", f"rtformer_slim={weights or desk.kit.weights}", *flags)
+
+
+def segmenter(desk: Desk, export_dir: object, **settings: Any) -> tuple:
+    from paddle_rt.inference import Segmenter
+
+    settings = {"backend": "onnxruntime", "threads": 1, **settings}
+    return call(lambda: Segmenter(export_dir, **settings)(bad.image()))
+
+
+def create_model(_: Desk, name: str = "rtformer_slim", **settings: Any) -> tuple:
+    from paddle_rt import create_model as create
+
+    return call(create, name, **{"num_classes": CLASSES, **TINY, **settings})
+
+
+def _labels(folder: pathlib.Path) -> list[np.ndarray]:
+    return [np.asarray(_read_png(file)) for file in sorted(folder.rglob("*.png"))]
+
+
+def _read_png(file: pathlib.Path) -> np.ndarray:
+    from PIL import Image
+
+    return np.asarray(Image.open(file))
+
+
+def listed(desk: Desk, image: object, label: object = "label.png") -> str:
+    """Write a list with a good sample and another one."""
+    shutil.copy(desk.kit.folder / "image.png", desk.folder / "good.png")
+    shutil.copy(desk.kit.folder / "label.png", desk.folder / "label.png")
+    (desk.folder / "list.txt").write_text(f"good.png label.png\n{image} {label}\n")
+    return str(desk.folder / "list.txt")
+
+
+def trained_on(desk: Desk, path: object) -> pathlib.Path:
+    """Return a config that reads a list, for training and for validation."""
+    root = str(desk.folder)
+    both = {"train_dataset__train_path": str(path), "val_dataset__val_path": str(path)}
+    return desk.config(train_dataset__dataset_root=root, val_dataset__dataset_root=root, **both)
+
+
+def segment_array(desk: Desk, path: object) -> tuple:
+    """Segmenter gets the pixels that the file holds, or what `read_image` makes of bytes."""
+    from paddle_rt.imaging import read_image
+    from paddle_rt.inference import Segmenter
+
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    pixels = bad.image(5) if pixels is None else pixels
+    frame = read_image(path) if pixels.dtype == np.uint8 and pixels.shape[2:] in ((), (3,), (4,)) else pixels
+    code, labels, err = call(Segmenter(desk.kit.export, "onnxruntime", threads=1), frame)
+    return code, "", err, *([] if labels is None else [labels])
+
+
+NO_IMAGE, NO_DATA, NO_WEIGHTS = "reads no image", "reads no labels", "reads no checkpoint"
+NO_CONFIG, NO_EXPORT = "reads no config", "reads no export"
+IMAGE_FILES = {
+    "train": lambda desk, path: train(desk, trained_on(desk, listed(desk, path.name)), "--do_eval"),
+    "val": lambda desk, path: val(desk, trained_on(desk, listed(desk, path.name))),
+    "predict": lambda desk, path: predict(desk, desk.config(), path),
+    "compare": lambda desk, path: compare(desk, desk.config(), "--image_path", path),
+    "export": NO_IMAGE,
+    "quantize": lambda desk, path: quantize(desk, trained_on(desk, listed(desk, path.name))),
+    "infer": lambda desk, path: infer(desk, path),
+    "benchmark": lambda desk, path: benchmark(desk, "--frames", path),
+    "Segmenter": "takes arrays, no files",
+    "create_model": NO_IMAGE,
+}
+IMAGES = {**IMAGE_FILES, "Segmenter": segment_array}
+LABELS = {
+    **dict.fromkeys(COLUMNS, NO_DATA),
+    "train": lambda desk, path: train(desk, trained_on(desk, listed(desk, "good.png", path.name)), "--do_eval"),
+    "val": lambda desk, path: val(desk, trained_on(desk, listed(desk, "good.png", path.name))),
+    "quantize": lambda desk, path: quantize(desk, trained_on(desk, listed(desk, "good.png", path.name))),
+}
+LISTS = {
+    "train": lambda desk, path: train(desk, trained_on(desk, path)),
+    "val": lambda desk, path: val(desk, trained_on(desk, path)),
+    "predict": lambda desk, path: predict(desk, desk.config(), path),
+    "compare": lambda desk, path: compare(desk, desk.config(), "--image_path", path),
+    "export": NO_IMAGE,
+    "quantize": lambda desk, path: quantize(desk, trained_on(desk, path)),
+    "infer": lambda desk, path: infer(desk, path),
+    "benchmark": lambda desk, path: benchmark(desk, "--frames", path),
+    "Segmenter": "takes arrays, no lists",
+    "create_model": NO_IMAGE,
+}
+CHECKPOINTS = {
+    "train": lambda desk, path: train(desk, desk.config(model__pretrained=str(path))),
+    "val": lambda desk, path: checkpoint_tool("val", desk, desk.config(), path),
+    "predict": lambda desk, path: checkpoint_tool(
+        "predict", desk, desk.config(), path, "--image_path", desk.kit.folder / "image.png"
+    ),
+    "compare": lambda desk, path: checkpoint_tool("compare", desk, desk.config(), path, "--input_size", SIZE, SIZE),
+    "export": lambda desk, path: checkpoint_tool(
+        "export", desk, desk.config(), path, "--input_size", SIZE, SIZE, "--formats", "onnx"
+    ),
+    "quantize": NO_WEIGHTS,
+    "infer": NO_WEIGHTS,
+    "benchmark": lambda desk, path: benchmark(desk, weights=path),
+    "Segmenter": NO_WEIGHTS,
+    "create_model": lambda desk, path: create_model(desk, checkpoint=path),
+}
+CONFIGS = {
+    "train": train,
+    "val": val,
+    "predict": lambda desk, path: predict(desk, path, desk.kit.folder / "image.png"),
+    "compare": compare,
+    "export": export,
+    "quantize": quantize,
+    "infer": "its config is a deploy.yaml, see exports",
+    "benchmark": NO_CONFIG,
+    "Segmenter": "its config is a deploy.yaml, see exports",
+    "create_model": NO_CONFIG,
+}
+EXPORTS = {
+    **dict.fromkeys(("train", "val", "predict", "compare", "benchmark", "create_model"), NO_EXPORT),
+    "export": "writes an export, whatever was in its place before",
+    "quantize": lambda desk, path: desk.run(
+        "quantize", "-c", desk.config(), "--device", "cpu", "--images", 2, "--export_dir", path
+    ),
+    "infer": lambda desk, path: infer(desk, desk.kit.folder / "image.png", export=path),
+    "Segmenter": segmenter,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A kind of bad input.
+
+    Args:
+        columns: How each column gets it.
+        make: Makes it below a desk's folder and returns what the columns get; for flags, the arguments of each column.
+        expected: Pattern of the one line; None where the result is good.
+        cells: Columns whose cell is another: a pattern, or in brackets a reason why there is none.
+        code: Exit code of the tools; functions raise in any case.
+    """
+
+    columns: dict[str, Any]
+    make: Any
+    expected: str | None = None
+    cells: dict[str, str] = field(default_factory=dict)
+    code: int = 1
+
+
+def file(name: str, make: Callable[[pathlib.Path], Any]) -> Callable[[Desk], pathlib.Path]:
+    def at(desk: Desk) -> pathlib.Path:
+        make(desk.folder / name)
+        return desk.folder / name
+
+    return at
+
+
+def pixels(name: str, channels: int, dtype: type = np.uint8) -> Callable[[Desk], pathlib.Path]:
+    return file(name, lambda path: bad.write_image(path, bad.image(channels, dtype)))
+
+
+def content(name: str, data: bytes) -> Callable[[Desk], pathlib.Path]:
+    return file(name, lambda path: path.write_bytes(data))
+
+
+def flat_label(name: str, *values: int, dtype: type = np.uint8) -> Callable[[Desk], pathlib.Path]:
+    block = np.resize(np.array(values, dtype), (SIZE, SIZE))
+    return file(name, lambda path: cv2.imwrite(str(path), block))
+
+
+def text_list(data: str | bytes, *names: str) -> Callable[[Desk], pathlib.Path]:
+    """A list beside images with these names."""
+
+    def make(desk: Desk) -> pathlib.Path:
+        for name in ("a.png", *names):
+            shutil.copy(desk.kit.folder / "image.png", desk.folder / name)
+        shutil.copy(desk.kit.folder / "label.png", desk.folder / "label.png")
+        path = desk.folder / "list.txt"
+        path.write_bytes(data if isinstance(data, bytes) else data.encode())
+        return path
+
+    return make
+
+
+def weights(name: str, change: Callable[[dict], Any]) -> Callable[[Desk], pathlib.Path]:
+    """A checkpoint with other contents, pickled as Paddle does."""
+
+    def make(desk: Desk) -> pathlib.Path:
+        with (desk.kit.weights / "model.pdparams").open("rb") as saved:
+            state = pickle.load(saved)
+        path = desk.folder / name
+        path.write_bytes(pickle.dumps(change(state), 4))
+        return path
+
+    return make
+
+
+def with_nan(state: dict) -> dict:
+    name = next(name for name, value in state.items() if getattr(value, "ndim", 0) == 4)
+    state[name] = np.full_like(state[name], np.nan)
+    return state
+
+
+def cut_short(state: dict) -> dict:
+    name = next(name for name, value in state.items() if getattr(value, "ndim", 0) == 4)
+    state[name] = state[name][:-1]
+    return state
+
+
+def safetensors(desk: Desk) -> pathlib.Path:
+    from safetensors.numpy import save_file
+
+    from paddle_rt.checkpoint import read_state_dict
+
+    save_file(read_state_dict(desk.kit.weights), desk.folder / "model.safetensors")
+    return desk.folder / "model.safetensors"
+
+
+def truncated_weights(desk: Desk) -> pathlib.Path:
+    data = (desk.kit.weights / "model.pdparams").read_bytes()
+    (desk.folder / "model.pdparams").write_bytes(data[: len(data) // 2])
+    return desk.folder / "model.pdparams"
+
+
+def config_text(data: str | bytes) -> Callable[[Desk], pathlib.Path]:
+    return content("config.yml", data if isinstance(data, bytes) else data.encode())
+
+
+def appended(text: str) -> Callable[[Desk], pathlib.Path]:
+    def make(desk: Desk) -> pathlib.Path:
+        path = desk.config()
+        path.write_text(path.read_text() + text + "\n")
+        return path
+
+    return make
+
+
+def circle(desk: Desk) -> pathlib.Path:
+    (desk.folder / "b.yml").write_text("_base_: config.yml\n")
+    (desk.folder / "config.yml").write_text("_base_: b.yml\n")
+    return desk.folder / "config.yml"
+
+
+def changed(**changes: Any) -> Callable[[Desk], pathlib.Path]:
+    return lambda desk: desk.config(**changes)
+
+
+def export_with(change: Callable[[pathlib.Path], Any]) -> Callable[[Desk], pathlib.Path]:
+    def make(desk: Desk) -> pathlib.Path:
+        shutil.copytree(desk.kit.export, desk.folder / "export")
+        change(desk.folder / "export")
+        return desk.folder / "export"
+
+    return make
+
+
+def deploy_key(key: str, value: Any) -> Callable[[pathlib.Path], None]:
+    def change(folder: pathlib.Path) -> None:
+        deploy = yaml.safe_load((folder / "deploy.yaml").read_text())
+        deploy["Deploy"][key] = value
+        (folder / "deploy.yaml").write_text(yaml.safe_dump(deploy))
+
+    return change
+
+
+def deploy_outside(folder: pathlib.Path) -> None:
+    shutil.move(folder / "model.onnx", folder.parent / "model.onnx")
+    deploy_key("onnx", "../model.onnx")(folder)
+
+
+def append_byte(folder: pathlib.Path) -> None:
+    with (folder / "model.onnx").open("ab") as graph:
+        graph.write(b"\0")
+
+
+def without(name: str) -> Callable[[pathlib.Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def deploy_text(text: str) -> Callable[[pathlib.Path], Any]:
+    return lambda folder: (folder / "deploy.yaml").write_text(text)
+
+
+def flags(**columns: Any) -> dict[str, Any]:
+    """Columns of a row of flags: the arguments that each tool or function gets in addition."""
+
+    def with_image(tool: Callable) -> Callable:
+        return lambda desk, more: tool(desk, desk.config(), desk.kit.folder / "image.png", *more)
+
+    runners = {
+        "train": lambda desk, more: train(desk, desk.config(), *more),
+        "val": lambda desk, more: val(desk, desk.config(), *more),
+        "predict": with_image(predict),
+        "compare": lambda desk, more: compare(desk, desk.config(), *more),
+        "export": lambda desk, more: export(desk, desk.config(), *more),
+        "quantize": lambda desk, more: quantize(desk, desk.config(), *more),
+        "infer": lambda desk, more: infer(desk, desk.kit.folder / "image.png", *more),
+        "benchmark": lambda desk, more: benchmark(desk, *more),
+        "Segmenter": lambda desk, more: segmenter(desk, **{"export_dir": desk.kit.export, **more}),
+        "create_model": lambda desk, more: create_model(desk, **more),
+    }
+    return {
+        name: given if isinstance(given, str) else lambda desk, _, name=name, given=given: runners[name](desk, given)
+        for name, given in columns.items()
+    }
+
+
+def number_flags(value: object) -> dict[str, Any]:
+    """Every tool's flag for a count gets a value; functions get the number."""
+    number = int(value) if re.fullmatch(r"-?\d+", str(value)) else value
+    return flags(
+        train=["--batch_size", value],
+        val=["--batch_size", value],
+        predict=["--is_slide", "--crop_size", value, SIZE, "--stride", 1, 1],
+        compare=["--input_size", value, SIZE],
+        export=["--input_size", value, SIZE],
+        quantize=["--images", value],
+        infer=["--frames", value],
+        benchmark=["--size", value, SIZE],
+        Segmenter={"threads": number},
+        create_model={"num_classes": number},
+    )
+
+
+def path_flags(value: str) -> dict[str, Any]:
+    """Every tool's flag for what it reads."""
+    return flags(
+        train=["-c", value],
+        val=["--model_path", value],
+        predict=["--image_path", value],
+        compare=["--image_path", value],
+        export=["--model_path", value],
+        quantize=["--export_dir", value],
+        infer=["--image_path", value],
+        benchmark=["--frames", value],
+        Segmenter={"export_dir": value},
+        create_model={"checkpoint": value},
+    )
+
+
+def save_flags(value: str) -> dict[str, Any]:
+    """Every tool's flag for what it writes."""
+    return flags(
+        train=["--save_dir", value],
+        val=["--output", value],
+        predict=["--save_dir", value],
+        compare="writes no file",
+        export=["--save_dir", value],
+        quantize="writes into the export that it reads",
+        infer=["--save_dir", value],
+        benchmark=["--output", value],
+        Segmenter="writes no file",
+        create_model="writes no file",
+    )
+
+
+CHOICE = "takes no backend"
+BACKEND = flags(
+    **dict.fromkeys(("train", "val", "predict", "compare", "export", "quantize"), CHOICE),
+    infer=["--backend", "openvinno"],
+    benchmark=["--backends", "openvinno"],
+    Segmenter={"backend": "openvinno"},
+    create_model=CHOICE,
+)
+DEVICE = flags(
+    **dict.fromkeys(("train", "val", "predict", "compare", "export", "quantize"), ["--device", "cpuu"]),
+    infer=["--device", "cpuu"],
+    benchmark="measures CPUs only",
+    Segmenter={"device": "cpuu"},
+    create_model="takes no device",
+)
+PRECISION = flags(
+    train=["--precision", "fp33"],
+    **dict.fromkeys(("val", "predict", "compare", "export", "quantize"), "computes in fp32, or int8 for quantize"),
+    infer=["--precision", "fp33"],
+    benchmark=["--precisions", "fp33"],
+    Segmenter={"precision": "fp33"},
+    create_model="computes in fp32",
+)
+
+IMAGE_KINDS = {
+    "missing": "no image at .*x.png",
+    "folder": "x.png is a folder|no images .* in folder .*x.png",
+    "fifo": "x.png is a named pipe",
+    "socket": "x.png is a socket",
+    "device": "x.png is a device",
+    "broken_link": "x.png is a broken link",
+    "endless_link": "x.png is a link that leads to itself",
+}
+CHECKPOINT_KINDS = {
+    "missing": "no checkpoint at .*x.pdparams",
+    "folder": "no checkpoint at .*x.pdparams",
+    "fifo": "x.pdparams is a named pipe",
+    "device": "x.pdparams is a device",
+    "endless_link": "x.pdparams is a link that leads to itself",
+}
+CONFIG_KINDS = {
+    "missing": "no config.* at .*x.yml",
+    "folder": "x.yml is a folder",
+    "fifo": "x.yml is a named pipe",
+    "device": "x.yml is a device",
+    "endless_link": "x.yml is a link that leads to itself",
+}
+DEPLOY_KINDS = {
+    "missing": "no deploy.yaml at .*x.yaml",
+    "folder": "no deploy.yaml at .*x.yaml",
+    "fifo": "x.yaml is a named pipe",
+    "device": "x.yaml is a device",
+    "endless_link": "x.yaml is a link that leads to itself",
+}
+
+ROWS = {
+    # Images. The good ones give the labels of the colour image, or of what is seen as one.
+    "image_3_channels": Row(IMAGES, pixels("x.png", 3)),
+    "image_1_channel": Row(IMAGES, pixels("x.png", 1)),
+    "image_4_channels": Row(IMAGES, pixels("x.png", 4)),
+    "image_jpeg": Row(IMAGES, pixels("x.jpg", 3)),
+    "image_16_bits": Row(IMAGES, pixels("x.png", 3, np.uint16), "16 bits|uint16"),
+    "image_16_bits_grey": Row(IMAGES, pixels("x.png", 1, np.uint16), "16 bits|uint16"),
+    "image_float": Row(IMAGES, pixels("x.tiff", 3, np.float32), "float|32 bits"),
+    "image_5_channels": Row(IMAGES, pixels("x.tiff", 5), "5 channels|5\\]"),
+    "image_cut_off": Row(IMAGE_FILES, file("x.jpg", bad.cut_off_jpeg), "x.jpg is cut off"),
+    "image_empty": Row(IMAGE_FILES, content("x.png", b""), "x.png is empty"),
+    "image_text": Row(IMAGE_FILES, content("x.png", b"no image"), "x.png: it is damaged, or not an image"),
+    **{
+        f"image_{kind}": Row(IMAGE_FILES, file("x.png", bad.NO_PLAIN_FILE[kind]), expected)
+        for kind, expected in IMAGE_KINDS.items()
+    },
+    # Labels
+    "label_indexed": Row(LABELS, lambda desk: shutil.copy(desk.kit.folder / "label.png", desk.folder / "x.png")),
+    "label_3_channels": Row(LABELS, pixels("x.png", 3), "x.png: labels must be one channel"),
+    "label_16_bits": Row(LABELS, flat_label("x.png", 0, 1, 2, dtype=np.uint16), "x.png.*16"),
+    "label_float": Row(LABELS, flat_label("x.tiff", 0, 1, dtype=np.float32), "x.tiff: labels must be one channel"),
+    "label_out_of_range": Row(LABELS, flat_label("x.png", 0, 1, 7), "x.png: label values 7 are out of range"),
+    "label_missing": Row(LABELS, file("x.png", bad.NO_PLAIN_FILE["missing"]), "no .* at .*x.png"),
+    "label_fifo": Row(LABELS, file("x.png", bad.NO_PLAIN_FILE["fifo"]), "x.png is a named pipe"),
+    "label_of_another_size": Row(
+        LABELS,
+        file("x.png", lambda path: cv2.imwrite(str(path), np.zeros((8, 8), np.uint8))),
+        "x.png is 8x8, but the image .*good.png is 32x32",
+    ),
+    # Lists of images
+    "list_of_one": Row(LISTS, text_list("a.png label.png\n")),
+    "list_bom": Row(LISTS, text_list("\ufeffa.png label.png\n")),
+    "list_crlf": Row(LISTS, text_list("a.png label.png\r\n")),
+    "list_blank_lines": Row(LISTS, text_list("\na.png label.png\n \n\n")),
+    "list_blanks_in_names": Row(LISTS, text_list("a b.png label.png\n", "a b.png")),
+    "list_tab": Row(LISTS, text_list("a.png\tlabel.png\n")),
+    "list_two_blanks": Row(LISTS, text_list("a.png  label.png\n")),
+    "list_latin_1": Row(LISTS, text_list("ä.png label.png\n".encode("latin-1")), "list.txt.*UTF-8"),
+    "list_binary": Row(LISTS, text_list(bytes(range(256)) * 9), "list.txt"),
+    "list_empty": Row(LISTS, text_list(""), "list.txt.* is empty"),
+    "list_nul_in_name": Row(LISTS, text_list("a.png label.png\na\0b.png label.png\n"), "list.txt, line 2"),
+    "list_missing_image": Row(LISTS, text_list("a.png label.png\nb.png label.png\n"), "b.png"),
+    "list_fifo": Row(LISTS, file("x.txt", bad.NO_PLAIN_FILE["fifo"]), "x.txt is a named pipe"),
+    "list_missing": Row(LISTS, file("x.txt", bad.NO_PLAIN_FILE["missing"]), "no .* at .*x.txt"),
+    # Checkpoints
+    "checkpoint_folder": Row(CHECKPOINTS, lambda desk: desk.kit.weights),
+    "checkpoint_file": Row(CHECKPOINTS, lambda desk: desk.kit.weights / "model.pdparams"),
+    "checkpoint_safetensors": Row(CHECKPOINTS, safetensors),
+    "checkpoint_empty": Row(CHECKPOINTS, content("model.pdparams", b""), "model.pdparams.*(empty|0 bytes)"),
+    "checkpoint_truncated": Row(CHECKPOINTS, truncated_weights, "model.pdparams .*is not a whole"),
+    "checkpoint_html": Row(
+        CHECKPOINTS, content("model.pdparams", b"<!DOCTYPE html><html>404</html>"), "model.pdparams .*is not a whole"
+    ),
+    "checkpoint_wrong_shape": Row(CHECKPOINTS, weights("x.pdparams", cut_short), "x.pdparams does not fit RTFormer"),
+    "checkpoint_nan": Row(CHECKPOINTS, weights("x.pdparams", with_nan), "x.pdparams does not fit .* not finite"),
+    "checkpoint_other_network": Row(
+        CHECKPOINTS,
+        weights("x.pdparams", lambda _: {"fc.weight": np.zeros((3, 3), np.float32)}),
+        "x.pdparams does not fit RTFormer",
+    ),
+    "checkpoint_list": Row(CHECKPOINTS, weights("x.pdparams", lambda _: [1, 2]), "x.pdparams .*expected a state dict"),
+    "checkpoint_optimizer": Row(
+        CHECKPOINTS, lambda desk: desk.kit.weights / "model.pdopt", "model.pdopt .*no model's state dict|does not fit"
+    ),
+    "checkpoint_hostile": Row(CHECKPOINTS, file("x.pdparams", bad.hostile_pickle), "x.pdparams"),
+    "checkpoint_hostile_protocol_2": Row(
+        CHECKPOINTS, file("x.pdparams", lambda path: bad.hostile_pickle(path, 2)), "x.pdparams"
+    ),
+    **{
+        f"checkpoint_{kind}": Row(CHECKPOINTS, file("x.pdparams", bad.NO_PLAIN_FILE[kind]), expected)
+        for kind, expected in CHECKPOINT_KINDS.items()
+    },
+    # Configs
+    "config_good": Row(CONFIGS, changed()),
+    "config_unknown_key": Row(CONFIGS, changed(batchsize=2), "unknown config key 'batchsize', did you mean"),
+    "config_unknown_argument": Row(CONFIGS, changed(model__base_chanels=8), "base_chanels"),
+    "config_unknown_type": Row(CONFIGS, changed(model__type="RTFormr"), "RTFormr"),
+    "config_wrong_type": Row(CONFIGS, changed(batch_size="two"), "batch_size must be a whole number"),
+    "config_wrong_type_of_argument": Row(CONFIGS, changed(model__base_channels="wide"), "model.base_channels"),
+    "config_wrong_type_in_optimizer": Row(CONFIGS, changed(optimizer__weight_decay="x"), "optimizer.weight_decay"),
+    "config_wrong_type_in_transform": Row(
+        CONFIGS,
+        changed(val_dataset__transforms=[{"type": "Normalize", "mean": "grey"}]),
+        "val_dataset.transforms",
+    ),
+    "config_huge_number": Row(CONFIGS, changed(iters=10**30), "iters"),
+    "config_huge_argument": Row(CONFIGS, changed(model__head_channels=HUGE), "model.head_channels"),
+    "config_number_of_5000_digits": Row(
+        CONFIGS,
+        lambda desk: config_text(re.sub("batch_size: 2", "batch_size: " + "9" * 5000, desk.config().read_text()))(desk),
+        "batch_size|digits|large",
+    ),
+    "config_negative": Row(CONFIGS, changed(model__num_heads=-1), "num_heads"),
+    "config_not_finite": Row(CONFIGS, changed(lr_scheduler__learning_rate=float("nan")), "learning_rate"),
+    "config_empty": Row(CONFIGS, config_text(""), "config.yml is empty"),
+    "config_binary": Row(CONFIGS, config_text(bytes(range(256))), "config.yml is not valid YAML|config.yml.*UTF-8"),
+    "config_list": Row(CONFIGS, config_text("[1, 2]"), "config.yml holds a list"),
+    "config_key_twice": Row(CONFIGS, appended("iters: 2"), "'iters' occurs twice"),
+    "config_alias_bomb": Row(CONFIGS, appended(bad.alias_bomb()), "config.yml"),
+    "config_deep": Row(CONFIGS, appended("x: " + "[" * 5000), "config.yml"),
+    "config_base_missing": Row(CONFIGS, appended("_base_: nowhere.yml"), "nowhere.yml"),
+    "config_base_circle": Row(CONFIGS, circle, "circle"),
+    **{f"config_python_{kind}": Row(CONFIGS, appended(f"x: {tag}"), "config.yml")
+       for kind, tag in bad.PYTHON_TAGS.items()},
+    **{f"config_{kind}": Row(CONFIGS, file("x.yml", bad.NO_PLAIN_FILE[kind]), expected)
+       for kind, expected in CONFIG_KINDS.items()},
+    # Exports
+    "export_outside": Row(EXPORTS, export_with(deploy_outside), "model.onnx"),
+    "export_missing_graph": Row(EXPORTS, export_with(without("model.onnx")), "no .*model.onnx"),
+    "export_changed_graph": Row(EXPORTS, export_with(append_byte), "model.onnx is not the graph"),
+    "export_graph_is_folder": Row(
+        EXPORTS,
+        export_with(lambda folder: ((folder / "model.onnx").unlink(), (folder / "model.onnx").mkdir())),
+        "model.onnx",
+    ),
+    "export_no_report": Row(EXPORTS, export_with(without("verification.json")), "verification"),
+    "export_report_damaged": Row(
+        EXPORTS, export_with(lambda folder: (folder / "verification.json").write_text("{")), "verification.json"
+    ),
+    "export_python_tag": Row(
+        EXPORTS, export_with(deploy_text(f"Deploy: {bad.PYTHON_TAGS['function']}\n")), "deploy.yaml"
+    ),
+    "export_alias_bomb": Row(EXPORTS, export_with(deploy_text(bad.alias_bomb())), "deploy.yaml"),
+    "export_empty": Row(EXPORTS, export_with(deploy_text("")), "deploy.yaml"),
+    "export_unknown_key": Row(EXPORTS, export_with(deploy_key("colour", 1)), "unknown key 'colour'"),
+    "export_wrong_shape": Row(EXPORTS, export_with(deploy_key("input_shape", [1, 3, HUGE, "x"])), "input_shape"),
+    "export_wrong_transform": Row(EXPORTS, export_with(deploy_key("transforms", [{"type": "Rotate"}])), "Rotate"),
+    **{f"export_{kind}": Row(EXPORTS, file("x.yaml", bad.NO_PLAIN_FILE[kind]), expected)
+       for kind, expected in DEPLOY_KINDS.items()},
+    # Flags. What a parser refuses ends with 2; what only the tool can judge, such as names and paths, with 1.
+    "flag_size_0": Row(number_flags(0), None, "whole number|got 0", code=2),
+    "flag_negative": Row(number_flags(-1), None, "whole number|got -1", code=2),
+    "flag_beyond_int64": Row(number_flags(HUGE), None, "whole number|got 9999|999999", code=2),
+    "flag_text_for_number": Row(number_flags("many"), None, "many", code=2),
+    "flag_backend": Row(BACKEND, None, "openvinno.*did you mean", code=1),
+    "flag_device": Row(DEVICE, None, "cpuu", code=2),
+    "flag_precision": Row(PRECISION, None, "fp33", code=2),
+    "flag_nul_in_path": Row(path_flags("a\0b"), None, "a.*b", code=1),
+    "flag_nul_in_save_dir": Row(save_flags("a\0b"), None, "a.*b", code=1),
+    "flag_save_dir_is_file": Row(save_flags("config.yml/x"), None, "config.yml", code=1),
+    "flag_save_dir_is_root": Row(save_flags("/"), None, "/", code=1),
+}  # fmt: skip
+SLOW: set[tuple[str, str]] = set()  # cells that take seconds
+
+
+def cells() -> Iterator[Any]:
+    for name, row in ROWS.items():
+        for column in COLUMNS:
+            if not isinstance(row.columns[column], str) and not row.cells.get(column, "").startswith("("):
+                marks = [pytest.mark.slow] if (name, column) in SLOW else []
+                yield pytest.param(name, column, id=f"{name}-{column}", marks=marks)
+
+
+def test_no_cell_is_empty():
+    for name, row in ROWS.items():
+        for column in COLUMNS:
+            cell = row.cells.get(column, row.columns[column])
+            assert callable(cell) or len(cell) > 5, f"{name}, {column}: neither a result nor a reason"
+        assert set(row.cells) <= set(COLUMNS) and set(row.columns) == set(COLUMNS), name
+
+
+def state_of(folder: pathlib.Path) -> dict[str, Any]:
+    """Return what lies below a folder; sizes and times say whether a file was changed."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if "out" not in path.relative_to(folder).parts or path.is_file():
+            status = path.lstat()
+            found[str(path.relative_to(folder))] = (status.st_mode, status.st_size, status.st_mtime_ns)
+    return found
+
+
+@pytest.mark.parametrize(("name", "column"), cells())
+def test_cell(desk, name, column):
+    row = ROWS[name]
+    made = row.make(desk) if callable(row.make) else None
+    expected = row.cells.get(column, row.expected)
+    desk.config()
+    kit_before, root_before = state_of(desk.kit.folder), set(pathlib.Path("/").iterdir())
+    try:
+        code, _, err, *labels = row.columns[column](desk, made)
+    finally:
+        left = set(pathlib.Path("/").iterdir()) - root_before
+        for path in left:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert not (desk.folder / bad.MARK).exists(), "code of the input was run"
+    assert state_of(desk.kit.folder) == kit_before, "the tool changed its inputs"
+    assert not left, "a file was written to the root folder"
+    if expected is None:
+        assert code == 0 and "error" not in err, err
+        if labels and name.startswith("image"):
+            assert len(labels) == 1 and np.array_equal(labels[0], expected_labels(desk, made)), "other labels"
+    else:
+        refused((code, "", err), expected, 1 if column in ("Segmenter", "create_model") else row.code)
+        assert written(desk.out) == [], "files of a run that failed"
+
+
+def expected_labels(desk: Desk, path: pathlib.Path) -> np.ndarray:
+    """The labels that the network itself gives an image that OpenCV reads in colour."""
+    import paddle
+
+    from paddle_rt.config import load_config, trained_network
+
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1].astype("float32") / 255
+    image = (image - np.array(NORMALIZE["mean"])) / np.array(NORMALIZE["std"])
+    network = trained_network(load_config(str(desk.kit.folder / "config.yml")), str(desk.kit.weights))
+    network.eval()
+    batch = paddle.to_tensor(image.transpose(2, 0, 1)[np.newaxis].astype("float32"))
+    with paddle.no_grad():
+        return network(batch)[0].numpy()[0].argmax(axis=0)

@@ -1,0 +1,64 @@
+"""Tests of the checks on paths and of files that are written whole."""
+
+import os
+import socket
+
+import pytest
+
+from paddle_rt.errors import UserError
+from paddle_rt.files import check_plain_file
+
+
+def test_a_regular_file_and_a_link_to_one_are_accepted(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_bytes(b"123")
+    (tmp_path / "link").symlink_to(file)
+    assert check_plain_file(str(file), max_bytes=3) == file
+    assert check_plain_file(tmp_path / "link") == tmp_path / "link"
+
+
+def _fifo(path):
+    os.mkfifo(path)
+
+
+def _socket(path):
+    here = os.getcwd()
+    os.chdir(path.parent)  # the name of a socket is limited to about 100 bytes
+    try:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(path.name)
+    finally:
+        os.chdir(here)
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda path: None, "no image at {path}"),
+        (lambda path: path.mkdir(), "{path} is a folder"),
+        (_fifo, "{path} is a named pipe"),
+        (_socket, "{path} is a socket"),
+        (lambda path: path.symlink_to("/dev/zero"), "{path} is a device"),
+        (lambda path: path.symlink_to("nowhere"), "{path} is a broken link to nowhere"),
+        (lambda path: path.symlink_to(path.name), "{path} is a link that leads to itself"),
+        (lambda path: path.write_bytes(b"12345"), "{path} has 5 bytes, expected at most 4"),
+    ],
+    ids=["missing", "folder", "fifo", "socket", "device", "broken_link", "endless_link", "large"],
+)
+def test_anything_else_is_refused_by_name(tmp_path, make, expected):
+    path = tmp_path / "x.png"
+    make(path)
+    with pytest.raises(UserError) as caught:
+        check_plain_file(path, "image", max_bytes=4)
+    assert str(caught.value).startswith(expected.format(path=path))
+
+
+def test_names_that_no_file_can_have_are_refused(tmp_path):
+    (tmp_path / "a").write_bytes(b"")
+    for name in ("a\0b", "a\ud800b"):
+        with pytest.raises(UserError, match="cannot be the name of a file"):
+            check_plain_file(f"{tmp_path}/{name}")
+    with pytest.raises(UserError, match="no file at"):
+        check_plain_file(tmp_path / "a" / "b")
+    with pytest.raises(UserError, match="cannot be read"):
+        check_plain_file(tmp_path / ("n" * 300))

@@ -1,0 +1,87 @@
+"""No tool opens a connection or writes into the user's home unasked."""
+
+import contextlib
+import json
+import socket
+import threading
+
+import cv2
+import pytest
+
+from tests.helpers import run_python, smooth_image, tiny_config
+
+# Runs tools one after the other and prints the connections that Python tried. Without pytest, in which NNCF is silent.
+CODE = """
+import json, runpy, sys, time
+tried = []
+events = ("connect", "getaddrinfo", "gethostbyname", "sendto", "sendmsg")
+sys.addaudithook(lambda event, arguments: event in {f"socket.{e}" for e in events} and tried.append(str(arguments)))
+for tool, *arguments in json.loads(sys.argv[1]):
+    sys.argv = [tool, *arguments]
+    try:
+        runpy.run_path(f"tools/{tool}.py" if tool != "infer" else "deploy/python/infer.py", run_name="__main__")
+    except SystemExit as end:
+        assert not end.code, f"{tool} ended with {end.code}"
+time.sleep(1)
+print("TRIED", json.dumps(tried))
+"""
+
+
+@pytest.fixture
+def proxy():
+    """A listening socket in the place of a proxy, to which libraries in C++ turn too, and who turned to it."""
+    callers = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def listen():
+            with contextlib.suppress(OSError):  # the socket is closed at the end
+                while True:
+                    callers.append(server.accept()[0].recv(200))
+
+        threading.Thread(target=listen, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}", callers
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.slow
+def test_every_tool_works_without_network_and_home(tmp_path, proxy):
+    home, export = tmp_path / "home", str(tmp_path / "export")
+    home.mkdir()
+    scenes = {
+        "type": "StreetScenes",
+        "num_samples": 4,
+        "height": 32,
+        "width": 64,
+        "transforms": [{"type": "Normalize"}],
+    }
+    data = {"train_dataset": {**scenes, "mode": "train"}, "val_dataset": {**scenes, "mode": "val"}}
+    config, device, run = tiny_config(tmp_path, batch_size=2, **data), ["--device", "cpu"], str(tmp_path / "run")
+    images, weights = str(tmp_path / "image.png"), f"{run}/iter_1"
+    cv2.imwrite(images, smooth_image(32, 64))
+    lines = [
+        ["train", "-c", config, *device, "--iters", "1", "--do_eval", "--save_dir", run],
+        ["val", "-c", config, *device, "--model_path", weights],
+        ["predict", "-c", config, *device, "--model_path", weights, "--image_path", images, "--save_dir", run],
+        ["compare", "-c", config, *device, "--model_path", weights, "--input_size", "32", "64", "--images", "1"],
+        ["export", "-c", config, "--model_path", weights, "--input_size", "32", "64", "--save_dir", export],
+        ["quantize", "-c", config, "--export_dir", export, "--images", "2", "--agreement", "0"],
+        *(
+            ["infer", "--config", export, "--image_path", images, "--backend", backend, "--save_dir", run]
+            for backend in ("openvino", "onnxruntime", "paddle")
+        ),
+    ]
+    names = (
+        "SEG_HOME",
+        "XDG_CACHE_HOME",
+        "XDG_CONFIG_HOME",
+        "MPLCONFIGDIR",
+        "NUMBA_CACHE_DIR",
+        "ORT_DISABLE_TELEMETRY",
+    )
+    address, callers = proxy
+    variables = {**dict.fromkeys(names), **dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY"), address)}
+    done = run_python("-c", CODE, json.dumps(lines), HOME=str(home), **variables)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.rpartition("TRIED ")[2]) == []
+    assert callers == []
+    assert [str(path.relative_to(home)) for path in home.rglob("*")] == []
