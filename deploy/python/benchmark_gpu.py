@@ -118,6 +118,7 @@ def start(
     deployment: Deployment, precision: str, way: str, frame: np.ndarray, device: str
 ) -> Callable[[], np.ndarray | None]:
     """Return a function that processes the frame once in one way and waits for the result."""
+    switch_off_telemetry()
     import onnxruntime
 
     model = graph(deployment, precision, with_labels=way == "labels on GPU")

@@ -2,6 +2,7 @@
 
 import functools
 import pickle
+import struct
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -38,6 +39,13 @@ class RestrictedUnpickler(pickle._Unpickler):
 
     def __init__(self, stream: BinaryIO | BoundedStream) -> None:
         super().__init__(stream, encoding="latin1")
+
+    def load_bytearray8(self) -> None:
+        """Read a bytearray as bytes; Python's own method allocates the length that the file claims."""
+        (length,) = struct.unpack("<Q", self.read(8))
+        self.append(self.read(length))
+
+    dispatch = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}
 
     def find_class(self, module: str, name: str) -> Any:
         """Return what stands for a name in a pickle.

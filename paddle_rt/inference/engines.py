@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paddle_rt.errors import UserError, unknown
+from paddle_rt.files import temporary_home
 
 if TYPE_CHECKING:
     import openvino
@@ -240,8 +241,9 @@ class PaddleInference(Engine):
         onednn: bool = True,
     ) -> None:
         try:
-            import paddle
-            from paddle import inference
+            with temporary_home():
+                import paddle
+                from paddle import inference
         except ImportError as error:
             raise UserError(
                 f"backend paddle needs its package ({error}): pip install paddlepaddle, or paddlepaddle-gpu on a GPU"

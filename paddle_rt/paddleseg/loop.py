@@ -64,6 +64,7 @@ def train(config: Config, options: Any) -> None:
     from paddle_rt.training.finite import FiniteCheck
     from paddle_rt.training.precision import Precision
     from paddle_rt.training.profiling import StepProfiler
+    from paddle_rt.training.run_folder import claim
 
     _refuse_unknown(config, options)
     if options.resume_model is not None and _is_finished(options.resume_model, config.iters):
@@ -85,7 +86,8 @@ def train(config: Config, options: Any) -> None:
         check_of=functools.cache(lambda network: FiniteCheck(network, may_skip=options.precision == "fp16")),
         train_profiler=types.SimpleNamespace(add_profiler_step=lambda _: _end_if(profiler.step())),
     )
-    with paddle.utils.unique_name.guard():  # the optimizer's state has generated names, which must start from 0
+    # The optimizer's state has generated names, which must start from 0.
+    with claim(options.save_dir), paddle.utils.unique_name.guard():
         train_data, val_data = _build_data(config, options, task)
         task.check_data(train_data, val_data, config.batch_size)
         network = build_network(config)
