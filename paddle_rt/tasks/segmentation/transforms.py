@@ -143,10 +143,12 @@ class Compose:
             sample["label"] = read_label(label, self.num_classes, self.ignore_index)
         elif label is not None:  # the data set has read it
             check_labels(label, self.num_classes, self.ignore_index, f"the label of {image}")
-        if label is not None and sample["label"].shape != sample["img"].shape[:2]:
-            name = label if isinstance(label, str) else "its label"
-            raise UserError(f"{name} is {_size(sample['label'])}, but the image {image} is {_size(sample['img'])}")
+        if label is not None:
+            check_same_size(sample["label"], sample["img"], label if isinstance(label, str) else "its label", image)
 
 
-def _size(image: np.ndarray) -> str:
-    return f"{image.shape[1]}x{image.shape[0]}"
+def check_same_size(labels: np.ndarray, image: np.ndarray, label_name: str, image_name: str) -> None:
+    """Raise a UserError for labels of another size than their image."""
+    if labels.shape != image.shape[:2]:
+        sizes = [f"{array.shape[1]}x{array.shape[0]}" for array in (labels, image)]
+        raise UserError(f"{label_name} is {sizes[0]}, but the image {image_name} is {sizes[1]}")

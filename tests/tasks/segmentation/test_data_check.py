@@ -76,6 +76,16 @@ def test_labels_without_classes(tmp_path: Path, warnings: pytest.LogCaptureFixtu
     assert "val_dataset: 2 of 2 labels and 2 images were looked at; 0 % of the pixels are not labelled" in warnings.text
 
 
+def test_labels_that_are_ignored_or_inexact(tmp_path: Path, warnings: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, label(0, 1, 2))
+    check(tmp_path, train={"ignore_index": 1}, val={"ignore_index": 1})
+    assert "train_dataset.ignore_index is 1: class 1 is neither trained nor scored" in warnings.text
+    (tmp_path / "list0_label.jpg").write_bytes(cv2.imencode(".jpg", label(0, 0))[1].tobytes())
+    (tmp_path / "list.txt").write_text("list0.png list0_label.jpg\n")
+    check(tmp_path)
+    assert "labels are no exact numbers in JPEG, such as" in warnings.text
+
+
 def test_files_that_are_wrong_are_named_before_training(tmp_path: Path) -> None:
     write(tmp_path, label(0, 1, 2), label(0, 1, 2))
     bad = tmp_path / "list1_label.png"
