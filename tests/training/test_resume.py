@@ -202,7 +202,7 @@ def wait_for_iteration(process: subprocess.Popen, iteration: int) -> None:
 
 @pytest.mark.slow
 def test_kills_and_full_disks_at_every_kind_of_moment():
-    """The short form of the script that CONTRIBUTING.md describes."""
+    """The short form of the script that docs/training.md describes."""
     done = run_python("-W", "ignore", "-m", "tests.kill_runs", "--kills", 36, "--full", 16, "--seed", 1)
     print(done.stdout[-3000:])
     assert done.returncode == 0, f"{done.stdout[-3000:]}{done.stderr[-3000:]}"
