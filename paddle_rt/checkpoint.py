@@ -103,7 +103,7 @@ def read_state_dict(path: str | os.PathLike) -> State:
     file = pathlib.Path(path)
     if file.is_dir():
         file = weights_file(path) or file / "model.pdparams"
-    if not os.path.lexists(file):
+    if not os.path.lexists(file) and "\0" not in str(file):
         raise UserError(
             f"no checkpoint at {file}; expected a .pdparams or .safetensors file, or a folder that holds "
             "model.pdparams or model.safetensors"
@@ -189,6 +189,12 @@ def load(
             and names them.
     """
     where, state = ("the state dict", source) if isinstance(source, dict) else (source, read_state_dict(source))
+    _load(model, where, state, may_miss, may_skip)
+
+
+def _load(
+    model: "nn.Layer", where: object, state: State, may_miss: Iterable[str] = (), may_skip: Iterable[str] = ()
+) -> None:
     own = model.state_dict()
     state = without_shared_prefix(state, lambda names: any(name in own for name in names))
     matching = {name for name in own if name in state and list(state[name].shape) == list(own[name].shape)}
@@ -244,7 +250,7 @@ def load_pretrained(
     state = without_shared_prefix(state, lambda names: any(name in own or trunk + name in own for name in names))
     if not any(name.startswith(trunk) for name in state):
         state = {trunk + name: value for name, value in state.items()}
-    load(model, state, may_miss=[*new_head, *optional], may_skip=["*"])
+    _load(model, source, state, may_miss=[*new_head, *optional], may_skip=["*"])
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

@@ -113,7 +113,8 @@ def read_images(arguments: argparse.Namespace, config: "Config") -> "list[np.nda
     if arguments.image_path:
         transforms = build_task(config).build_transforms()
         files = imaging.list_images(arguments.image_path)[0][: arguments.images]
-        return [transforms({"img": imaging.read_image(file).astype("float32")})["img"][np.newaxis] for file in files]
+        frames = [imaging.read_image(file, transforms.img_channels).astype("float32") for file in files]
+        return [transforms({"img": frame})["img"][np.newaxis] for frame in frames]
     shape = [arguments.images, 1, config.values["model"].get("in_channels", 3), *arguments.input_size]
     return list(np.random.default_rng(0).standard_normal(shape).astype("float32"))
 

@@ -38,7 +38,7 @@ def main() -> None:
     colours = palette(segmenter.deployment.dataset_type, segmenter.deployment.num_classes or 255)
     segmenter.warmup()
     with interrupt_once() as stopped:
-        source = open_source(arguments.image_path, arguments.frames, stopped)
+        source = open_source(arguments.image_path, arguments.frames, stopped, segmenter.channels)
         with (
             open_outputs(source, arguments.save_dir, arguments.save, colours) as write,
             tqdm(desc="infer", total=source.total, unit="frame", disable=None) as bar,

@@ -93,4 +93,8 @@ def _only_reading(readings: list[Pair], root: str | os.PathLike[str], expected: 
         raise UserError(f"{where}: expected {expected}, whose files exist below {root}, got {shown}")
     image, label = files[0]
     kind, name = ("label", label) if os.path.isfile(image) else ("image", image)
-    raise UserError(f"{where}: no such {kind}: {name if name.isprintable() else repr(name)}")
+    try:
+        check_plain_file(name, kind)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    raise UserError(f"{where}: no such {kind}: {name}")  # it has appeared meanwhile

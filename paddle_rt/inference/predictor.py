@@ -93,8 +93,14 @@ class Predictor:
         Raises:
             UserError: The export does not fit this predictor.
         """
-        if deployment.input_shape[1] != 3:
-            raise UserError(f"the graph takes {deployment.input_shape[1]} channels, but frames have 3")
+        channels = deployment.input_shape[1]
+        if channels not in ((3,) if deployment.takes_frames else (1, 3, 4)):
+            raise UserError(f"the graph takes {channels} channels, but frames have 3, or 1 or 4 for graphs of images")
+
+    @property
+    def channels(self) -> int:
+        """The channels of a frame: 3, or 1 or 4 for a network that was trained on such images."""
+        return self.deployment.input_shape[1]
 
     @property
     def timings(self) -> dict[str, float]:
@@ -114,18 +120,19 @@ class Predictor:
         start = time.perf_counter()
         size = size or (None not in self._size and self._size)
         if size:
-            self(np.zeros((*size, 3), np.uint8))
+            self(np.zeros((*size, self.channels), np.uint8))
         return time.perf_counter() - start
 
     def __call__(self, frame: np.ndarray) -> Any:
-        """Predict one frame, uint8 BGR [H, W, 3]; each task defines its result."""
+        """Predict one frame, as `run_frames` takes it; each task defines its result."""
         raise NotImplementedError
 
     def run_frames(self, frames: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, Prepared]]:
         """Run the network on frames, on as many at once as the graph takes. They may differ in size.
 
         Args:
-            frames: uint8 BGR [H, W, 3], as OpenCV reads them.
+            frames: uint8 BGR [H, W, 3], as OpenCV reads them; [H, W] or [H, W, 1] for a network of grey images, and
+                [H, W, 4] for one of 4 channels.
 
         Yields:
             For each frame the network's output, and the prepared frame.
@@ -149,7 +156,7 @@ class Predictor:
             UserError: An item is not a frame.
         """
         for frame in frames:
-            _check_frame(frame)
+            _check_frame(frame, self.channels)
         self._clocks.seconds = dict.fromkeys(self.stages, 0.0)
 
     def prepare(self, frame: np.ndarray) -> Prepared:
@@ -163,7 +170,7 @@ class Predictor:
                 image, resize_steps = self._preprocess(frame)
             except cv2.error as error:  # the memory does not suffice for the size
                 raise UserError(f"the transforms fail on an image of {list(frame.shape)}: {error}") from error
-            if image.size > 3 * _MOST_PIXELS:
+            if image.size > self.channels * _MOST_PIXELS:
                 raise UserError(
                     f"an image of {list(image.shape)} is too large for a network, which takes {_MOST_PIXELS} pixels at "
                     "most; export with --input_size, or with a Resize in the config's val_dataset"
@@ -203,10 +210,12 @@ class Predictor:
         self._clocks.seconds[stage] += time.perf_counter() - start
 
 
-def _check_frame(frame: object) -> None:
-    if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3:
+def _check_frame(frame: object, channels: int) -> None:
+    is_image = isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim in (2, 3)
+    if not is_image or channels != (1 if frame.ndim == 2 else frame.shape[2]):
         got = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else type(frame).__name__
-        raise UserError(f"a frame is uint8 BGR [H, W, 3], got {got}")
+        expected = {1: "grey [H, W]", 3: "BGR [H, W, 3]", 4: "[H, W, 4]"}[channels]
+        raise UserError(f"a frame is uint8 {expected}, got {got}")
     if 0 in frame.shape:
         raise UserError(f"a frame has at least one pixel, got {list(frame.shape)}")
 

@@ -105,7 +105,7 @@ class Padding:
             raise UserError(f"Padding to {target_width}x{target_height}: the image is larger, {width}x{height}")
         margins = (0, target_height - height, 0, target_width - width)
         value = self.im_padding_value  # OpenCV rounds it for an image of bytes
-        return cv2.copyMakeBorder(image, *margins, cv2.BORDER_CONSTANT, value=(value,) * 3)
+        return cv2.copyMakeBorder(image, *margins, cv2.BORDER_CONSTANT, value=(value,) * 4)
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ class Normalize:
     def __post_init__(self) -> None:
         for name, values in (("mean", self.mean), ("std", self.std)):
             numbers = isinstance(values, list | tuple) and all(type(value) in (int, float) for value in values)
-            if not numbers or len(values) not in (1, 3) or not np.isfinite(values).all():
-                raise UserError(f"{name} of Normalize must be a list of 1 or 3 finite numbers, got {values!r}")
+            if not numbers or len(values) not in (1, 3, 4) or not np.isfinite(values).all():
+                raise UserError(f"{name} of Normalize must be a list of 1, 3 or 4 finite numbers, got {values!r}")
         if 0 in self.std:
             raise UserError(f"std of Normalize must not hold 0, got {list(self.std)}")
 
@@ -163,9 +163,15 @@ class Preprocess:
         Returns:
             The network's input, and the changes of the size, which `restore` undoes.
 
-        Shape: uint8 BGR [H, W, 3] to float32 RGB [3, h, w]; to uint8 BGR [h, w, 3] where the graph normalises.
+        Shape: uint8 BGR [H, W, 3] to float32 RGB [3, h, w], grey [H, W] or [H, W, 1] to [1, h, w], [H, W, 4] to
+        [4, h, w]; to uint8 BGR [h, w, 3] where the graph normalises.
         """
-        image = frame if self.graph_normalizes else cv2.cvtColor(frame, cv2.COLOR_BGR2RGB).astype(np.float32)
+        image = frame
+        if frame.ndim == 3 and frame.shape[2] == 1:
+            image = frame[..., 0]
+        if not self.graph_normalizes:
+            image = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) if frame.shape[2:] == (3,) else image
+            image = image.astype(np.float32)
         resize_steps = []
         for step in self.steps:
             before = image.shape[:2]
@@ -176,7 +182,9 @@ class Preprocess:
         if image.shape[:2] != (height, width):
             resize_steps.append(("resize", *image.shape[:2]))
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-        return np.ascontiguousarray(image if self.graph_normalizes else image.transpose(2, 0, 1)), resize_steps
+        if not self.graph_normalizes:
+            image = image[np.newaxis] if image.ndim == 2 else image.transpose(2, 0, 1)
+        return np.ascontiguousarray(image), resize_steps
 
 
 def split_normalize(transforms: Sequence[dict[str, Any]]) -> tuple[list[Any], Normalize]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import paddle
 
+from paddle_rt.checkpoint import weights_file
 from paddle_rt.config import Config, build_network, build_optimizer, build_task
 from paddle_rt.errors import UserError
 from paddle_rt.tasks.base import Scores, Task
@@ -150,6 +151,7 @@ def _begin(parts: Parts, options: TrainOptions, precision: Precision, batch_size
     ema = ExponentialMovingAverage(parts.network) if options.use_ema else None
     network, optimizer = precision.decorate(parts.network, parts.optimizer)
     state = TrainingState(network, optimizer, precision.scaler, ema, Progress(seed=seed, conditions=depends_on))
+    state.weights_format = options.weights_format
     if options.resume_model == "auto":
         state.restore_newest(save_dir)
     elif options.resume_model is not None:
@@ -306,7 +308,7 @@ class _Evaluation:
     def _keep_best(self, name: str, network: paddle.nn.Layer, scores: Scores) -> None:
         progress = self.state.progress
         folder = self.save_dir / ("best_model" if name == "model" else "ema_best_model")
-        file = f"{name}.pdparams"
+        file = f"{name}.{self.options.weights_format}"
         if name in self.state.unchecked_best:
             self.state.unchecked_best.discard(name)
             _compare_with_disk(progress, name, folder / file, scores.key)
@@ -330,7 +332,7 @@ def _compare_with_disk(progress: Progress, name: str, file: pathlib.Path, key: s
     has no best model yet.
     """
     # The first process reads, before it writes a new one.
-    is_there, on_disk = gather_objects((file.is_file(), checkpoints.read_best(file, key)))[0]
+    is_there, on_disk = gather_objects((bool(weights_file(file.parent, name)), checkpoints.read_best(file, key)))[0]
     if not is_there:
         progress.best.pop(name, None)
     elif on_disk is not None and on_disk[0] > progress.best.get(name, (-math.inf, 0))[0]:

@@ -145,8 +145,8 @@ def test_outputs_that_leave_the_labels_to_us(
     [
         ("output_op: argmax", "output_op: none", "returns int32 .* describes the none output of 5 classes"),
         ("type: Normalize", "type: [Normalize]", r"unknown transform \['Normalize'\]"),
-        ("- 0.485", "- .inf", "mean of Normalize must be a list of 1 or 3 finite numbers"),
-        ("- 0.485", "- a", "mean of Normalize must be a list of 1 or 3 finite numbers"),
+        ("- 0.485", "- .inf", "mean of Normalize must be a list of 1, 3 or 4 finite numbers"),
+        ("- 0.485", "- a", "mean of Normalize must be a list of 1, 3 or 4 finite numbers"),
         ("num_classes: 5", "num_classes: 5.0", "num_classes must be a whole number of at least 1, got 5.0"),
         ("task: segmentation", "task: pose", "is for the task 'pose', not 'segmentation'"),
         ("task: segmentation", "task: [pose]", "task must be a name"),

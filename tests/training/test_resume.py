@@ -50,8 +50,11 @@ def assert_same_runs(one: pathlib.Path, other: pathlib.Path, iteration: int = IT
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"num_workers": 2}, {"accumulate": 2, "repeats": 3}, {"keep_checkpoint_max": 2}],
-    ids=["thread", "workers", "accumulate and repeats", "fewer checkpoints"],
+    [
+        *({}, {"num_workers": 2}, {"accumulate": 2, "repeats": 3}, {"keep_checkpoint_max": 2}),
+        {"weights_format": "safetensors"},
+    ],
+    ids=["thread", "workers", "accumulate and repeats", "fewer checkpoints", "safetensors"],
 )
 def test_ten_and_ten_iterations_are_twenty(changes, tmp_path):
     """An epoch has 5 iterations, so that iteration 13, where one of the runs goes on, is in the middle of one."""
@@ -60,6 +63,7 @@ def test_ten_and_ten_iterations_are_twenty(changes, tmp_path):
     run(ITERS, options(tmp_path / "parts", resume_model=str(tmp_path / "parts" / "iter_10"), **changes))
     assert_same_runs(tmp_path / "whole", tmp_path / "parts")
     assert written(tmp_path / "whole") == written(tmp_path / "parts")
+    assert f"best_model/model.{changes.get('weights_format', 'pdparams')}" in written(tmp_path / "whole")
 
 
 def test_in_the_middle_of_an_epoch(tmp_path):

@@ -10,7 +10,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
@@ -42,7 +42,8 @@ class Frame:
     Args:
         source: The file, or the video and the frame's number, for messages.
         name: The relative name of the files to write for it, without a suffix.
-        image: uint8 BGR [H, W, 3], or an error whose message names the source.
+        image: uint8, BGR [H, W, 3] or with the channels that were asked for, or an error whose message names the
+            source.
         continues: Whether the frame continues a video that the frame before it belongs to.
     """
 
@@ -74,7 +75,9 @@ class Source:
         return self.fps is not None
 
 
-def open_source(path: str, limit: int | None = None, stopped: Callable[[], bool] = lambda: False) -> Source:
+def open_source(
+    path: str, limit: int | None = None, stopped: Callable[[], bool] = lambda: False, channels: int = 3
+) -> Source:
     """Open the source that a path stands for.
 
     A camera or a live stream that stops is opened again, a few times with longer and longer waits in between, and each
@@ -85,6 +88,7 @@ def open_source(path: str, limit: int | None = None, stopped: Callable[[], bool]
             (`SCHEMES`), or a camera: its number, or camera:N.
         limit: Stop after this many frames; None for all of them, and for a live source until it is interrupted.
         stopped: Once it returns True, a live source that stopped is not opened again.
+        channels: The channels of a frame, 3, 1 or 4, as for `read_image`; videos have no 4.
 
     Raises:
         UserError: Nothing is found, or a video, a stream or a camera cannot be opened.
@@ -100,15 +104,26 @@ def open_source(path: str, limit: int | None = None, stopped: Callable[[], bool]
         source = _open_video(path)
     else:
         files, root = imaging.list_images(path)
-        source = Source(_read_images(files, output_names(files, root)), total=len(files))
+        source = Source(_read_images(files, output_names(files, root), channels), total=len(files))
+    frames = source.frames
+    if source.is_video and channels != 3:
+        if channels != 1:
+            raise UserError(f"{path} has 3 channels, but the network takes {channels}")
+        frames = map(_in_grey, frames)
     total = min((number for number in (source.total, limit) if number), default=None)
-    return Source(itertools.islice(source.frames, limit), source.name, source.fps, total)
+    return Source(itertools.islice(frames, limit), source.name, source.fps, total)
 
 
-def _read_images(files: Sequence[str], names: Sequence[Path]) -> Iterator[Frame]:
+def _in_grey(frame: Frame) -> Frame:
+    if isinstance(frame.image, UserError):
+        return frame
+    return replace(frame, image=cv2.cvtColor(frame.image, cv2.COLOR_BGR2GRAY))
+
+
+def _read_images(files: Sequence[str], names: Sequence[Path], channels: int) -> Iterator[Frame]:
     for file, name in zip(files, names, strict=True):
         try:
-            yield Frame(file, name, imaging.read_image(file))
+            yield Frame(file, name, imaging.read_image(file, channels))
         except UserError as error:
             yield Frame(file, name, error)
 
