@@ -56,9 +56,10 @@ def _write(state: dict, file: pathlib.Path, suffix: str) -> None:
 
         paddle.save(state, str(file))
         return
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    save_file({name: np.ascontiguousarray(_as_array(value)) for name, value in state.items()}, str(file))
+    # `save_file` would raise an error of its own where the disk is full.
+    file.write_bytes(save({name: np.asarray(_as_array(value), order="C") for name, value in state.items()}))
 
 
 def _as_array(value: Any) -> np.ndarray:
@@ -258,4 +259,4 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 def _few(names: list[str]) -> str:
     rest = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + rest
+    return ", ".join(name if len(name) <= 200 else f"{name[:200]}..." for name in names[:_LISTED]) + rest

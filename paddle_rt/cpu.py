@@ -7,6 +7,8 @@ import os
 import pathlib
 import sys
 
+from paddle_rt.files import temporary_home
+
 THREADS = "OMP_NUM_THREADS"  # read by Paddle and its OpenMP library when they are loaded
 CODE_PATH = "MKL_DEBUG_CPU_TYPE"  # read by MKL, whose own choice on an AMD processor is its slowest code
 
@@ -25,7 +27,7 @@ def import_paddle() -> None:
     if "paddle" in sys.modules:
         return
     choose_environment()
-    with contextlib.redirect_stderr(io.StringIO()) as said:
+    with contextlib.redirect_stderr(io.StringIO()) as said, temporary_home():
         import paddle
     # Paddle's own handler of signals may wait for ever when a signal strikes within malloc.
     paddle.disable_signal_handler()

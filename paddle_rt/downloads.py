@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import http.client
+import itertools
 import os
 import pathlib
 import re
@@ -12,7 +13,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -26,6 +27,7 @@ from paddle_rt.formats.safetensors import is_safetensors
 _ARCHIVES = (".tgz", ".tar.gz", ".tar", ".zip")
 _WEIGHTS = (".pdparams", ".safetensors")
 _MAX_BYTES = 2**34  # 16 GiB, of a download and of what an archive unpacks to
+_MOST_MEMBERS = 1000
 _ATTEMPTS, _TIMEOUT, _BLOCK = 4, 30, 2**20
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
 
@@ -192,7 +194,7 @@ def _place(address: str, part: pathlib.Path, target: pathlib.Path) -> None:
                 _unpack(address, archive.open(name), target)
         elif tarfile.is_tarfile(part):
             with tarfile.open(part) as archive:
-                members = {member.name: member for member in archive}
+                members = {member.name: member for member in itertools.islice(archive, _MOST_MEMBERS + 1)}
                 sizes = {name: member.size for name, member in members.items()}
                 name = _chosen(address, sizes, [name for name, member in members.items() if member.isreg()])
                 _unpack(address, archive.extractfile(members[name]), target)
@@ -204,17 +206,18 @@ def _place(address: str, part: pathlib.Path, target: pathlib.Path) -> None:
         raise _cannot(address, f"the archive is damaged: {error}") from error
 
 
-def _chosen(address: str, sizes: dict[str, int], regular: Any) -> str:
+def _chosen(address: str, sizes: dict[str, int], regular: Iterable[str]) -> str:
     """Check the names in an archive, and return that of the file of weights, which alone is unpacked."""
     for name in sizes:
         if name.startswith("/") or "\\" in name or ".." in name.split("/"):
             raise _cannot(address, f"the archive holds {name!r}, which leads out of its folder; nothing is unpacked")
-    if sum(sizes.values()) > _MAX_BYTES:
-        raise _cannot(address, f"the archive unpacks to more than {_MAX_BYTES} bytes")
+    if len(sizes) > _MOST_MEMBERS or sum(sizes.values()) > _MAX_BYTES:
+        raise _cannot(address, f"the archive holds more than {_MOST_MEMBERS} files or {_MAX_BYTES} bytes")
     found = [name for name in regular if name.endswith(_WEIGHTS)]
     found = [name for name in found if os.path.basename(name) == "model.pdparams"] or found
     if len(found) != 1:
-        raise _cannot(address, f"the archive holds {len(found)} files of weights, expected one: {', '.join(sizes)}")
+        few = ascii(list(sizes)[:5])
+        raise _cannot(address, f"the archive holds {len(found)} files of weights, expected one; it begins with {few}")
     return found[0]
 
 

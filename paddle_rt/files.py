@@ -4,6 +4,7 @@ import errno
 import os
 import pathlib
 import stat
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -56,6 +57,20 @@ def _why_not_there(name: str, what: str, error: OSError) -> str:
             return f"{name} is a broken link to {os.readlink(name)}, expected a regular file ({what})"
         return f"no {what} at {name}"
     return f"{name} cannot be read ({what}): {error.strerror}"
+
+
+@contextmanager
+def temporary_home() -> Iterator[None]:
+    """Let packages that make folders in the user's home, many of them when they are imported, make them elsewhere."""
+    before = os.environ.get("HOME")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["HOME"] = folder
+        try:
+            yield
+        finally:
+            del os.environ["HOME"]
+            if before is not None:
+                os.environ["HOME"] = before
 
 
 @contextmanager

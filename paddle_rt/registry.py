@@ -151,8 +151,8 @@ def create_model(
     Args:
         name: One of `list_models()`.
         num_classes: Number of classes.
-        checkpoint: A `.pdparams` file, or a folder that holds `model.pdparams`. Its names and shapes must be exactly
-            those of the network.
+        checkpoint: A `.pdparams` or `.safetensors` file, or a folder that holds model.pdparams or model.safetensors.
+            Its names and shapes must be exactly those of the network.
         **arguments: Further arguments of the network's class, which take precedence over those of the variant.
 
     Returns:

@@ -178,7 +178,7 @@ def run_python(*command: object, cwd: pathlib.Path = ROOT, **environment: str | 
 
 
 def call_tool(tool: str, *arguments: object) -> int:
-    """Run tools/TOOL.py within this process, which saves importing Paddle anew, and return its exit code.
+    """Run a tool's file within this process, which saves importing Paddle anew, and return its exit code.
 
     A tool that hangs fails its test; one that hangs in C++, where no alarm is heard, ends all tests.
     """
@@ -194,7 +194,8 @@ def call_tool(tool: str, *arguments: object) -> int:
     try:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sys, "argv", [tool, *map(str, arguments)])
-            runpy.run_path(str(ROOT / "tools" / f"{tool}.py"), run_name="__main__")
+            folder = "deploy/python" if tool == "infer" else "tools"
+            runpy.run_path(str(ROOT / folder / f"{tool}.py"), run_name="__main__")
         return 0
     except SystemExit as end:
         return end.code

@@ -37,7 +37,7 @@ def frame(number: int) -> np.ndarray:
     rng = np.random.default_rng(number)
     height, width = rng.integers(SIZES[0], SIZES[1] + 1, 2)
     coarse = rng.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), np.uint8)
-    return np.ascontiguousarray(np.kron(coarse, np.ones((16, 16, 1), np.uint8))[:height, :width])
+    return np.ascontiguousarray(coarse.repeat(16, axis=0).repeat(16, axis=1)[:height, :width])
 
 
 def make_export(folder: str) -> None:

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "yaml_file": {"errors", "files"},
     "kinds": {"errors"},
     "arguments": {"errors", "kinds"},
-    "cpu": set(),
+    "cpu": BASIC,
     "imaging": BASIC,
     "streetscenes": BASIC,
     "paddleseg/__init__": set(),

@@ -189,10 +189,11 @@ def test_safetensors_are_read_wherever_pdparams_are(tmp_path):
 
 
 def test_safetensors_of_half_precision(tmp_path):
-    state = {"w": paddle.ones([2, 3]).astype("bfloat16") / 3, "h": np.ones(2, np.float16)}
+    state = {"w": paddle.ones([2, 3]).astype("bfloat16") / 3, "h": np.ones(2, np.float16), "n": np.array(3)}
     save_weights(state, tmp_path / "x.safetensors")
     found = read_state_dict(tmp_path / "x.safetensors")
     assert found["w"].dtype == np.float32 and found["h"].dtype == np.float16
+    assert found["n"].shape == () and found["n"] == 3
     assert np.array_equal(found["w"], state["w"].astype("float32").numpy())
 
 

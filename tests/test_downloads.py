@@ -129,7 +129,7 @@ HOSTILE = {
     "root": (tarred(("model.pdparams", WEIGHTS), ("/tmp/escaped", b"x")), "leads out of its folder"),
     "zip_up": (zipped(**{"a/model.pdparams": WEIGHTS, "a/../../escaped": b"x"}), "leads out of its folder"),
     "link": (tarred(("a/model.pdparams", None)), "holds 0 files of weights"),
-    "none": (zipped(readme=b"x"), "holds 0 files of weights, expected one: readme"),
+    "none": (zipped(readme=b"x"), "holds 0 files of weights, expected one; it begins with ['readme']"),
     "two": (zipped(**{"a.pdparams": WEIGHTS, "b.pdparams": WEIGHTS}), "holds 2 files of weights"),
     "text": (tarred(("a/model.pdparams", b"x")), "begins with b'x', as no weights do"),
     "cut": (tarred(("a/model.pdparams", WEIGHTS))[:-300], "the archive is damaged|holds 0 files"),

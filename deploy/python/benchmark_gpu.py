@@ -22,6 +22,7 @@ from paddle_rt.cli.run import run_tool
 from paddle_rt.errors import UserError
 from paddle_rt.files import whole_file
 from paddle_rt.inference import Deployment, labels_from_logits, load_deployment
+from paddle_rt.inference.engines import switch_off_telemetry
 
 WAYS = ("network alone", "labels on GPU", "labels on CPU")
 _KEEP_FLOAT = ["ReduceSum", "Pow", "Sqrt"]  # operators that would overflow in half precision
@@ -43,6 +44,7 @@ def main() -> None:
 
 def require_cuda() -> Any:
     """Return the package onnxruntime, which must have CUDA."""
+    switch_off_telemetry()
     try:
         import onnxruntime
     except ImportError as error:
@@ -116,6 +118,7 @@ def start(
     deployment: Deployment, precision: str, way: str, frame: np.ndarray, device: str
 ) -> Callable[[], np.ndarray | None]:
     """Return a function that processes the frame once in one way and waits for the result."""
+    switch_off_telemetry()
     import onnxruntime
 
     model = graph(deployment, precision, with_labels=way == "labels on GPU")

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import os
 import pathlib
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # both import Paddle, before which its threads have to be cho
 
 DEVICES = ["cpu", "gpu", "xpu", "npu", "mlu"]
 MOST_PIXELS = 2**28
+WEIGHTS_HELP = "file of weights (.pdparams, .safetensors), or folder that holds model.pdparams or model.safetensors"
 
 positive = flag(whole(1))
 not_negative = flag(whole(0))
@@ -145,6 +147,8 @@ def parse_for_task(parser: argparse.ArgumentParser, tool: str) -> tuple[argparse
     first.add_argument("-c", "--config", type=file_or_folder)
     first.add_argument("--opts", nargs="+")
     found, _ = first.parse_known_args()
+    if not {"-h", "--help"}.intersection(sys.argv):
+        parser.parse_known_args()  # ends the tool where one of its own flags is wrong, before the config is read
     config = load_config(found.config, found.opts) if found.config else None
     base.find_task(config.task_name if config else base.DEFAULT).add_flags(parser, tool)
     arguments = parser.parse_args()  # ends the tool where there is no config

@@ -6,7 +6,7 @@ paddle-rt export -c CONFIG --model_path output/best_model
 import argparse
 import sys
 
-from paddle_rt.cli.arguments import Size, file_or_folder, new_parser, output_folder, side
+from paddle_rt.cli.arguments import WEIGHTS_HELP, Size, file_or_folder, new_parser, output_folder, side
 from paddle_rt.cpu import import_paddle
 from paddle_rt.errors import FlagError, unknown
 
@@ -14,7 +14,7 @@ from paddle_rt.errors import FlagError, unknown
 def main() -> None:
     parser = new_parser(__doc__)
     add = parser.add_argument
-    add("--model_path", type=file_or_folder, help=".pdparams file, or a folder that holds model.pdparams")
+    add("--model_path", type=file_or_folder, help=WEIGHTS_HELP)
     add("--random_weights", action="store_true", help="export an untrained model instead, to measure its speed")
     add(
         "--save_dir",

@@ -6,7 +6,7 @@ paddle-rt val -c CONFIG --model_path output/best_model
 import json
 import logging
 
-from paddle_rt.cli.arguments import file_or_folder, new_parser, output_file, parse_for_task, workers
+from paddle_rt.cli.arguments import WEIGHTS_HELP, file_or_folder, new_parser, output_file, parse_for_task, workers
 from paddle_rt.cpu import import_paddle
 from paddle_rt.files import whole_file
 
@@ -16,9 +16,7 @@ logger = logging.getLogger(__name__)
 def main() -> None:
     parser = new_parser(__doc__)
     add = parser.add_argument
-    add(
-        "--model_path", type=file_or_folder, required=True, help=".pdparams file, or a folder that holds model.pdparams"
-    )
+    add("--model_path", type=file_or_folder, required=True, help=WEIGHTS_HELP)
     add("--num_workers", type=workers, default=0, help="processes that load the data")
     add("--output", type=output_file, help="also write all scores to this JSON file")
     add("--data_format", default="NCHW", choices=["NCHW"], help="layout of the images")

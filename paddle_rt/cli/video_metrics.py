@@ -6,7 +6,7 @@ paddle-rt video_metrics -c CONFIG [CONFIG ...] --model_path FILE [FILE ...] --ou
 import argparse
 import json
 
-from paddle_rt.cli.arguments import DEVICES, Parser, count, file_or_folder, output_file
+from paddle_rt.cli.arguments import DEVICES, WEIGHTS_HELP, Parser, count, file_or_folder, output_file
 from paddle_rt.cpu import import_paddle
 from paddle_rt.errors import FlagError
 from paddle_rt.files import whole_file
@@ -28,7 +28,7 @@ def parse_arguments() -> argparse.Namespace:
         nargs="+",
         type=file_or_folder,
         required=True,
-        help=".pdparams files, or folders that hold model.pdparams",
+        help=WEIGHTS_HELP,
     )
     add("--videos", type=count, default=50, help="so many of the validation scenes")
     add("--frames", type=count, default=16, help="frames of a video")

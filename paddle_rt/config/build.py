@@ -36,7 +36,7 @@ def trained_network(config: Config, checkpoint: str) -> Network:
 
     Args:
         config: Its `pretrained` weights are not read: every weight comes from the checkpoint.
-        checkpoint: A .pdparams file, or a folder that holds model.pdparams.
+        checkpoint: A path, as `paddle_rt.checkpoint.read_state_dict` takes it.
 
     Raises:
         UserError: The checkpoint cannot be read or does not fit.

@@ -127,7 +127,7 @@ def _state_dict(pickled: Any) -> dict[str, Tensor]:
         if not isinstance(pickled, dict) or not pickled:
             raise UserError(f"holds {type(pickled).__name__}, expected a state dict; save model.state_dict()")
         wrong = next((name for name, value in pickled.items() if not isinstance(value, Tensor)), next(iter(pickled)))
-        raise UserError(f"holds no state dict: {wrong!r} is not a tensor; save model.state_dict()")
+        raise UserError(f"holds no state dict: {wrong!r:.100} is not a tensor; save model.state_dict()")
     largest = max(map(len, found.values()))
     rivals = {place: state for place, state in found.items() if len(state) > largest // 2}  # others are of few tensors
     taken = min(rivals, key=lambda place: ("ema" in place.lower(), -len(rivals[place])))
@@ -155,12 +155,12 @@ def _tensor(name: str, tensor: Tensor, data: Callable[[Storage], bytes]) -> np.n
     offset, shape, strides = tensor.offset, tuple(tensor.shape), tuple(tensor.strides)
     whole = all(type(number) is int and number >= 0 for number in (offset, *shape, *strides))
     if not whole or len(shape) != len(strides):
-        raise UserError(f"{name} has the offset {offset}, the shape {shape} and the strides {strides}")
+        raise UserError(f"{name!r:.100} has the offset {offset}, the shape {shape} and the strides {strides}")
     if 0 in shape:
         return _plain(np.zeros(shape, flat.dtype))
     last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
     if last >= len(flat) or math.prod(shape) > len(flat):
-        raise UserError(f"{name} of shape {shape} needs more than the {len(flat)} numbers of its storage")
+        raise UserError(f"{name!r:.100} of shape {shape} needs more than the {len(flat)} numbers of its storage")
     steps = [stride * flat.itemsize for stride in strides]
     return _plain(np.lib.stride_tricks.as_strided(flat[offset:], shape, steps))
 

@@ -3,7 +3,7 @@
 import pathlib
 
 from paddle_rt.errors import InternalError, UserError
-from paddle_rt.inference.engines import brief
+from paddle_rt.inference.engines import brief, switch_off_telemetry
 
 OPSET = 17
 
@@ -24,6 +24,7 @@ def convert_to_onnx(graph: pathlib.Path, parameters: pathlib.Path, target: pathl
         UserError: A package is missing.
         ConversionError: paddle2onnx or the ONNX checker refuses the graph.
     """
+    switch_off_telemetry()
     try:
         import onnx
         import paddle2onnx

@@ -7,6 +7,7 @@ import numpy as np
 import paddle
 
 from paddle_rt.errors import UserError
+from paddle_rt.files import temporary_home
 from paddle_rt.inference.engines import brief
 from paddle_rt.inference.preprocess import Normalize
 from paddle_rt.models.base import Network
@@ -94,7 +95,8 @@ def save_graph(
     if isinstance(traced, TracedStep):
         specs.append(paddle.static.InputSpec(traced.network.state_shape(), "float32", "state"))
     try:
-        paddle.jit.save(paddle.jit.to_static(traced, input_spec=specs, full_graph=True), str(folder / "model"))
+        with temporary_home():  # where Paddle writes the code that it traces
+            paddle.jit.save(paddle.jit.to_static(traced, input_spec=specs, full_graph=True), str(folder / "model"))
     except (ValueError, RuntimeError, AssertionError, TypeError) as error:  # what Paddle's operators and tracer raise
         raise UserError(f"Paddle cannot trace the network at {list(input_shape)}: {brief(error)}") from error
     graph, parameters = folder / "model.json", folder / "model.pdiparams"

@@ -10,7 +10,7 @@ import numpy as np
 import paddle
 
 from paddle_rt.errors import InternalError, UserError
-from paddle_rt.inference.engines import Engine, OnnxRuntime, OpenVino, PaddleInference, brief
+from paddle_rt.inference.engines import Engine, OnnxRuntime, OpenVino, PaddleInference, brief, switch_off_telemetry
 from paddle_rt.inference.preprocess import Normalize, split_normalize
 from paddle_rt.models.base import Network
 from paddle_rt.tasks.export import ExportSpec, relative_error
@@ -271,6 +271,7 @@ def versions(formats: Sequence[str]) -> dict[str, str]:
     """Return the versions of the packages that made and verified the graphs."""
     found = {"paddle": paddle.__version__}
     if "onnx" in formats:
+        switch_off_telemetry()
         import onnxruntime
         import openvino
         import paddle2onnx

@@ -2,6 +2,7 @@
 
 import functools
 import pickle
+import struct
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -39,6 +40,13 @@ class RestrictedUnpickler(pickle._Unpickler):
     def __init__(self, stream: BinaryIO | BoundedStream) -> None:
         super().__init__(stream, encoding="latin1")
 
+    def load_bytearray8(self) -> None:
+        """Read a bytearray as bytes; Python's own method allocates the length that the file claims."""
+        (length,) = struct.unpack("<Q", self.read(8))
+        self.append(self.read(length))
+
+    dispatch = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}
+
     def find_class(self, module: str, name: str) -> Any:
         """Return what stands for a name in a pickle.
 
@@ -47,7 +55,8 @@ class RestrictedUnpickler(pickle._Unpickler):
         """
         found = self.stand_in("builtins" if module == "__builtin__" else module, name)  # Python 2 has the other name
         if found is None:
-            raise UserError(f"refused: the file asks for {module}.{name}, which no tensor needs; it was not run")
+            shown = ascii(f"{module}.{name}")[1:-1][:100]
+            raise UserError(f"refused: the file asks for {shown}, which no tensor needs; it was not run")
         return type(found.__name__, (found,), {}) if isinstance(found, type) else functools.partial(found)
 
     def stand_in(self, module: str, name: str) -> Callable | None:

@@ -41,12 +41,12 @@ def read_safetensors(stream: BinaryIO, size: int) -> dict[str, np.ndarray]:
             continue
         (start, stop), shape = entry["data_offsets"], entry["shape"]
         if entry["dtype"] not in _TYPES:
-            raise UserError(f"{name} has the type {entry['dtype']}; known are {', '.join(_TYPES)}")
+            raise UserError(f"{name!r:.100} has the type {entry['dtype']!r:.20}; known are {', '.join(_TYPES)}")
         if not 0 <= start <= stop <= size - 8 - length:
-            raise UserError(f"truncated: {name} goes beyond the file's {size} bytes")
+            raise UserError(f"truncated: {name!r:.100} goes beyond the file's {size} bytes")
         left -= stop - start
         if left < 0:
-            raise UserError(f"{name} and other tensors share bytes")
+            raise UserError(f"{name!r:.100} and other tensors share bytes")
         stream.seek(8 + length + start)
         state[name] = as_numbers(stream.read(stop - start), _TYPES[entry["dtype"]]).reshape(shape)
     return state

@@ -17,8 +17,7 @@ from paddle_rt.yaml_file import read_yaml
 FILE = "deploy.yaml"
 VERIFICATION = "verification.json"
 DEFAULT_TASK = "segmentation"  # the task of a deploy.yaml that names none
-_MAX_REPORT_BYTES = 2**24
-_MAX_GRAPH_BYTES = 2**33
+_MAX_BYTES, _MAX_VERIFICATION_BYTES = 2**33, 2**24
 _REQUIRED = ("transforms", "input_shape", "output_op")
 
 
@@ -182,7 +181,7 @@ def file_of(deployment: Deployment, name: str) -> pathlib.Path:
     if not os.path.lexists(path):
         others = ", ".join(sorted(file.name for file in deployment.folder.iterdir() if file.is_file()))
         raise UserError(f"no file {name} in {deployment.folder}, which holds {others}")
-    return check_plain_file(path, "file of the export", _MAX_REPORT_BYTES if name == VERIFICATION else _MAX_GRAPH_BYTES)
+    return check_plain_file(path, "file of the export", _MAX_VERIFICATION_BYTES if name == VERIFICATION else _MAX_BYTES)
 
 
 def file_digest(path: pathlib.Path) -> str:

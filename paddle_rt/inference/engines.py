@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from paddle_rt.errors import UserError, unknown
+from paddle_rt.files import temporary_home
 
 if TYPE_CHECKING:
     import openvino
@@ -56,6 +57,16 @@ class Engine(abc.ABC):
     @abc.abstractmethod
     def _run(self, *inputs: np.ndarray) -> Sequence[np.ndarray]:
         """Return the graph's outputs, which later runs do not change."""
+
+
+def switch_off_telemetry() -> None:
+    """Keep OpenVINO, NNCF and ONNX Runtime from reporting to their makers; to be called before one is imported.
+
+    OpenVINO and NNCF report that they are imported through the package openvino_telemetry, unless it is not installed;
+    ONNX Runtime reports by itself. All of them write into the user's home folder.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 
 def check_choice(backend: str, device: str, precision: str) -> None:
@@ -110,6 +121,7 @@ class OnnxRuntime(Engine):
     def __init__(
         self, graph: pathlib.Path, device: str = "cpu", threads: int | None = None, precision: str = "fp32"
     ) -> None:
+        switch_off_telemetry()
         try:
             import onnxruntime
         except ImportError as error:
@@ -139,13 +151,9 @@ class OnnxRuntime(Engine):
         return self._session.run(None, dict(zip(self._inputs, inputs, strict=True)))
 
 
-def switch_off_telemetry() -> None:
-    """Keep OpenVINO and NNCF from reporting to their makers; to be called before one of them is imported.
-
-    They report that they are imported, and write into the user's home folder, through the package openvino_telemetry,
-    unless it is not installed.
-    """
-    sys.modules.setdefault("openvino_telemetry", None)
+# OpenVINO plans a layer for each size of the image and keeps the plans that it used last: by default 5000, which fill a
+# gigabyte if every image has another size. This many suffice where 8 sizes alternate.
+_PLANS = "128"
 
 
 @functools.cache
@@ -194,6 +202,7 @@ class OpenVino(Engine):
         settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
         if device == "cpu":
             settings["INFERENCE_NUM_THREADS"] = str(threads or cores())
+            settings["CPU_RUNTIME_CACHE_CAPACITY"] = _PLANS
         with _loading("OpenVINO", graph):
             model = core.read_model(graph)
             self._request = core.compile_model(model, name, settings).create_infer_request()
@@ -232,8 +241,9 @@ class PaddleInference(Engine):
         onednn: bool = True,
     ) -> None:
         try:
-            import paddle
-            from paddle import inference
+            with temporary_home():
+                import paddle
+                from paddle import inference
         except ImportError as error:
             raise UserError(
                 f"backend paddle needs its package ({error}): pip install paddlepaddle, or paddlepaddle-gpu on a GPU"

@@ -51,7 +51,7 @@ def compare(
     Args:
         ours: Our network.
         theirs: PaddleSeg's, with the same names of parameters.
-        checkpoint: A `.pdparams` file, or a folder with `model.pdparams`; None for the weights of `theirs`.
+        checkpoint: A path, as `read_state_dict` takes it; None for the weights of `theirs`.
         images: Batches [B, C, H, W], float32, as the network takes them.
 
     Raises:

@@ -13,6 +13,7 @@ import numpy as np
 from paddle_rt.checkpoint import read_state_dict, save_weights
 from paddle_rt.downloads import local_weights
 from paddle_rt.errors import UserError
+from paddle_rt.files import temporary_home
 from paddle_rt.models.base import Network
 from paddle_rt.paddleseg.patching import patched
 
@@ -23,7 +24,6 @@ _REGISTRIES = {
     "transforms": "TRANSFORMS",
     "optimizers": "OPTIMIZERS",
 }
-_HOME = "SEG_HOME"  # the variable that names PaddleSeg's folder
 
 logger = logging.getLogger(__name__)
 
@@ -72,21 +72,9 @@ def _correct_crop(crop: type) -> type:
 
 
 def import_paddleseg() -> None:
-    """Import PaddleSeg without the folders that it makes in the user's home when it is imported.
-
-    They are for downloads, which are left to `paddle_rt.downloads`.
-    """
-    if "paddleseg" in sys.modules:
-        return
-    before = os.environ.get(_HOME)
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ[_HOME] = folder
-        try:
-            import paddleseg  # noqa: F401
-        finally:
-            del os.environ[_HOME]
-            if before is not None:
-                os.environ[_HOME] = before
+    """Import PaddleSeg without its folders for downloads, which are left to `paddle_rt.downloads`."""
+    with temporary_home():
+        import paddleseg  # noqa: F401
 
 
 def _reads_weights_safely(component: Callable) -> Callable:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from paddle_rt.files import temporary_home
 from paddle_rt.inference.engines import Engine, OpenVino, PaddleInference
 from paddle_rt.paddleseg.components import import_paddleseg
 
@@ -83,8 +84,8 @@ def export_paddleseg(network: "nn.Layer", size: Sequence[int], folder: pathlib.P
     wrapper.eval()
     spec = paddle.static.InputSpec([1, 3, *size], "float32", "x")
     folder.mkdir(parents=True)
-    graph = paddle.jit.to_static(wrapper, input_spec=[spec], full_graph=True)
-    paddle.jit.save(graph, str(folder / "model"))
+    with temporary_home():  # where Paddle writes the code that it traces
+        paddle.jit.save(paddle.jit.to_static(wrapper, input_spec=[spec], full_graph=True), str(folder / "model"))
     if onnx:
         import paddle2onnx
 

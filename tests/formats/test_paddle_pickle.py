@@ -4,7 +4,9 @@ import collections
 import io
 import os
 import pickle
+import struct
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -127,9 +129,14 @@ def test_lists_that_hold_each_other_take_no_time():
 
 
 def test_claimed_lengths_take_no_memory():
-    for data in (b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x0f", b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x0f."):
+    for opcode in (pickle.BINBYTES8, pickle.BYTEARRAY8, pickle.BINUNICODE8, pickle.FRAME):
+        data = b"\x80\x05" + opcode + struct.pack("<Q", 2**31) + b"."
+        tracemalloc.start()
         with pytest.raises((pickle.UnpicklingError, EOFError, IndexError)):
             read_paddle(io.BytesIO(data), len(data))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1_000_000, f"{opcode!r} takes {peak} bytes"
 
 
 def test_arrays_of_texts_and_objects_are_left_to_the_caller():

@@ -9,8 +9,8 @@ import paddle
 import pytest
 from paddleseg import transforms as T
 
+from paddle_rt.arguments import describe
 from paddle_rt.checkpoint import atomic_save
-from paddle_rt.components import argument_names
 from paddle_rt.config import build_network, load_config
 from paddle_rt.errors import UserError
 from paddle_rt.models.base import Network
@@ -110,7 +110,7 @@ def test_pretrained_weights_of_paddlesegs_networks_are_read_by_ours(part, suffix
 def test_data_sets_are_not_downloaded(root):
     with pytest.raises(UserError, match="OpticDiscSeg: no folder at dataset_root .*; unpack https?://"):
         components("datasets")["OpticDiscSeg"](transforms=[], mode="train", **root)
-    assert "dataset_root" in argument_names(components("datasets")["OpticDiscSeg"])
+    assert "dataset_root" in describe(components("datasets")["OpticDiscSeg"]).kinds
 
 
 @pytest.mark.parametrize("kind, right", [("ours", True), ("theirs", False)])

@@ -32,14 +32,14 @@ def test_curves_and_table(call, runs, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line, message",
+    "line, code, message",
     [
-        ("one", "--runs takes NAME=FOLDER, got 'one'"),
-        ("a={empty}", "holds neither metrics.jsonl nor a VisualDL log"),
-        ("a={one} --score mIoU", "holds no mIoU; train with --do_eval"),
+        ("one", 2, "--runs takes NAME=FOLDER, got 'one'"),
+        ("a={empty}", 1, "holds neither metrics.jsonl nor a VisualDL log"),
+        ("a={one} --score mIoU", 1, "holds no mIoU; train with --do_eval"),
     ],
 )
-def test_bad_runs_get_one_line(call, line, message, runs, tmp_path):
+def test_bad_runs_get_one_line(call, line, code, message, runs, tmp_path):
     flags = line.format(empty=tmp_path, one=runs / "one").split()
-    refused(call("plot_runs", "--runs", *flags, "--output", tmp_path / "x.png"), message)
+    refused(call("plot_runs", "--runs", *flags, "--output", tmp_path / "x.png"), message, code)
     assert not (tmp_path / "x.png").exists()

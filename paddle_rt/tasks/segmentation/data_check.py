@@ -146,10 +146,10 @@ def _warn_of_duplicates(datasets: Mapping[str, paddle.io.Dataset]) -> None:
     for part, count in images.items():
         twice = [image for image, number in count.items() if number > 1]
         if twice:
-            logger.warning("%s: %d images occur more than once, such as %s", part, len(twice), twice[0])
+            logger.warning("%s: images that occur more than once: %d, such as %s", part, len(twice), twice[0])
     common = sorted(set.intersection(*map(set, images.values()))) if len(images) > 1 else []
     if common:
-        text = "%d images are in both train_dataset and val_dataset, such as %s: scores on them say little"
+        text = "images that are in both train_dataset and val_dataset: %d, such as %s; scores on them say little"
         logger.warning(text, len(common), common[0])
 
 

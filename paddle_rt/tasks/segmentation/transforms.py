@@ -7,7 +7,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from paddle_rt.components import Catalogue, argument_names
+from paddle_rt.arguments import describe
+from paddle_rt.components import Catalogue
 from paddle_rt.errors import UserError
 from paddle_rt.imaging import check_labels, read_image, read_label
 
@@ -18,6 +19,7 @@ CHANNELS = (1, 3, 4)  # of the images that can be read
 # What is left of PaddleSeg's transforms where labels and predictions stay at an image's own size: those that draw no
 # random numbers, and record a change of the size so that it can be undone.
 _FOR_SCORES = ("LimitLong", "Normalize", "Padding", "PaddingByAspectRatio", "Resize", "ResizeByLong", "ResizeByShort")
+_DEFAULT_IGNORED = 255  # of every transform
 _FOR_TRAINING = ("ResizeRangeScaling", "ResizeStepScaling", "ScalePadding")  # and all whose name begins with "Random"
 
 
@@ -61,10 +63,11 @@ def complete_transforms(
 
 
 def _complete_labels(where: str, step: dict[str, Any], num_classes: int | None, ignore_index: int) -> None:
-    arguments = argument_names(transform_catalogue()[step["type"]]) or []
+    arguments = describe(transform_catalogue()[step["type"]]).kinds
     for key in {"label_padding_value", "ignore_index"}.intersection(arguments):
-        value = step.setdefault(key, ignore_index)
+        value = step.get(key, ignore_index)
         if value == ignore_index:
+            step.update({} if value == _DEFAULT_IGNORED else {key: value})
             continue
         if key == "ignore_index" or num_classes is None or value not in range(num_classes):
             raise UserError(

@@ -222,7 +222,7 @@ def test_what_has_no_videos_and_what_does_not_compare(tmp_path):
     (["model.temporal_window=3"], "temporal_window is 3, but train_dataset gives 2 frames at a time"),
     (["train_dataset.end=0.05"], "end is 0.05; 2 frames at 10.0 a second end at 0.1 s or later"),
     (["train_dataset.end=11"], "end is 11; .* after 10 s the street ends"),
-    (["train_dataset.end=True"], "end is True"),
+    (["train_dataset.end=True"], "train_dataset.end must be null or a number of at least 0, got True"),
 ])  # fmt: skip
 def test_clips_that_do_not_fit_are_refused(tmp_path, opts, message):
     path = video_config(tmp_path, 2)

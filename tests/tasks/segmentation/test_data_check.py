@@ -101,8 +101,8 @@ def test_duplicates(tmp_path: Path, warnings: pytest.LogCaptureFixture) -> None:
     write(tmp_path, label(0, 1, 2), label(0, 1, 2))
     (tmp_path / "list.txt").write_text("list0.png list0_label.png\n" * 2 + "list1.png list1_label.png\n")
     check(tmp_path)
-    assert f"train_dataset: 1 images occur more than once, such as {tmp_path}/list0.png" in warnings.text
-    assert "2 images are in both train_dataset and val_dataset" in warnings.text
+    assert f"train_dataset: images that occur more than once: 1, such as {tmp_path}/list0.png" in warnings.text
+    assert "images that are in both train_dataset and val_dataset: 2" in warnings.text
 
 
 def test_sizes_that_do_not_fit_into_one_batch(tmp_path: Path) -> None:
