@@ -118,7 +118,7 @@ def _build_data(config: Config, options: Any, task: Task) -> tuple[paddle.io.Dat
 def _refuse_unknown(config: Config, options: Any) -> None:
     if config.task_name != "segmentation":
         raise UserError(f"PaddleSeg's loop trains segmentation only, and the config's task is {config.task_name!r}")
-    for name, value in (("accumulate", 1), ("early_stop_intervals", None)):
+    for name, value in (("accumulate", 1), ("early_stop_intervals", None), ("weights_format", "pdparams")):
         if getattr(options, name) != value:
             raise UserError(f"PaddleSeg's loop has no --{name}; leave it out, or leave --loop out")
     if options.precision == "bf16":

@@ -22,14 +22,13 @@ from contextlib import contextmanager
 
 import paddle
 
-from paddle_rt.checkpoint import read_saved
+from paddle_rt.checkpoint import read_saved, save_weights, weights_file
 from paddle_rt.errors import UserError
 from paddle_rt.run_logs import METRICS
 
 _log = logging.getLogger(__name__)
 
-PARAMETERS, OPTIMIZER, STATE = "model.pdparams", "model.pdopt", "train_state.safetensors"
-EMA_PARAMETERS = "ema_model.pdparams"
+OPTIMIZER, STATE = "model.pdopt", "train_state.safetensors"
 FOLDER_NAME = r"iter_\d+|best_model|ema_best_model"
 _HIDDEN = re.compile(rf"\.(?P<name>{FOLDER_NAME}|{re.escape(METRICS)})\.(\d+\.part|old)")
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
@@ -130,7 +129,7 @@ def iteration_of(folder: pathlib.Path) -> int:
     Raises:
         UserError: The folder is no checkpoint that training can resume from.
     """
-    missing = [name for name in (PARAMETERS, OPTIMIZER) if not (folder / name).is_file()]
+    missing = _missing(folder)
     found = re.search(r"_(\d+)$", folder.absolute().name)
     if missing or not found:
         reason = f"{missing[0]} is missing" if missing else "its name does not end in _<iteration>"
@@ -141,12 +140,16 @@ def iteration_of(folder: pathlib.Path) -> int:
     return int(found[1])
 
 
+def _missing(folder: pathlib.Path) -> list[str]:
+    """Return what a folder lacks of a checkpoint that training can resume from."""
+    weights = [] if weights_file(folder) else ["model.pdparams"]
+    return weights + ([] if (folder / OPTIMIZER).is_file() else [OPTIMIZER])
+
+
 def checkpoints(save_dir: pathlib.Path) -> list[pathlib.Path]:
     """Return the checkpoints of a run that can be resumed from, the newest first."""
     whole = [
-        folder
-        for folder in save_dir.glob("iter_*")
-        if re.fullmatch(r"iter_\d+", folder.name) and all((folder / n).is_file() for n in (PARAMETERS, OPTIMIZER))
+        folder for folder in save_dir.glob("iter_*") if re.fullmatch(r"iter_\d+", folder.name) and not _missing(folder)
     ]
     return sorted(whole, key=iteration_of, reverse=True)
 
@@ -175,12 +178,12 @@ def save_best(
     Args:
         network: The network.
         folder: save_dir/best_model or save_dir/ema_best_model.
-        file: Name of its weights' file, "model.pdparams" or "ema_model.pdparams".
+        file: Name of its weights' file, such as "model.pdparams"; the suffix decides on the format.
         scores: Its scores by name.
         iteration: When it had them.
     """
     with whole_folder(folder) as temporary:
-        paddle.save(network.state_dict(), str(temporary / file))
+        save_weights(network.state_dict(), temporary / file)
         paddle.save({**scores, "iter": iteration}, str((temporary / file).with_suffix(".pdstates")))
 
 

@@ -14,13 +14,11 @@ import paddle
 import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
-from paddle_rt.checkpoint import load, read_saved
+from paddle_rt.checkpoint import MAX_BYTES, load, read_saved, save_weights, weights_file
 from paddle_rt.errors import UserError
-from paddle_rt.files import whole_file
+from paddle_rt.files import check_plain_file, whole_file
 from paddle_rt.training.checkpoints import (
-    EMA_PARAMETERS,
     OPTIMIZER,
-    PARAMETERS,
     STATE,
     checkpoints,
     iteration_of,
@@ -72,6 +70,7 @@ class TrainingState:
         ema: The moving average of the weights, or None.
         progress: The numbers.
         resumed_from: The checkpoint that the run resumed from, or None.
+        weights_format: The suffix of the files of weights.
         unchecked_best: Names of the networks whose best model on the disk may be newer than this state.
     """
 
@@ -81,6 +80,7 @@ class TrainingState:
     ema: ExponentialMovingAverage | None
     progress: Progress
     resumed_from: pathlib.Path | None = None
+    weights_format: str = "pdparams"
     unchecked_best: set[str] = dataclasses.field(default_factory=set)
 
     def save(self, folder: pathlib.Path) -> None:
@@ -93,10 +93,10 @@ class TrainingState:
         if paddle.distributed.get_rank() > 0:
             return
         with whole_folder(folder) as temporary:
-            paddle.save(self.network.state_dict(), str(temporary / PARAMETERS))
+            save_weights(self.network.state_dict(), temporary / f"model.{self.weights_format}")
             paddle.save(self.optimizer.state_dict(), str(temporary / OPTIMIZER))
             if self.ema is not None:
-                paddle.save(self.ema.network.state_dict(), str(temporary / EMA_PARAMETERS))
+                save_weights(self.ema.network.state_dict(), temporary / f"ema_model.{self.weights_format}")
             (temporary / STATE).write_bytes(rest)
 
     def save_rest(self, folder: pathlib.Path) -> None:
@@ -131,7 +131,7 @@ class TrainingState:
         _log.info(f"Resume from {folder}")
         load(self.network, folder)
         self._restore_optimizer(folder / OPTIMIZER)
-        missing = self._restore_ema(folder / EMA_PARAMETERS)
+        missing = self._restore_ema(weights_file(folder, "ema_model"))
         self.progress.iteration = iteration
         if (folder / STATE).exists():
             missing += self._restore_rest(folder / STATE)
@@ -164,14 +164,14 @@ class TrainingState:
         _check_optimizer_state(self.optimizer, states, file)
         self.optimizer.set_state_dict(states)
 
-    def _restore_ema(self, file: pathlib.Path) -> list[str]:
+    def _restore_ema(self, file: pathlib.Path | None) -> list[str]:
         if self.ema is None:
             return []
-        if file.exists():
+        if file is not None:
             load(self.ema.network, file)
             return []
         self.ema.network.set_state_dict(self.network.state_dict())
-        return [f"{EMA_PARAMETERS}: the moving average starts from the weights"]
+        return ["ema_model.pdparams: the moving average starts from the weights"]
 
     def _restore_rest(self, file: pathlib.Path) -> list[str]:
         arrays, content = _read_rest(file)
@@ -265,6 +265,7 @@ def _accumulators(optimizer: paddle.optimizer.Optimizer) -> set[str]:
 
 def _read_rest(file: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return the arrays and the numbers of a train_state.safetensors."""
+    check_plain_file(file, "state of a run", MAX_BYTES)
     try:
         with safe_open(str(file), framework="np") as opened:
             content = json.loads(opened.metadata()["paddle_rt"])
