@@ -356,7 +356,7 @@ def fill_disk(lab: Lab, reference: Reference, tally: Tally, choose: random.Rando
         folder = lab.root / "run"
         with tally.noting(f"disk full from moment {at} ({moments[at - 1]})"):
             code, errors = lab.run(folder, Moments(str(folder), FULL, at)), lab.errors()
-            if code != 1 or errors.count("\n") != 1 or not errors.startswith("error: [Errno 28]"):
+            if code != 1 or errors.count("\n") != 1 or not errors.startswith("error: No space left on device"):
                 raise Broken(f"exit code {code}, stderr {errors!r}")
             if str(folder) not in errors:
                 raise Broken(f"the line names no file: {errors}")

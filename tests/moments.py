@@ -70,8 +70,10 @@ def _replace_in_os(name: str, moments: Moments) -> None:
     original = getattr(os, name)
 
     def change(path: Any, *arguments: Any, **keywords: Any) -> Any:
-        # shutil.rmtree gives names within an open folder.
-        if moments.is_below(path) or keywords.get("dir_fd") is not None:
+        whole, folder = path, keywords.get("dir_fd")
+        if folder is not None:  # shutil.rmtree gives names within an open folder
+            whole = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), path)
+        if moments.is_below(whole):
             moments(f"{name} {os.path.basename(path)}", path=path)
         return original(path, *arguments, **keywords)
 

@@ -41,7 +41,7 @@ class RunLog:
         if not self.writes:
             return
         _remove_rows_after(self._file, progress)
-        for file in save_dir.glob("vdlrecords.*.log"):
+        for file in filter(pathlib.Path.is_file, save_dir.glob("vdlrecords.*.log")):
             drop_partial_record(file)
         if use_vdl:
             self._vdl = _VisualDL(save_dir)

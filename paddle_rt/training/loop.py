@@ -11,7 +11,7 @@ from typing import Any
 
 import paddle
 
-from paddle_rt.checkpoint import weights_file
+from paddle_rt.checkpoint import load, weights_file
 from paddle_rt.config import Config, build_network, build_optimizer, build_task
 from paddle_rt.errors import UserError
 from paddle_rt.tasks.base import Scores, Task
@@ -311,7 +311,7 @@ class _Evaluation:
         file = f"{name}.{self.options.weights_format}"
         if name in self.state.unchecked_best:
             self.state.unchecked_best.discard(name)
-            _compare_with_disk(progress, name, folder / file, scores.key)
+            self._compare_with_disk(name, network, folder / file, scores.key)
         best, iteration = progress.best.get(name, (-math.inf, 0))
         if scores.best > best:
             progress.best[name] = (scores.best, progress.iteration)
@@ -324,19 +324,38 @@ class _Evaluation:
             elif scores.best < best:
                 progress.below_best += 1
 
+    def _compare_with_disk(self, name: str, network: paddle.nn.Layer, file: pathlib.Path, key: str) -> None:
+        """Correct the best score of a checkpoint that the run has resumed from.
 
-def _compare_with_disk(progress: Progress, name: str, file: pathlib.Path, key: str) -> None:
-    """Correct the best score of a checkpoint that the run has resumed from.
+        A kill may have struck between the best model and the next checkpoint, and a run that resumes from another
+        folder has no best model yet.
+        """
+        weights = weights_file(file.parent, name)
+        # The first process reads, before it writes a new one.
+        weights, on_disk = gather_objects((weights, checkpoints.read_best(file, key)))[0]
+        if weights is not None and on_disk is None:
+            on_disk = self._score_again(network, weights)
+        best = self.state.progress.best
+        if weights is None:
+            best.pop(name, None)
+        elif on_disk is not None and on_disk[0] > best.get(name, (-math.inf, 0))[0]:
+            best[name] = on_disk
 
-    A kill may have struck between the best model and the next checkpoint, and a run that resumes from another folder
-    has no best model yet.
-    """
-    # The first process reads, before it writes a new one.
-    is_there, on_disk = gather_objects((bool(weights_file(file.parent, name)), checkpoints.read_best(file, key)))[0]
-    if not is_there:
-        progress.best.pop(name, None)
-    elif on_disk is not None and on_disk[0] > progress.best.get(name, (-math.inf, 0))[0]:
-        progress.best[name] = on_disk
+    def _score_again(self, network: paddle.nn.Layer, file: pathlib.Path) -> tuple[float, int] | None:
+        """Score a best model whose score is lost; return it and the iteration 0, or None for damaged weights."""
+        _log.warning(f"{file} has no score beside it and is scored again")
+        current = {key: value.clone() for key, value in network.state_dict().items()}
+        try:
+            load(network, file)
+            with self.precision.autocast():
+                scores = self.parts.task.evaluate(network, self.parts.val_data, min(self.options.num_workers, 1))
+            return scores.best, 0
+        except UserError as error:
+            _log.warning(f"{file} is no model of this run, and its place is taken: {error}")
+            return None
+        finally:
+            network.set_state_dict(current)
+            self.state.network.train()
 
 
 def _stops_early(progress: Progress, limit: int | None) -> bool:

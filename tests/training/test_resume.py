@@ -206,7 +206,7 @@ def wait_for_iteration(process: subprocess.Popen, iteration: int) -> None:
 
 @pytest.mark.slow
 def test_kills_and_full_disks_at_every_kind_of_moment():
-    """The short form of the script that CONTRIBUTING.md describes."""
+    """The short form of the script that docs/training.md describes."""
     done = run_python("-W", "ignore", "-m", "tests.kill_runs", "--kills", 36, "--full", 16, "--seed", 1)
     print(done.stdout[-3000:])
     assert done.returncode == 0, f"{done.stdout[-3000:]}{done.stderr[-3000:]}"
@@ -318,6 +318,30 @@ def test_a_run_that_resumes_from_another_folder_has_a_best_model_of_its_own(tmp_
     state = run(15, options(tmp_path / "two", resume_model=str(tmp_path / "one" / "iter_10"), keep_checkpoint_max=1))
     assert state.progress.best["model"][1] == 15 and (tmp_path / "two" / "best_model" / "model.pdparams").is_file()
     assert (tmp_path / "one" / "iter_10").is_dir() and state.progress.saved == [15]
+
+
+@pytest.mark.parametrize("damage", ["no score", "damaged score", "damaged weights"])
+def test_a_best_model_without_its_score_is_scored_again(damage, tmp_path, caplog):
+    changes = dict(save_interval=1, use_ema=False)
+    best = run(10, options(tmp_path / "good", **changes)).progress.best["model"]
+    folder = tmp_path / "run"
+    run(1, options(folder, **changes))
+    shutil.rmtree(folder / "best_model")
+    shutil.copytree(tmp_path / "good" / "best_model", folder / "best_model")
+    weights, states = folder / "best_model" / "model.pdparams", folder / "best_model" / "model.pdstates"
+    before = weights.read_bytes()
+    states.write_bytes(b"") if damage == "damaged score" else states.unlink()
+    if damage == "damaged weights":
+        weights.write_bytes(before[:99])
+    state = run(2, options(folder, resume_model="auto", **changes))
+    assert f"{weights} has no score beside it" in caplog.text
+    if damage == "damaged weights":
+        assert state.progress.best["model"][1] == 2 and "its place is taken" in caplog.text
+    else:
+        assert state.progress.best["model"] == (best[0], 0) and weights.read_bytes() == before
+    run(2, options(tmp_path / "whole", **changes))
+    one, other = (read_state_dict(run / "iter_2") for run in (tmp_path / "whole", folder))
+    assert all(np.array_equal(one[name], other[name]) for name in one), "scoring has changed the network"
 
 
 @pytest.mark.parametrize("resume", [None, "iter_5"])

@@ -237,7 +237,8 @@ def _lovasz(errors: paddle.Tensor, values: paddle.Tensor, truth: paddle.Tensor) 
 class BCELoss:
     """Mean binary cross-entropy of logits, each class by itself.
 
-    Corrected against PaddleSeg 2.8.0, whose dynamic weights count ignored pixels as pixels of class 0.
+    Corrected against PaddleSeg 2.8.0, whose dynamic weights count ignored pixels as pixels of class 0. In training,
+    pixels that are not labelled do not count as edges or as their absence either, and a MixedLoss may learn edges.
 
     Args:
         weight: None, or "dynamic" to weigh positive and negative pixels by each other's share of the labelled pixels.

@@ -269,6 +269,23 @@ def test_losses_of_a_config(heads: int, mixed: tuple[str, str], share: str) -> N
             assert error < 1e-9
 
 
+@pytest.mark.parametrize("mixed", [False, True])
+def test_edges_are_learned_where_pixels_are_labelled(mixed: bool) -> None:
+    section = {"type": "BCELoss", "edge_label": True, "weight": "dynamic"}
+    types = [{"type": "MixedLoss", "losses": [section], "coef": [0.5]}] if mixed else [section]
+    config = {"loss": {"types": types, "coef": [1]}, "model": {"num_classes": 2}, "train_dataset": {"type": "Dataset"}}
+    logits, labels = inputs(1, "half", 255)
+    edges = np.random.default_rng(5).integers(0, 2, labels.shape)
+    batch = {"label": paddle.to_tensor(labels), "edge": paddle.to_tensor(edges[:, None])}
+    (value,) = SegmentationTask(config).losses([paddle.to_tensor(logits)], batch)
+    expected = bce(logits, np.where(labels == 255, 255, edges), 255, weight="dynamic") * (0.5 if mixed else 1)
+    print(f"mixed {mixed}: {abs(float(value) - expected):.1e}")
+    assert abs(float(value) - expected) < 1e-9
+    assert "needs a train_dataset with edge: True" in message(
+        SegmentationTask(config).losses, [paddle.to_tensor(logits)], {"label": batch["label"]}
+    )
+
+
 def test_losses_refuse_what_does_not_fit() -> None:
     logits, labels = paddle.zeros([1, 3, 2, 2]), paddle.zeros([1, 2, 2], "int64")
     for loss in (
