@@ -86,8 +86,7 @@ class Hostile:
         return os.system, (f"touch {self.mark}",)
 
 
-@pytest.mark.parametrize("part", ["network", "backbone"])
-@pytest.mark.parametrize("suffix", ["pdparams", "safetensors"])
+@pytest.mark.parametrize(("part", "suffix"), [("network", "pdparams"), ("backbone", "safetensors")])
 def test_pretrained_weights_of_paddlesegs_networks_are_read_by_ours(part, suffix, tmp_path):
     network = build_network(load_config(tiny_config(tmp_path, model=STDC)))
     randomize(network)
