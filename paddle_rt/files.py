@@ -5,10 +5,13 @@ import os
 import pathlib
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from paddle_rt.errors import UserError
+
+_HOME_LOCK = threading.RLock()  # of several threads, one at a time sets the variable HOME and restores it
 
 # What a path may lead to instead of a plain file. Opening a pipe, a socket or a device may wait for ever or never end.
 _OTHER_KINDS = {
@@ -62,8 +65,8 @@ def _why_not_there(name: str, what: str, error: OSError) -> str:
 @contextmanager
 def temporary_home() -> Iterator[None]:
     """Let packages that make folders in the user's home, many of them when they are imported, make them elsewhere."""
-    before = os.environ.get("HOME")
-    with tempfile.TemporaryDirectory() as folder:
+    with _HOME_LOCK, tempfile.TemporaryDirectory() as folder:
+        before = os.environ.get("HOME")
         os.environ["HOME"] = folder
         try:
             yield

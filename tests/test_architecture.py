@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "kinds": {"errors"},
     "arguments": {"errors", "kinds"},
     "cpu": BASIC,
+    "run_logs": BASIC,
     "imaging": BASIC,
     "streetscenes": BASIC,
     "paddleseg/__init__": set(),
@@ -40,7 +41,7 @@ MAY_IMPORT = {
     "components": {"models", "registry", "paddleseg/components", *BASIC},
     "tasks": {"components", "imaging", "inference", "models", "paddleseg/components", "streetscenes", *BASIC},
     "config": {"checkpoint", "components", "models", "paddleseg/components", "tasks", *BASIC},
-    "training": {"checkpoint", "config", "tasks", *BASIC},
+    "training": {"checkpoint", "config", "run_logs", "tasks", *BASIC},
     "export": {"imaging", "inference", "models", "tasks", *BASIC},
     "paddleseg/compare": {"checkpoint", *BASIC},
     "paddleseg/counterparts": {"components", "models", "registry", "paddleseg/components", *BASIC},
@@ -73,7 +74,7 @@ MAY_IMPORT = {
     "cli": {
         *("benchmark", "checkpoint", "components", "config", "convert", "cpu", "downloads", "export", "imaging"),
         *("inference", "paddleseg/compare", "paddleseg/counterparts", "paddleseg/loop", "paddleseg/releases"),
-        *("registry", "streetscenes", "tasks", "training", *BASIC),
+        *("registry", "run_logs", "streetscenes", "tasks", "training", *BASIC),
     },
 }
 

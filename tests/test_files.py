@@ -2,11 +2,12 @@
 
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from paddle_rt.errors import UserError
-from paddle_rt.files import check_plain_file
+from paddle_rt.files import check_plain_file, temporary_home
 
 
 def test_a_regular_file_and_a_link_to_one_are_accepted(tmp_path):
@@ -51,6 +52,20 @@ def test_anything_else_is_refused_by_name(tmp_path, make, expected):
     with pytest.raises(UserError) as caught:
         check_plain_file(path, "image", max_bytes=4)
     assert str(caught.value).startswith(expected.format(path=path))
+
+
+def test_the_home_is_another_one_for_a_while_in_several_threads(monkeypatch):
+    monkeypatch.setenv("HOME", "/home")
+
+    def look(_):
+        with temporary_home(), temporary_home():
+            return os.environ["HOME"] != "/home" and os.path.isdir(os.environ["HOME"])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(look, range(64)))
+    assert os.environ["HOME"] == "/home"
+    monkeypatch.delenv("HOME")
+    assert look(0) and "HOME" not in os.environ
 
 
 def test_names_that_no_file_can_have_are_refused(tmp_path):

@@ -59,7 +59,7 @@ def test_every_tool_works_without_network_and_home(tmp_path, proxy):
     images, weights = str(tmp_path / "image.png"), f"{run}/iter_1"
     cv2.imwrite(images, smooth_image(32, 64))
     lines = [
-        ["train", "-c", config, *device, "--iters", "1", "--do_eval", "--save_dir", run],
+        ["train", "-c", config, *device, "--iters", "1", "--do_eval", "--use_vdl", "--save_dir", run],
         ["val", "-c", config, *device, "--model_path", weights],
         ["predict", "-c", config, *device, "--model_path", weights, "--image_path", images, "--save_dir", run],
         ["compare", "-c", config, *device, "--model_path", weights, "--input_size", "32", "64", "--images", "1"],

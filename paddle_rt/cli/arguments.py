@@ -101,6 +101,10 @@ class Parser(argparse.ArgumentParser):
         """End the tool with exit code 2 and one line."""
         self.exit(2, f"error: {message}; see --help\n")
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:  # argparse's own names no nearest choice
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, str(unknown("choice", value, action.choices)))
+
     def parse_args(
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> argparse.Namespace:

@@ -10,6 +10,7 @@ import pathlib
 from paddle_rt.cli.arguments import Parser, file_or_folder, output_file
 from paddle_rt.errors import FlagError, UserError
 from paddle_rt.files import whole_file
+from paddle_rt.run_logs import METRICS, read_metrics, read_scalars
 
 Curve = dict[int, float]
 
@@ -27,32 +28,31 @@ def read_run(folder: pathlib.Path, score: str | None) -> tuple[str, Curve, Curve
     Raises:
         UserError: The folder holds no log, or the log no evaluation with that score.
     """
-    from paddle_rt.training.log import METRICS, read_metrics
-
     if not (folder / METRICS).is_file():
         return _read_vdl(folder, score or "mIoU")
-    lines = read_metrics(folder / METRICS)
-    losses = {line["iter"]: line["loss"] for line in lines if line["kind"] == "train"}
-    evaluations = [line for line in lines if line["kind"] == "eval" and line["model"] == "model"]
-    names = [name for line in evaluations for name in line if name not in ("kind", "iter", "model")]
+    rows = read_metrics(folder / METRICS)
+    losses = {row["iter"]: row["loss"] for row in rows if row["kind"] == "train"}
+    evaluations = [row for row in rows if row["kind"] == "eval" and row["model"] == "model"]
+    names = [name for row in evaluations for name, value in row.items() if name != "iter" and _is_number(value)]
     score = score or next(iter(names), None)
     if score not in names:
         raise UserError(f"{folder / METRICS} holds no {score or 'evaluation'}; train with --do_eval")
-    return score, losses, {line["iter"]: line[score] for line in evaluations}
+    return score, losses, {row["iter"]: row[score] for row in evaluations if _is_number(row.get(score))}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _read_vdl(folder: pathlib.Path, score: str) -> tuple[str, Curve, Curve]:
     logs = sorted(folder.glob("vdlrecords.*.log"))
     if not logs:
-        raise UserError(f"{folder} holds neither metrics.jsonl nor a VisualDL log; give the save_dir of a run")
-    from visualdl import LogReader
-
+        raise UserError(f"{folder} holds neither {METRICS} nor a VisualDL log; give the save_dir of a run")
     curves: list[Curve] = [{}, {}]
     for log in logs:
-        reader = LogReader(file_path=str(log))
+        scalars = read_scalars(log)
         for curve, tag in zip(curves, ("Train/loss", f"Evaluate/{score}"), strict=True):
-            if tag in reader.get_tags().get("scalar", []):
-                curve.update({point.id: point.value for point in reader.get_data("scalar", tag)})
+            curve.update(scalars.get(tag, {}))
     if not curves[1]:
         raise UserError(f"the VisualDL logs in {folder} hold no {score}; train with --do_eval")
     return score, *curves

@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 
+from paddle_rt.checkpoint import WEIGHTS_FORMATS
 from paddle_rt.cli.arguments import (
     count,
     file_or_folder,
@@ -49,6 +50,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--amp_level", default="O1", choices=["O1", "O2"], help="level of the mixed precision")
     add("--profiler_options", help="PaddleSeg's option string, such as batch_range=[10,20];profile_path=profile")
     add("--data_format", default="NCHW", choices=["NCHW"], help="layout of the images")
+    add("--weights_format", default="pdparams", choices=WEIGHTS_FORMATS, help="format of the files of weights")
     add("--repeats", type=count, default=1, help="number of times that an epoch visits each image")
     add("--loop", default="paddle_rt", choices=["paddle_rt", "paddleseg"], help="paddleseg: PaddleSeg's own loop")
     return parser.parse_args()

@@ -211,6 +211,8 @@ def build_schedule(section: Mapping[str, Any], iters: int) -> paddle.optimizer.l
     """
     arguments = {key: value for key, value in section.items() if key not in ("type", *_WARMUP)}
     warmup = section.get("warmup_iters", 0)
+    if warmup >= iters:
+        logger.warning("lr_scheduler.warmup_iters is %d of %d iterations: the schedule does not begin", warmup, iters)
     if section["type"] == "PolynomialDecay":
         arguments.setdefault("decay_steps", max(iters - warmup, 1))
     schedule = construct("lr_scheduler", SCHEDULERS[section["type"]], arguments)

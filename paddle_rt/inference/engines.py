@@ -142,7 +142,8 @@ class OnnxRuntime(Engine):
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3
         with _loading("ONNX Runtime", graph):
-            self._session = onnxruntime.InferenceSession(str(graph), options, providers=providers)
+            # Its fallback prints the error and tries the same again.
+            self._session = onnxruntime.InferenceSession(str(graph), options, providers=providers, enable_fallback=0)
         if self._session.get_providers()[0] != wanted:  # ONNX Runtime falls back to the CPU silently
             raise UserError(f"ONNX Runtime cannot start {wanted}: CUDA, cuDNN or TensorRT of its version is missing")
         self._inputs = [item.name for item in self._session.get_inputs()]

@@ -80,7 +80,8 @@ def import_paddleseg() -> None:
 def _reads_weights_safely(component: Callable) -> Callable:
     """Wrap a network or a backbone, since PaddleSeg unpickles whatever `pretrained` names, and runs what it asks for.
 
-    The file is read by `read_state_dict`, and PaddleSeg gets a copy that holds the arrays alone.
+    The file is read by `read_state_dict`, and PaddleSeg gets a copy that holds the arrays alone. It takes what fits, as
+    ever, but a file of which nothing fits is refused.
     """
 
     @functools.wraps(component, updated=())
@@ -89,10 +90,18 @@ def _reads_weights_safely(component: Callable) -> Callable:
             return component(*arguments, **options)
         source = options["pretrained"]
         logger.info("Pretrained weights: %s", source)
+        state = read_state_dict(local_weights(source))
         with tempfile.TemporaryDirectory() as folder:
             copy = os.path.join(folder, "model.pdparams")
-            save_weights(read_state_dict(local_weights(source)), copy)
-            return component(*arguments, **{**options, "pretrained": copy})
+            save_weights(state, copy)
+            network = component(*arguments, **{**options, "pretrained": copy})
+        own = network.state_dict()
+        if not any(name in state and list(state[name].shape) == list(value.shape) for name, value in own.items()):
+            raise UserError(
+                f"nothing in {source} fits {type(network).__name__}: it holds {next(iter(state))} and others, expected "
+                f"are {next(iter(own))} and others"
+            )
+        return network
 
     return build
 

@@ -4,6 +4,7 @@ It trains the same network with the same optimizer, losses and data as our loop,
 what keeps it from running on Paddle 3 is patched, and the statistics of BatchNorm, which its processes do not share.
 """
 
+import functools
 import importlib
 import logging
 import os
@@ -34,8 +35,16 @@ _EXCHANGES = {
     ),
     # Paddle's loader waits for ever where an image cannot be read.
     "paddle.io.DataLoader": "Loader",
+    # The backward pass of numbers that are not finite corrupts memory on a CPU.
+    "logits_list = ddp_model(images) if nranks > 1 else model(images)": (
+        "with check_of(model).forward(images, iter):\n"
+        "    logits_list = ddp_model(images) if nranks > 1 else model(images)"
+    ),
+    "loss.backward()": "check_of(model).loss(loss.item(), iter)\nloss.backward()\ncheck_of(model).gradients(iter)",
     # A CPU has no SyncBatchNorm: without this, each process scores a network of its own, and one of them is saved.
-    "model.clear_gradients()": "model.clear_gradients()\nsync_batch_norm_buffers(model)",
+    "model.clear_gradients()": (
+        "check_of(model).weights(iter)\nmodel.clear_gradients()\nsync_batch_norm_buffers(model)"
+    ),
 }
 
 
@@ -52,8 +61,10 @@ def train(config: Config, options: Any) -> None:
     """
     from paddle_rt.training.devices import set_seed, set_up
     from paddle_rt.training.distributed import sync_batch_norm_buffers
+    from paddle_rt.training.finite import FiniteCheck
     from paddle_rt.training.precision import Precision
     from paddle_rt.training.profiling import StepProfiler
+    from paddle_rt.training.run_folder import claim
 
     _refuse_unknown(config, options)
     if options.resume_model is not None and _is_finished(options.resume_model, config.iters):
@@ -71,10 +82,12 @@ def train(config: Config, options: Any) -> None:
         sync_batch_norm_buffers=sync_batch_norm_buffers,
         resume=_resume,
         evaluate=_evaluation(task),
-        loss_computation=_loss_computation(task, options.precision),
+        loss_computation=_loss_computation(task),
+        check_of=functools.cache(lambda network: FiniteCheck(network, may_skip=options.precision == "fp16")),
         train_profiler=types.SimpleNamespace(add_profiler_step=lambda _: _end_if(profiler.step())),
     )
-    with paddle.utils.unique_name.guard():  # the optimizer's state has generated names, which must start from 0
+    # The optimizer's state has generated names, which must start from 0.
+    with claim(options.save_dir), paddle.utils.unique_name.guard():
         train_data, val_data = _build_data(config, options, task)
         task.check_data(train_data, val_data, config.batch_size)
         network = build_network(config)
@@ -105,7 +118,7 @@ def _build_data(config: Config, options: Any, task: Task) -> tuple[paddle.io.Dat
 def _refuse_unknown(config: Config, options: Any) -> None:
     if config.task_name != "segmentation":
         raise UserError(f"PaddleSeg's loop trains segmentation only, and the config's task is {config.task_name!r}")
-    for name, value in (("accumulate", 1), ("early_stop_intervals", None)):
+    for name, value in (("accumulate", 1), ("early_stop_intervals", None), ("weights_format", "pdparams")):
         if getattr(options, name) != value:
             raise UserError(f"PaddleSeg's loop has no --{name}; leave it out, or leave --loop out")
     if options.precision == "bf16":
@@ -155,19 +168,13 @@ def _evaluation(task: Task) -> Callable:
     return evaluate
 
 
-def _loss_computation(task: Task, precision: str) -> Callable:
+def _loss_computation(task: Task) -> Callable:
     """Return what the loop calls to compute its losses: the task's."""
 
     def compute(
         logits_list: list[paddle.Tensor], labels: paddle.Tensor, edges: paddle.Tensor | None, losses: None
     ) -> list[paddle.Tensor]:
-        batch = {"label": labels} if edges is None else {"label": labels, "edge": edges}
-        result = task.losses(logits_list, batch)
-        total = float(sum(result))
-        # The backward pass of NaN corrupts memory on a CPU; with fp16 the scaler passes over such steps.
-        if precision == "fp32" and not abs(total) < float("inf"):
-            raise UserError(f"the loss is {total}: try a lower --learning_rate or a longer warm-up")
-        return result
+        return task.losses(logits_list, {"label": labels} if edges is None else {"label": labels, "edge": edges})
 
     return compute
 

@@ -56,6 +56,10 @@ class Loader:
                 yield batch
         finally:
             # Paddle ends threads and processes by itself only where the last batch has been taken.
+            if self.loader.num_workers == 0 and batches._thread is not None:
+                batches._thread_done_event.set()
+                batches._blocking_queue.close()
+                batches._thread.join()  # Paddle would look for its end once a second
             batches._try_shutdown_all()
 
 

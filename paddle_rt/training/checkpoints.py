@@ -1,14 +1,18 @@
 """The folders of a run: checkpoints that appear whole or not at all, the best model, and which one to resume from.
 
-    save_dir/iter_N/        model.pdparams, model.pdopt, train_state.safetensors, with EMA also ema_model.pdparams
-    save_dir/best_model/    model.pdparams and model.pdstates, its scores
-    save_dir/ema_best_model/
+    save_dir/iter_N/          model.pdparams, model.pdopt, train_state.safetensors, with EMA also ema_model.pdparams
+    save_dir/best_model/      model.pdparams and model.pdstates, its scores
+    save_dir/ema_best_model/  the same of the moving average
 
-A folder is written under another name and takes its own with one rename. Where a folder of that name is there, it steps
-aside first; `clean` brings it back if the run was killed between the two renames.
+A folder is written under a hidden name. Then it takes its own name, or exchanges names with the folder that has it, in
+one step. Where the file system cannot exchange names, the old folder is first moved aside, and `clean` brings it back
+if the run was killed in between.
 """
 
+import ctypes
+import errno
 import logging
+import math
 import os
 import pathlib
 import re
@@ -18,16 +22,16 @@ from contextlib import contextmanager
 
 import paddle
 
-from paddle_rt.checkpoint import read_saved
+from paddle_rt.checkpoint import read_saved, save_weights, weights_file
 from paddle_rt.errors import UserError
-from paddle_rt.training.distributed import largest_of_all
+from paddle_rt.run_logs import METRICS
 
 _log = logging.getLogger(__name__)
 
-PARAMETERS, OPTIMIZER, STATE = "model.pdparams", "model.pdopt", "train_state.safetensors"
-EMA_PARAMETERS = "ema_model.pdparams"
-_TEMPORARY = re.compile(r"\.(?P<name>.+)\.(?P<process>\d+)\.part")
-_ASIDE = re.compile(r"\.(?P<name>.+)\.old")
+OPTIMIZER, STATE = "model.pdopt", "train_state.safetensors"
+FOLDER_NAME = r"iter_\d+|best_model|ema_best_model"
+_HIDDEN = re.compile(rf"\.(?P<name>{FOLDER_NAME}|{re.escape(METRICS)})\.(\d+\.part|old)")
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
 
 
 @contextmanager
@@ -37,27 +41,27 @@ def whole_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     Raises:
         OSError: The disk is full or may not be written; what was in `folder` before is still there.
     """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    aside = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(temporary, ignore_errors=True)
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    temporary = _temporary_name(folder)
+    _remove(temporary)
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        for file in temporary.iterdir():
-            _flush(file)
-        _flush(temporary)
-        if folder.exists():
-            shutil.rmtree(aside, ignore_errors=True)
-            os.rename(folder, aside)
-        os.rename(temporary, folder)
+        for path in (*temporary.iterdir(), temporary):
+            _flush(path)
+        _put_in_place(temporary, folder)
         _flush(folder.parent)
-        shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         if error.filename is None:  # a full disk, which names no file
             error.filename = str(folder)
         raise
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)  # which by now is the folder that was there before
+
+
+def _temporary_name(folder: pathlib.Path) -> pathlib.Path:
+    return folder.with_name(f".{folder.name}.{os.getpid()}.part")
 
 
 def _flush(path: pathlib.Path) -> None:
@@ -69,31 +73,54 @@ def _flush(path: pathlib.Path) -> None:
         os.close(descriptor)
 
 
-def clean(save_dir: pathlib.Path) -> None:
-    """Remove what processes that are gone have left half-written, and bring back folders that had stepped aside.
-
-    Of a launch, the first process does it, and the others wait for it.
-    """
-    for path in sorted(save_dir.glob(".*")) if paddle.distributed.get_rank() == 0 else ():
-        if (found := _ASIDE.fullmatch(path.name)) is not None:
-            target = path.with_name(found["name"])
-            if target.exists():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                os.rename(path, target)
-        elif (found := _TEMPORARY.fullmatch(path.name)) is not None and not _is_running(int(found["process"])):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    largest_of_all(0)
+def _put_in_place(temporary: pathlib.Path, folder: pathlib.Path) -> None:
+    if not os.path.lexists(folder):
+        os.rename(temporary, folder)
+    elif not _exchange(temporary, folder):
+        aside = folder.with_name(f".{folder.name}.old")
+        _remove(aside)
+        os.rename(folder, aside)
+        try:
+            os.rename(temporary, folder)
+        except OSError:
+            os.rename(aside, folder)
+            raise
+        _remove(aside)
 
 
-def _is_running(process: int) -> bool:
+def _exchange(one: pathlib.Path, other: pathlib.Path) -> bool:
+    """Exchange the names of two paths in one step; return False where the system or the file system cannot."""
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
+        rename = ctypes.CDLL(None).renameat2
+    except AttributeError:  # not Linux
         return False
-    except PermissionError:
-        return True
-    return process != os.getpid()
+    return rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0
+
+
+def _remove(path: pathlib.Path) -> None:
+    """Remove a folder or a file as far as possible."""
+    if path.is_symlink() or path.is_file():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def clean(save_dir: pathlib.Path) -> None:
+    """Remove what a run that was killed has left half-written, and bring back a folder that was moved aside.
+
+    The caller holds the lock on the folder, so that no other run is writing these files.
+    """
+    for path in save_dir.glob(".*"):
+        if (found := _HIDDEN.fullmatch(path.name)) is None:
+            continue
+        target = path.with_name(found["name"])
+        if path.name.endswith(".old") and not os.path.lexists(target):
+            os.rename(path, target)
+        else:
+            _remove(path)
+    for path in save_dir.glob("*/.*.part"):  # of earlier releases
+        if re.fullmatch(FOLDER_NAME, path.parent.name):
+            _remove(path)
 
 
 def iteration_of(folder: pathlib.Path) -> int:
@@ -102,7 +129,7 @@ def iteration_of(folder: pathlib.Path) -> int:
     Raises:
         UserError: The folder is no checkpoint that training can resume from.
     """
-    missing = [name for name in (PARAMETERS, OPTIMIZER) if not (folder / name).is_file()]
+    missing = _missing(folder)
     found = re.search(r"_(\d+)$", folder.absolute().name)
     if missing or not found:
         reason = f"{missing[0]} is missing" if missing else "its name does not end in _<iteration>"
@@ -113,23 +140,34 @@ def iteration_of(folder: pathlib.Path) -> int:
     return int(found[1])
 
 
+def _missing(folder: pathlib.Path) -> list[str]:
+    """Return what a folder lacks of a checkpoint that training can resume from."""
+    weights = [] if weights_file(folder) else ["model.pdparams"]
+    return weights + ([] if (folder / OPTIMIZER).is_file() else [OPTIMIZER])
+
+
 def checkpoints(save_dir: pathlib.Path) -> list[pathlib.Path]:
     """Return the checkpoints of a run that can be resumed from, the newest first."""
     whole = [
-        folder
-        for folder in save_dir.glob("iter_*")
-        if re.fullmatch(r"iter_\d+", folder.name) and all((folder / n).is_file() for n in (PARAMETERS, OPTIMIZER))
+        folder for folder in save_dir.glob("iter_*") if re.fullmatch(r"iter_\d+", folder.name) and not _missing(folder)
     ]
     return sorted(whole, key=iteration_of, reverse=True)
 
 
-def keep_newest(save_dir: pathlib.Path, saved: list[int], number: int) -> list[int]:
-    """Delete the oldest of the checkpoints that this run has saved, and return the iterations of the others."""
-    if number == 0 or len(saved) <= number:
-        return saved
-    for iteration in saved[:-number]:
-        shutil.rmtree(save_dir / f"iter_{iteration}", ignore_errors=True)
-    return saved[-number:]
+def keep_newest(save_dir: pathlib.Path, saved: list[int], number: int) -> None:
+    """Delete all but the newest of the checkpoints that this run has saved.
+
+    Args:
+        save_dir: The run's folder.
+        saved: Their iterations.
+        number: How many to keep; 0 keeps all.
+    """
+    for iteration in saved[:-number] if number else ():
+        folder = save_dir / f"iter_{iteration}"
+        if folder.exists():
+            hidden = _temporary_name(folder)
+            os.rename(folder, hidden)  # so that a kill leaves no half of a checkpoint
+            _remove(hidden)
 
 
 def save_best(
@@ -140,29 +178,31 @@ def save_best(
     Args:
         network: The network.
         folder: save_dir/best_model or save_dir/ema_best_model.
-        file: Name of its weights' file, "model.pdparams" or "ema_model.pdparams".
+        file: Name of its weights' file, such as "model.pdparams"; the suffix decides on the format.
         scores: Its scores by name.
         iteration: When it had them.
     """
     with whole_folder(folder) as temporary:
-        paddle.save(network.state_dict(), str(temporary / file))
+        save_weights(network.state_dict(), temporary / file)
         paddle.save({**scores, "iter": iteration}, str((temporary / file).with_suffix(".pdstates")))
 
 
-def best_before(folder: pathlib.Path, file: str, key: str) -> tuple[float, int] | None:
-    """Return the score and the iteration of the best model that a folder holds, or None.
+def read_best(file: pathlib.Path, key: str) -> tuple[float, int] | None:
+    """Return the score and the iteration of a best model, or None where they are not known.
 
     Args:
-        folder: The folder of the best model.
-        file: The name of its file of parameters.
+        file: The best model's weights.
         key: The name of the score.
     """
-    states = (folder / file).with_suffix(".pdstates")
-    if not (folder / file).is_file() or not states.is_file():
+    states = file.with_suffix(".pdstates")
+    if not states.is_file():
         return None
     try:
         values = read_saved(states)
-        return float(values[key]), int(values["iter"])
-    except (UserError, KeyError, TypeError, ValueError) as error:
-        _log.warning(f"{states} cannot be read, so the best model starts anew: {error}")
+        score, iteration = float(values[key]), int(values["iter"])
+        if not math.isfinite(score):
+            raise ValueError(f"{key} is {score}")
+        return score, iteration
+    except (UserError, KeyError, TypeError, ValueError, OverflowError) as error:
+        _log.warning(f"{states} cannot be read, so the score of the best model is not known: {error}")
         return None

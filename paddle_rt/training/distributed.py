@@ -32,7 +32,7 @@ def sync_batch_norm_buffers(network: nn.Layer) -> None:
         buffer.set_value(average.reshape(buffer.shape))
 
 
-def largest_of_all(number: int) -> int:
+def max_across_processes(number: int) -> int:
     """Return the largest number that any process of the launch passes; every process has to call it."""
     if paddle.distributed.get_world_size() == 1:
         return number

@@ -10,13 +10,13 @@ from typing import Any
 import paddle
 from tqdm import tqdm
 
-from paddle_rt.files import whole_file
+from paddle_rt.files import temporary_home, whole_file
+from paddle_rt.run_logs import METRICS, append_whole, drop_partial_record, read_metrics, write_records
 from paddle_rt.tasks.base import Scores
 from paddle_rt.training.order import SampleOrder
 from paddle_rt.training.state import Progress
 
 _log = logging.getLogger(__name__)
-METRICS = "metrics.jsonl"
 
 
 class RunLog:
@@ -25,8 +25,8 @@ class RunLog:
     Args:
         save_dir: Folder of metrics.jsonl and of the VisualDL log.
         iters: Iterations of the whole run.
-        progress: Iterations that are done, and their losses since the last line. Later lines of metrics.jsonl are of an
-            interrupted run and are removed.
+        progress: The iterations that are done, and their losses since the last line. Rows of metrics.jsonl that an
+            interrupted run has written after that are removed.
         log_iters: Iterations between lines.
         use_vdl: Also write a VisualDL log.
     """
@@ -36,15 +36,15 @@ class RunLog:
         self.writes = paddle.distributed.get_rank() == 0
         self.reader_seconds: list[float] = []
         self.batch_seconds: list[float] = []
-        self._file = save_dir / METRICS
-        self._vdl, self._began = None, time.perf_counter()
+        self._file, self._vdl = save_dir / METRICS, None
+        self._began = time.perf_counter()
         if not self.writes:
             return
-        _remove_lines_after(self._file, progress.iteration)
+        _remove_rows_after(self._file, progress)
+        for file in filter(pathlib.Path.is_file, save_dir.glob("vdlrecords.*.log")):
+            drop_partial_record(file)
         if use_vdl:
-            from visualdl import LogWriter
-
-            self._vdl = LogWriter(str(save_dir))
+            self._vdl = _VisualDL(save_dir)
         self._bar = tqdm(
             total=iters, initial=progress.iteration, desc="train", unit="it", disable=None, dynamic_ncols=True
         )
@@ -58,7 +58,7 @@ class RunLog:
         self.reader_seconds.append(time.perf_counter() - self._began)
 
     def step(self, iteration: int, order: SampleOrder, losses: list[float], lr: float, norm: float) -> None:
-        """Note what an iteration has done, and write a line if one is due.
+        """Note the numbers of an iteration, and write a line if one is due.
 
         Args:
             iteration: Counted from 1.
@@ -71,9 +71,9 @@ class RunLog:
         self.batch_seconds.append(time.perf_counter() - self._began)
         if self.writes:
             self._bar.update()
-            if self.is_due(iteration):
-                self._write_line(iteration, order, lr, norm)
         if self.is_due(iteration):
+            if self.writes:
+                self._write_line(iteration, order, lr, norm)
             for numbers in (self.losses, self.reader_seconds, self.batch_seconds):
                 numbers.clear()
         self._began = time.perf_counter()
@@ -81,7 +81,8 @@ class RunLog:
     def _write_line(self, iteration: int, order: SampleOrder, lr: float, norm: float) -> None:
         parts = [statistics.fmean(column) for column in zip(*self.losses, strict=True)]
         loss, batch, reader = sum(parts), statistics.fmean(self.batch_seconds), statistics.fmean(self.reader_seconds)
-        epoch, speed, left = order.epoch(iteration) + 1, order.samples / batch, int(batch * (self.iters - iteration))
+        epoch, speed = order.epoch(iteration) + 1, order.samples_per_iteration / batch
+        left = int(batch * (self.iters - iteration))
         eta = f"{left // 3600:02d}:{left // 60 % 60:02d}:{left % 60:02d}"
         _log.info(
             f"[TRAIN] epoch: {epoch}, iter: {iteration}/{self.iters}, loss: {loss:.4f}, lr: {lr:.6f}, "
@@ -90,12 +91,10 @@ class RunLog:
         )
         self._bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
         numbers = {"loss": loss, "lr": lr, "batch_cost": batch, "reader_cost": reader, "grad_norm": norm, "ips": speed}
-        self._append({"kind": "train", "iter": iteration, "epoch": epoch, **numbers, "losses": parts})
+        self._write_row({"kind": "train", "iter": iteration, "epoch": epoch, **numbers, "losses": parts})
         if self._vdl is not None:
-            for name, value in numbers.items():
-                self._vdl.add_scalar(f"Train/{name}", value, iteration)
-            for number, value in enumerate(parts if len(parts) > 1 else []):
-                self._vdl.add_scalar(f"Train/loss_{number}", value, iteration)
+            each = {f"loss_{number}": value for number, value in enumerate(parts)} if len(parts) > 1 else {}
+            self._vdl.add("Train/", {**numbers, **each}, iteration)
 
     def evaluation(self, iteration: int, name: str, scores: Scores) -> None:
         """Write the scores of a network; `name` is "model" or "ema_model"."""
@@ -105,41 +104,53 @@ class RunLog:
             _log.info("[EVAL] The moving average of the weights:")
         for text in (scores.summary, *scores.details):
             _log.info(text)
-        self._append({"kind": "eval", "iter": iteration, "model": name, **scores.values})
+        self._write_row({"kind": "eval", "iter": iteration, "model": name, **scores.values})
         if self._vdl is not None:
-            prefix = "Ema_" if name == "ema_model" else ""
-            for key, value in scores.values.items():
-                self._vdl.add_scalar(f"Evaluate/{prefix}{key}", value, iteration)
+            self._vdl.add("Evaluate/Ema_" if name == "ema_model" else "Evaluate/", scores.values, iteration)
 
-    def _append(self, content: dict[str, Any]) -> None:
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(content) + "\n")
+    def _write_row(self, row: dict[str, Any]) -> None:
+        append_whole(self._file, f"{json.dumps(row)}\n".encode())
 
     def close(self) -> None:
-        """End the progress bar and the VisualDL log."""
+        """End the progress bar."""
         if self.writes:
             self._bar.close()
-        if self._vdl is not None:
-            self._vdl.close()
 
 
-def read_metrics(file: pathlib.Path) -> list[dict[str, Any]]:
-    """Read the lines of a metrics.jsonl; one that a kill cut off, which can only be the last, is left out."""
-    lines = []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return lines
+class _VisualDL:
+    """A new VisualDL log in a folder."""
+
+    def __init__(self, folder: pathlib.Path) -> None:
+        with temporary_home():
+            from visualdl.component.base_component import meta_data, scalar
+
+        self._scalar = scalar
+        self._file = folder / f"vdlrecords.{int(time.time()):010d}.log"
+        write_records(self._file, [meta_data(walltime=_milliseconds())])
+
+    def add(self, prefix: str, numbers: dict[str, float], iteration: int) -> None:
+        """Append the numbers of an iteration; their tags are the prefix and their names."""
+        now = _milliseconds()
+        write_records(self._file, [self._scalar(prefix + name, n, iteration, now) for name, n in numbers.items()])
 
 
-def _remove_lines_after(file: pathlib.Path, iteration: int) -> None:
+def _milliseconds() -> int:
+    return round(time.time() * 1000)
+
+
+def _remove_rows_after(file: pathlib.Path, progress: Progress) -> None:
+    """Leave those rows in metrics.jsonl that an uninterrupted run would have written by now."""
     if not file.is_file():
         return
-    kept = [line for line in read_metrics(file) if line["iter"] <= iteration]
-    with whole_file(file) as temporary:
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+    def stays(row: dict[str, Any]) -> bool:
+        is_repeated = progress.owes_evaluation and row["kind"] == "eval"
+        return row["iter"] < progress.iteration + (not is_repeated)
+
+    text = "".join(json.dumps(row) + "\n" for row in read_metrics(file) if stays(row)).encode()
+    if text != file.read_bytes():
+        with whole_file(file) as temporary:
+            temporary.write_bytes(text)
 
 
 def table(history: list[dict[str, Any]]) -> str:

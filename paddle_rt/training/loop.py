@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import math
-import os
 import pathlib
 import secrets
 from collections.abc import Iterator, Sequence
@@ -12,13 +11,14 @@ from typing import Any
 
 import paddle
 
+from paddle_rt.checkpoint import load, weights_file
 from paddle_rt.config import Config, build_network, build_optimizer, build_task
 from paddle_rt.errors import UserError
 from paddle_rt.tasks.base import Scores, Task
 from paddle_rt.tasks.loader import Loader
 from paddle_rt.training import checkpoints
 from paddle_rt.training.devices import set_seed, set_up
-from paddle_rt.training.distributed import gather_objects, largest_of_all, sync_batch_norm_buffers
+from paddle_rt.training.distributed import gather_objects, max_across_processes, sync_batch_norm_buffers
 from paddle_rt.training.ema import ExponentialMovingAverage
 from paddle_rt.training.finite import FiniteCheck
 from paddle_rt.training.log import RunLog, table
@@ -26,6 +26,7 @@ from paddle_rt.training.options import TrainOptions
 from paddle_rt.training.order import SampleOrder, SeededSamples, start_worker
 from paddle_rt.training.precision import Precision
 from paddle_rt.training.profiling import StepProfiler
+from paddle_rt.training.run_folder import claim
 from paddle_rt.training.signals import Interrupted, Interruption
 from paddle_rt.training.state import Progress, TrainingState, conditions
 
@@ -40,9 +41,9 @@ def train(config: Config, options: TrainOptions) -> None:
         OSError: A checkpoint cannot be written; those before it are whole.
         Interrupted: A signal ended the run; it names the checkpoint that resumes it.
     """
-    _make_folder(options.save_dir)
     set_up(options.device, options.seed)
-    with paddle.utils.unique_name.guard():  # the optimizer's state has generated names, which must start from 0
+    # The optimizer's state has generated names, which must start from 0.
+    with claim(options.save_dir), paddle.utils.unique_name.guard():
         task = build_task(config)
         train_data = task.build_data("train")
         val_data = task.build_data("val") if options.do_eval else None
@@ -88,7 +89,7 @@ def fit(parts: Parts, options: TrainOptions, iters: int, batch_size: int, to_sta
 
     Args:
         parts: Network, optimizer, task and data.
-        options: How to train, log and save.
+        options: How to train, log and save. The caller has claimed the folder `save_dir`.
         iters: Iterations of the whole run, those before a resume included.
         batch_size: Samples of a batch in this process.
         to_static: Compile the network's Python code into a graph first.
@@ -100,11 +101,10 @@ def fit(parts: Parts, options: TrainOptions, iters: int, batch_size: int, to_sta
         UserError, OSError, Interrupted: As `train`.
     """
     save_dir = pathlib.Path(options.save_dir)
-    checkpoints.clean(save_dir)
     precision = Precision(options.precision, options.amp_level)
     state = _begin(parts, options, precision, batch_size)
     progress = state.progress
-    if _is_finished(state, iters):
+    if _is_finished(state, iters, options.early_stop_intervals):
         return state
     samples = SeededSamples(parts.train_data, progress.seed, options.repeats)
     order = SampleOrder(len(samples), batch_size, options.accumulate, start=progress.iteration)
@@ -113,11 +113,14 @@ def fit(parts: Parts, options: TrainOptions, iters: int, batch_size: int, to_sta
     step = _Step(parts.task, state, precision, to_static)
     profiler = StepProfiler(options.profiler_options, save_dir / "profile")
     state.network.train()
+    stops = False
     with Interruption().catch() as interruption, _batches(samples, order, options) as batches, contextlib.closing(log):
         if progress.owes_evaluation and parts.val_data is not None:
-            evaluate(interruption)
+            stops = evaluate(interruption)
             _stop_if(interruption, progress.iteration, state.resumed_from)
-        while progress.iteration < iters:
+            if state.resumed_from.parent.samefile(save_dir):
+                state.save_rest(state.resumed_from)
+        while progress.iteration < iters and not stops:
             group = [next(batches) for _ in range(options.accumulate)]
             log.batch_read()
             losses, gradients = step(group, progress.iteration + 1)
@@ -130,40 +133,47 @@ def fit(parts: Parts, options: TrainOptions, iters: int, batch_size: int, to_sta
                 state.ema.update(state.network, progress.iteration)
 
             is_due = progress.iteration % options.save_interval == 0 or progress.iteration == iters
-            ends = profiler.step()
+            stops = profiler.step()
             if is_due and parts.val_data is not None:
-                ends = evaluate(interruption) or ends
-            if is_due or ends or largest_of_all(interruption.number):
+                stops = evaluate(interruption) or stops
+            if is_due or stops or max_across_processes(interruption.number):
                 _save(state, save_dir, options.keep_checkpoint_max)
                 _stop_if(interruption, progress.iteration, save_dir / f"iter_{progress.iteration}")
-            if ends:
-                break
     _report(state, save_dir)
     return state
 
 
-def _make_folder(save_dir: str) -> None:
-    """Make the run's folder before anything takes time."""
-    if os.path.exists(save_dir) and not os.path.isdir(save_dir):
-        raise UserError(f"--save_dir {save_dir} is a file; give a folder")
-    os.makedirs(save_dir, exist_ok=True)
-    if not os.access(save_dir, os.W_OK):
-        raise UserError(f"--save_dir {save_dir} cannot be written to")
-
-
 def _begin(parts: Parts, options: TrainOptions, precision: Precision, batch_size: int) -> TrainingState:
     """Return the state of a new run, or of the checkpoint that the options name."""
+    save_dir = pathlib.Path(options.save_dir)
     seed = gather_objects(secrets.randbits(32))[0] if options.seed is None else options.seed
     depends_on = conditions(batch_size, options.accumulate, len(parts.train_data), options.repeats, options.precision)
     ema = ExponentialMovingAverage(parts.network) if options.use_ema else None
     network, optimizer = precision.decorate(parts.network, parts.optimizer)
     state = TrainingState(network, optimizer, precision.scaler, ema, Progress(seed=seed, conditions=depends_on))
+    state.weights_format = options.weights_format
     if options.resume_model == "auto":
-        state.restore_newest(pathlib.Path(options.save_dir))
+        state.restore_newest(save_dir)
     elif options.resume_model is not None:
         folder = pathlib.Path(options.resume_model)
         state.restore(folder, checkpoints.iteration_of(folder))
+    if state.resumed_from is not None and not state.resumed_from.parent.samefile(save_dir):
+        state.progress.saved = []  # those of the other folder are not this run's to delete
+    if paddle.distributed.get_rank() == 0:
+        if options.resume_model != "auto":
+            _warn_of_later_checkpoints(save_dir, state.progress.iteration)
+        # The run may have been killed before it came to this.
+        checkpoints.keep_newest(save_dir, state.progress.saved, options.keep_checkpoint_max)
     return state
+
+
+def _warn_of_later_checkpoints(save_dir: pathlib.Path, iteration: int) -> None:
+    later = [f.name for f in checkpoints.checkpoints(save_dir) if checkpoints.iteration_of(f) > iteration]
+    if later:
+        _log.warning(
+            f"{save_dir} already holds {', '.join(later)} of another run, from which --resume_model auto would go on; "
+            "remove them or give another --save_dir"
+        )
 
 
 @contextlib.contextmanager
@@ -261,77 +271,123 @@ class _Evaluation:
 
     def __call__(self, interruption: Interruption) -> bool:
         """Score the networks; return whether the run ends here because its scores no longer grow."""
-        progress, scores = self.state.progress, []
-        networks = [self.state.network] if self.state.ema is None else [self.state.network, self.state.ema.network]
+        progress, found = self.state.progress, {}
+        networks = {"model": self.state.network}
+        if self.state.ema is not None:
+            networks["ema_model"] = self.state.ema.network
 
-        def score() -> None:
+        def score_networks() -> None:
             workers = min(self.options.num_workers, 1)
             with self.precision.autocast():
-                scores.extend(self.parts.task.evaluate(n, self.parts.val_data, workers) for n in networks)
+                for name, network in networks.items():
+                    found[name] = self.parts.task.evaluate(network, self.parts.val_data, workers)
 
         if paddle.distributed.get_world_size() > 1:
-            score()  # to the end, since the other processes take part
-            done = True
+            score_networks()  # to the end, since the other processes take part
+            progress.owes_evaluation = False
         else:
-            done = interruption.attempt(score)
+            progress.owes_evaluation = not interruption.attempt(score_networks)
         self.state.network.train()
-        progress.owes_evaluation = not done
-        if not done:
+        if progress.owes_evaluation:
             return False
-        names = ("model", "ema_model")[: len(networks)]
-        for name, network, found in zip(names, networks, scores, strict=True):
-            self.log.evaluation(progress.iteration, name, found)
-            progress.history.append({"iter": progress.iteration, "model": name, "scores": found.values})
-            self._keep_best(name, network, found)
-        limit = self.options.early_stop_intervals
-        if limit is None or progress.below_best < limit:
+        for name, network in networks.items():
+            scores = found[name]
+            progress.history.append({"iter": progress.iteration, "model": name, "scores": scores.values})
+            self._keep_best(name, network, scores)  # before the log, so that it never has a better score than the best
+            self.log.evaluation(progress.iteration, name, scores)
+            best, iteration = progress.best.get(name, (math.nan, 0))
+            _log.info(
+                f"[EVAL] The {'model' if name == 'model' else 'EMA model'} with the best validation {scores.key} "
+                f"({best:.4f}) was saved at iter {iteration}."
+            )
+        if not _stops_early(progress, self.options.early_stop_intervals):
             return False
         _log.info(f"stopping early: {progress.below_best} evaluations scored below the best")
         return True
 
-    def _keep_best(self, name: str, network: paddle.nn.Layer, found: Scores) -> None:
+    def _keep_best(self, name: str, network: paddle.nn.Layer, scores: Scores) -> None:
         progress = self.state.progress
         folder = self.save_dir / ("best_model" if name == "model" else "ema_best_model")
-        file = f"{name}.pdparams"
-        if name in self.state.unchecked_best:  # a kill may have struck between the best model and the next checkpoint
+        file = f"{name}.{self.options.weights_format}"
+        if name in self.state.unchecked_best:
             self.state.unchecked_best.discard(name)
-            on_disk = checkpoints.best_before(folder, file, found.key)
-            if on_disk is not None and on_disk[0] > progress.best.get(name, (-math.inf, 0))[0]:
-                progress.best[name] = on_disk
-        best = progress.best.get(name, (-math.inf, 0))[0]
-        if found.best > best:
-            progress.best[name] = (found.best, progress.iteration)
+            self._compare_with_disk(name, network, folder / file, scores.key)
+        best, iteration = progress.best.get(name, (-math.inf, 0))
+        if scores.best > best:
+            progress.best[name] = (scores.best, progress.iteration)
             if paddle.distributed.get_rank() == 0:
-                checkpoints.save_best(network, folder, file, found.values, progress.iteration)
-        if name == "model" and found.best != best:
-            progress.below_best = 0 if found.best > best else progress.below_best + 1
-        score, iteration = progress.best.get(name, (math.nan, 0))
-        kind = "model" if name == "model" else "EMA model"
-        _log.info(
-            f"[EVAL] The {kind} with the best validation {found.key} ({score:.4f}) was saved at iter {iteration}."
-        )
+                checkpoints.save_best(network, folder, file, scores.values, progress.iteration)
+        if name == "model":
+            # After a resume, the best model may be the one of the evaluation that is repeated here.
+            if scores.best > best or iteration == progress.iteration:
+                progress.below_best = 0
+            elif scores.best < best:
+                progress.below_best += 1
+
+    def _compare_with_disk(self, name: str, network: paddle.nn.Layer, file: pathlib.Path, key: str) -> None:
+        """Correct the best score of a checkpoint that the run has resumed from.
+
+        A kill may have struck between the best model and the next checkpoint, and a run that resumes from another
+        folder has no best model yet.
+        """
+        weights = weights_file(file.parent, name)
+        # The first process reads, before it writes a new one.
+        weights, on_disk = gather_objects((weights, checkpoints.read_best(file, key)))[0]
+        if weights is not None and on_disk is None:
+            on_disk = self._score_again(network, weights)
+        best = self.state.progress.best
+        if weights is None:
+            best.pop(name, None)
+        elif on_disk is not None and on_disk[0] > best.get(name, (-math.inf, 0))[0]:
+            best[name] = on_disk
+
+    def _score_again(self, network: paddle.nn.Layer, file: pathlib.Path) -> tuple[float, int] | None:
+        """Score a best model whose score is lost; return it and the iteration 0, or None for damaged weights."""
+        _log.warning(f"{file} has no score beside it and is scored again")
+        current = {key: value.clone() for key, value in network.state_dict().items()}
+        try:
+            load(network, file)
+            with self.precision.autocast():
+                scores = self.parts.task.evaluate(network, self.parts.val_data, min(self.options.num_workers, 1))
+            return scores.best, 0
+        except UserError as error:
+            _log.warning(f"{file} is no model of this run, and its place is taken: {error}")
+            return None
+        finally:
+            network.set_state_dict(current)
+            self.state.network.train()
+
+
+def _stops_early(progress: Progress, limit: int | None) -> bool:
+    return limit is not None and progress.below_best >= limit
 
 
 def _save(state: TrainingState, save_dir: pathlib.Path, keep: int) -> None:
     progress = state.progress
-    progress.saved = [n for n in progress.saved if n != progress.iteration] + [progress.iteration]
+    progress.saved = [n for n in progress.saved[-keep:] if n != progress.iteration] + [progress.iteration]
     state.save(save_dir / f"iter_{progress.iteration}")
     if paddle.distributed.get_rank() == 0:
-        progress.saved = checkpoints.keep_newest(save_dir, progress.saved, keep)
+        checkpoints.keep_newest(save_dir, progress.saved, keep)
 
 
-def _is_finished(state: TrainingState, iters: int) -> bool:
+def _is_finished(state: TrainingState, iters: int, early_stop_intervals: int | None) -> bool:
     """Tell whether a resumed run has nothing left to do, and log it."""
-    if state.progress.iteration < iters or state.progress.owes_evaluation:
+    progress = state.progress
+    if progress.owes_evaluation:
         return False
-    done = f"{state.resumed_from} has {state.progress.iteration} of {iters} iterations"
-    _log.info(f"{done}: nothing is left to train (--iters sets the number)")
-    return True
+    if progress.iteration >= iters:
+        done = f"{state.resumed_from} has {progress.iteration} of {iters} iterations"
+        _log.info(f"{done}: nothing is left to train (--iters sets the number)")
+        return True
+    if _stops_early(progress, early_stop_intervals):
+        _log.info(f"{state.resumed_from} stopped early: nothing is left to train (see --early_stop_intervals)")
+        return True
+    return False
 
 
 def _stop_if(interruption: Interruption, iteration: int, checkpoint: pathlib.Path) -> None:
     """End the run where a signal has arrived in any process."""
-    if signal := largest_of_all(interruption.number):
+    if signal := max_across_processes(interruption.number):
         raise Interrupted(signal, iteration, str(checkpoint))
 
 

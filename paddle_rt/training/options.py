@@ -22,6 +22,7 @@ class TrainOptions:
         precision: "fp32", "fp16" or "bf16".
         amp_level: "O1" or "O2", the level of automatic mixed precision.
         profiler_options: PaddleSeg's option string of its profiler, or None.
+        weights_format: "pdparams" or "safetensors", the format of the weights; the rest stays PaddleSeg's.
         repeats: Number of times that an epoch visits each image.
         accumulate: Number of batches whose gradients are averaged for one iteration.
         early_stop_intervals: Stop after so many evaluations below the best score; None never stops early.
@@ -41,6 +42,7 @@ class TrainOptions:
     precision: str = "fp32"
     amp_level: str = "O1"
     profiler_options: str | None = None
+    weights_format: str = "pdparams"
     repeats: int = 1
     accumulate: int = 1
     early_stop_intervals: int | None = None

@@ -32,16 +32,16 @@ class SampleOrder(paddle.io.BatchSampler):
 
     Attributes:
         iterations_per_epoch: Iterations of an epoch.
-        samples: Samples of an iteration in this process.
+        samples_per_iteration: Samples of an iteration in this process.
 
     Raises:
         UserError: The data set is smaller than the samples of one iteration.
     """
 
     def __init__(self, length: int, batch_size: int, accumulate: int = 1, start: int = 0) -> None:
-        self.start, self.batch_size, self.samples = start, batch_size, batch_size * accumulate
+        self.start, self.batch_size, self.samples_per_iteration = start, batch_size, batch_size * accumulate
         self._sampler = paddle.io.DistributedBatchSampler(
-            range(length), batch_size=batch_size * accumulate, shuffle=True, drop_last=True
+            range(length), batch_size=self.samples_per_iteration, shuffle=True, drop_last=True
         )
         self.iterations_per_epoch = len(self._sampler)
         if self.iterations_per_epoch == 0:

@@ -1,24 +1,24 @@
 """Everything that a run needs to go on as if it had never stopped, saved and restored whole."""
 
+import dataclasses
 import json
 import logging
+import math
 import os
 import pathlib
 import random
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import paddle
+import safetensors.numpy
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from paddle_rt.checkpoint import load, read_saved
+from paddle_rt.checkpoint import MAX_BYTES, load, read_saved, save_weights, weights_file
 from paddle_rt.errors import UserError
+from paddle_rt.files import check_plain_file, whole_file
 from paddle_rt.training.checkpoints import (
-    EMA_PARAMETERS,
     OPTIMIZER,
-    PARAMETERS,
     STATE,
     checkpoints,
     iteration_of,
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 _VERSION = 1
 
 
-@dataclass
+@dataclasses.dataclass
 class Progress:
     """The numbers of a run; the first group changes, the second says what an exact resume depends on.
 
@@ -43,23 +43,23 @@ class Progress:
         losses: The losses of the iterations since the last log line.
         below_best: Evaluations since the best one that scored less.
         history: Every evaluation: iteration, and scores by the model's name.
-        saved: Iterations of the checkpoints that this run has saved and not deleted.
+        saved: Iterations of the checkpoints that this run has saved; those deleted at the last save are still listed.
         seed: Seed of the augmentation.
         conditions: What the numbers of a run depend on beside its state: threads, code path, batch size and so on.
     """
 
     iteration: int = 0
     owes_evaluation: bool = False
-    best: dict[str, tuple[float, int]] = field(default_factory=dict)
-    losses: list[list[float]] = field(default_factory=list)
+    best: dict[str, tuple[float, int]] = dataclasses.field(default_factory=dict)
+    losses: list[list[float]] = dataclasses.field(default_factory=list)
     below_best: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    saved: list[int] = field(default_factory=list)
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    saved: list[int] = dataclasses.field(default_factory=list)
     seed: int = 0
-    conditions: dict[str, Any] = field(default_factory=dict)
+    conditions: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-@dataclass
+@dataclasses.dataclass
 class TrainingState:
     """All that changes while a network is trained.
 
@@ -70,6 +70,7 @@ class TrainingState:
         ema: The moving average of the weights, or None.
         progress: The numbers.
         resumed_from: The checkpoint that the run resumed from, or None.
+        weights_format: The suffix of the files of weights.
         unchecked_best: Names of the networks whose best model on the disk may be newer than this state.
     """
 
@@ -79,7 +80,8 @@ class TrainingState:
     ema: ExponentialMovingAverage | None
     progress: Progress
     resumed_from: pathlib.Path | None = None
-    unchecked_best: set[str] = field(default_factory=set)
+    weights_format: str = "pdparams"
+    unchecked_best: set[str] = dataclasses.field(default_factory=set)
 
     def save(self, folder: pathlib.Path) -> None:
         """Write a checkpoint; every process of the launch has to call it, the first one writes.
@@ -87,21 +89,34 @@ class TrainingState:
         Raises:
             OSError: The disk is full or may not be written; earlier checkpoints stay as they are.
         """
-        generators = gather_objects(_read_generators())
+        rest = self._pack_rest()
         if paddle.distributed.get_rank() > 0:
             return
         with whole_folder(folder) as temporary:
-            paddle.save(self.network.state_dict(), str(temporary / PARAMETERS))
+            save_weights(self.network.state_dict(), temporary / f"model.{self.weights_format}")
             paddle.save(self.optimizer.state_dict(), str(temporary / OPTIMIZER))
             if self.ema is not None:
-                paddle.save(self.ema.network.state_dict(), str(temporary / EMA_PARAMETERS))
-            arrays, numbers = {}, []
-            for rank, (process_arrays, process_numbers) in enumerate(generators):
-                arrays.update({f"{name}.{rank}": array for name, array in process_arrays.items()})
-                numbers.append(process_numbers)
-            scaler = None if self.scaler is None else _plain(self.scaler.state_dict())
-            content = {"version": _VERSION, **vars(self.progress), "scaler": scaler, "generators": numbers}
-            save_file(arrays, str(temporary / STATE), metadata={"paddle_rt": json.dumps(content)})
+                save_weights(self.ema.network.state_dict(), temporary / f"ema_model.{self.weights_format}")
+            (temporary / STATE).write_bytes(rest)
+
+    def save_rest(self, folder: pathlib.Path) -> None:
+        """Write again what a checkpoint holds beside weights and optimizer, which have not changed since.
+
+        Before the first step after a resume, Paddle's optimizers do not give out their state; so `save` cannot be used.
+        """
+        rest = self._pack_rest()
+        if paddle.distributed.get_rank() == 0:
+            with whole_file(folder / STATE) as temporary:
+                temporary.write_bytes(rest)
+
+    def _pack_rest(self) -> bytes:
+        arrays, numbers = {}, []
+        for rank, (process_arrays, process_numbers) in enumerate(gather_objects(_read_generators())):
+            arrays.update({f"{name}.{rank}": array for name, array in process_arrays.items()})
+            numbers.append(process_numbers)
+        scaler = None if self.scaler is None else _plain(self.scaler.state_dict())
+        content = {"version": _VERSION, **vars(self.progress), "scaler": scaler, "generators": numbers}
+        return safetensors.numpy.save(arrays, metadata={"paddle_rt": json.dumps(content)})
 
     def restore(self, folder: pathlib.Path, iteration: int) -> None:
         """Take over a checkpoint, and log what it does not hold.
@@ -114,15 +129,15 @@ class TrainingState:
             UserError: The checkpoint is damaged, or of another network or optimizer.
         """
         _log.info(f"Resume from {folder}")
-        self.resumed_from, self.unchecked_best = folder, {"model", "ema_model"}
         load(self.network, folder)
         self._restore_optimizer(folder / OPTIMIZER)
-        missing = self._restore_ema(folder / EMA_PARAMETERS)
+        missing = self._restore_ema(weights_file(folder, "ema_model"))
         self.progress.iteration = iteration
-        if (folder / STATE).is_file():
+        if (folder / STATE).exists():
             missing += self._restore_rest(folder / STATE)
         else:
             missing.append(f"{STATE}: sample order continues, random numbers start anew")
+        self.resumed_from, self.unchecked_best = folder, {"model", "ema_model"}
         if missing:
             _log.warning(f"{folder} does not hold everything that an exact resume needs: {'; '.join(missing)}")
 
@@ -149,33 +164,33 @@ class TrainingState:
         _check_optimizer_state(self.optimizer, states, file)
         self.optimizer.set_state_dict(states)
 
-    def _restore_ema(self, file: pathlib.Path) -> list[str]:
+    def _restore_ema(self, file: pathlib.Path | None) -> list[str]:
         if self.ema is None:
             return []
-        if file.is_file():
+        if file is not None:
             load(self.ema.network, file)
             return []
         self.ema.network.set_state_dict(self.network.state_dict())
-        return [f"{EMA_PARAMETERS}: the moving average starts from the weights"]
+        return ["ema_model.pdparams: the moving average starts from the weights"]
 
     def _restore_rest(self, file: pathlib.Path) -> list[str]:
-        arrays, content = _read_state(file)
-        missing = []
-        conditions = self.progress.conditions
-        for key in vars(self.progress).keys() - {"conditions"}:
-            setattr(self.progress, key, content[key])
-        self.progress.best = {name: tuple(best) for name, best in content["best"].items()}
-        for name, now in conditions.items():
-            before = content["conditions"].get(name)
-            if before != now:
-                missing.append(f"{name} is {now}, was {before}: numbers will differ from those of an unbroken run")
-        rank = paddle.distributed.get_rank()
-        if rank < len(content["generators"]):
-            own = {name.rpartition(".")[0]: array for name, array in arrays.items() if name.endswith(f".{rank}")}
-            _write_generators(own, content["generators"][rank])
-        if self.scaler is not None and content["scaler"]:
-            self.scaler.load_state_dict(content["scaler"])
-        return missing
+        arrays, content = _read_rest(file)
+        now, rank = self.progress.conditions, paddle.distributed.get_rank()
+        try:
+            progress = _as_progress(content)
+            if rank < len(content["generators"]):
+                own = {name.rpartition(".")[0]: array for name, array in arrays.items() if name.endswith(f".{rank}")}
+                _write_generators(own, content["generators"][rank])
+            if self.scaler is not None and content["scaler"]:
+                self.scaler.load_state_dict(content["scaler"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise _damaged(file, error) from error
+        self.progress = dataclasses.replace(progress, conditions=now)
+        return [
+            f"{name} is {value}, was {before}: numbers will differ from those of an unbroken run"
+            for name, value in now.items()
+            if (before := progress.conditions.get(name)) != value
+        ]
 
 
 def conditions(batch_size: int, accumulate: int, samples: int, repeats: int, precision: str) -> dict[str, Any]:
@@ -207,6 +222,8 @@ def _check_optimizer_state(optimizer: paddle.optimizer.Optimizer, states: dict, 
             raise UserError(
                 f"{file} is not of the config's optimizer and network: {entry} {shape} belongs to no parameter"
             )
+        if np.asarray(value).dtype.kind not in "fiu" or not np.isfinite(value).all():
+            raise UserError(f"{file} holds what is no finite number in {entry}; resume from an earlier checkpoint")
         found.setdefault(owner, set()).add(entry[len(owner) + 1 :])
     expected = _accumulators(optimizer)
     for owner, names in found.items():
@@ -217,6 +234,20 @@ def _check_optimizer_state(optimizer: paddle.optimizer.Optimizer, states: dict, 
             )
     if expected and not found:
         raise UserError(f"{file} holds no state of any parameter, expected {', '.join(sorted(expected))}")
+    scheduler = optimizer._learning_rate
+    if isinstance(scheduler, paddle.optimizer.lr.LRScheduler):
+        _check_scheduler_state(scheduler.state_dict(), states["LR_Scheduler"], file)
+
+
+def _check_scheduler_state(now: dict[str, Any], found: Any, file: pathlib.Path) -> None:
+    if not isinstance(found, dict) or not now.keys() <= found.keys():
+        missing = ", ".join(sorted(now.keys() - found.keys())) if isinstance(found, dict) else "everything"
+        raise UserError(f"{file} is not of the config's lr_scheduler: of its state, {missing} is missing")
+    for name, value in now.items():
+        if isinstance(value, dict):
+            _check_scheduler_state(value, found[name], file)
+        elif found[name] != value and not (isinstance(found[name], int | float) and math.isfinite(found[name])):
+            raise UserError(f"{file} holds {found[name]!r} for {name} of the lr_scheduler, expected a number")
 
 
 def _parameters(optimizer: paddle.optimizer.Optimizer) -> list[paddle.Tensor]:
@@ -232,20 +263,40 @@ def _accumulators(optimizer: paddle.optimizer.Optimizer) -> set[str]:
     return {"velocity"} if isinstance(optimizer, paddle.optimizer.Momentum) else set()
 
 
-def _read_state(file: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _read_rest(file: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the arrays and the numbers of a train_state.safetensors."""
+    check_plain_file(file, "state of a run", MAX_BYTES)
     try:
         with safe_open(str(file), framework="np") as opened:
             content = json.loads(opened.metadata()["paddle_rt"])
             arrays = {name: opened.get_tensor(name) for name in opened.keys()}
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{file} is damaged ({error}); remove it to resume without it, or give an earlier one"
-        ) from error
-    if content["version"] != _VERSION:
-        raise UserError(
-            f"{file} has version {content['version']}, expected {_VERSION}; resume with the release that wrote it"
-        )
+        version = content["version"]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise _damaged(file, error) from error
+    if version != _VERSION:
+        raise UserError(f"{file} has version {version}, expected {_VERSION}; resume with the release that wrote it")
     return arrays, content
+
+
+def _damaged(file: pathlib.Path, error: Exception) -> UserError:
+    return UserError(
+        f"{file} is damaged ({type(error).__name__}: {error}); remove it to resume without it, or give an earlier one"
+    )
+
+
+def _as_progress(content: dict[str, Any]) -> Progress:
+    """Return the progress that a checkpoint holds.
+
+    Raises:
+        KeyError, TypeError, ValueError: The content is not of the expected kind.
+    """
+    default = Progress()
+    for key, value in vars(default).items():
+        if type(content[key]) is not type(value):
+            raise TypeError(f"{key} is {content[key]!r}")
+    progress = Progress(**{key: content[key] for key in vars(default)})
+    progress.best = {name: (float(score), int(iteration)) for name, (score, iteration) in progress.best.items()}
+    return progress
 
 
 def _read_generators() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -263,6 +314,8 @@ def _read_generators() -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 def _write_generators(arrays: dict[str, np.ndarray], numbers: dict[str, Any]) -> None:
     version, gauss = numbers["python"]
+    if arrays["numpy"].shape != (624,):
+        raise ValueError("no state of NumPy's generator")
     with GENERATORS:
         random.setstate((version, tuple(map(int, arrays["python"])), gauss))
         np.random.set_state(("MT19937", arrays["numpy"], *numbers["numpy"]))
@@ -270,6 +323,8 @@ def _write_generators(arrays: dict[str, np.ndarray], numbers: dict[str, Any]) ->
     for device, now in enumerate(paddle.get_rng_state()[: len(numbers["paddle"])]):
         state = type(now).__new__(type(now))
         state.__setstate__((*numbers["paddle"][device], arrays[f"paddle_{device}"].tolist()))
+        if not np.array_equal(state.__getstate__()[-1], arrays[f"paddle_{device}"]):
+            raise ValueError("no state of Paddle's generator")
         states.append(state)
     paddle.set_rng_state(states)
 

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import subprocess
 
 import numpy as np
 import paddle
@@ -12,7 +11,7 @@ from paddle_rt import create_model
 from paddle_rt.checkpoint import read_state_dict
 from paddle_rt.convert import from_torch, known_names, load_torch, model_arguments, read_torch
 from paddle_rt.errors import UserError
-from tests.helpers import ROOT, SHARED, relative_error, run_python
+from tests.helpers import ROOT, SHARED, call_tool, relative_error
 
 GOLDEN = SHARED / "golden"
 DATA = ROOT / "tests" / "data"
@@ -231,17 +230,13 @@ def test_paddlesegs_resnet_fits_the_stages(depth):
     assert np.array_equal(loaded["resnet.layer1.0.downsample.0.weight"], theirs["bb_0_0.short._conv.weight"])
 
 
-def convert(*arguments: object) -> subprocess.CompletedProcess:
-    return run_python("tools/convert.py", *arguments)
-
-
-def test_tool(tmp_path):
+def test_tool(tmp_path, capsys):
     """The tool makes a file that training starts from."""
     source = paddle.vision.models.resnet18()
     paddle.save(source.state_dict(), str(tmp_path / "resnet18.pdparams"))
-    done = convert("--model", "fanet18", "--input", tmp_path / "resnet18.pdparams", "--backbone_only",
-                   "--output", tmp_path / "trunk.pdparams")  # fmt: skip
-    assert done.returncode == 0 and "fanet18" in done.stdout, done.stderr
+    flags = ["--input", tmp_path / "resnet18.pdparams", "--backbone_only", "--output", tmp_path / "trunk.pdparams"]
+    code = call_tool("convert", "--model", "fanet18", *flags)
+    assert code == 0 and "fanet18" in capsys.readouterr().out
     net = create_model("fanet18", 3, pretrained=str(tmp_path / "trunk.pdparams"))
     assert np.array_equal(net.resnet.conv1.weight.numpy(), source.conv1.weight.numpy())
     assert set(read_state_dict(tmp_path / "trunk.pdparams")) < set(net.state_dict())

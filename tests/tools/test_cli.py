@@ -133,7 +133,7 @@ FLAGS = {
     "compare --input_size 65500 65500": "--input_size: 65500 x 65500 are more than 268435456 pixels",
     "benchmark --size 1e3 64": "--size: expected a whole number from 1 to 65500, got '1e3'",
     "data/render_streetscenes --seed -1": "--seed: expected a whole number from 0 to 4611686018427387904, got '-1'",
-    "infer --backend openvin": "--backend: invalid choice: 'openvin'",
+    "infer --backend openvin": "--backend: unknown choice 'openvin', did you mean 'openvino'",
     "infer --threads 5000": "--threads/--cpu_threads: expected a whole number from 1 to 1024",
     "infer --thread 5": "unknown flag or word '--thread', did you mean '--threads'",
     "infer --scene_cut nan": "--scene_cut: expected a number from 0 to 255, got 'nan'",

@@ -3,8 +3,8 @@
 import cv2
 import pytest
 
+from paddle_rt.run_logs import METRICS
 from paddle_rt.training import TrainOptions
-from paddle_rt.training.log import METRICS
 from tests.helpers import refused
 from tests.training.run_toy import run
 

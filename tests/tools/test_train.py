@@ -119,7 +119,7 @@ BAD_FLAGS = {
     "--num_workers -1": (2, "--num_workers: expected a whole number from 0 to 1024, got '-1'"),
     "--keep_checkpoint_max x": (2, "--keep_checkpoint_max: expected a whole number of at least 0, got 'x'"),
     "--seed 4294967296": (2, "--seed: expected a whole number from 0 to 4294967295"),
-    "--device tpu": (2, "--device: invalid choice: 'tpu'"),
+    "--device tpu": (2, "--device: unknown choice 'tpu'"),
     "--learning_rate 0": (2, "--learning_rate: expected a number above 0, got '0'"),
     "--learning_rate -1": (2, "--learning_rate: expected a number above 0, got '-1'"),
     "--learning_rate nan": (2, "--learning_rate: expected a number above 0, got 'nan'"),

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import pathlib
 import sys
 
 import paddle
@@ -10,6 +9,7 @@ import paddle
 from paddle_rt.training import Interrupted, TrainOptions, fit
 from paddle_rt.training.devices import set_seed, set_up
 from paddle_rt.training.loop import Parts
+from paddle_rt.training.run_folder import claim
 from tests.training.toy import BrightnessData, BrightnessNetwork, BrightnessTask
 
 SCORED = 3  # every evaluation takes as long as a few iterations
@@ -26,8 +26,7 @@ def parts(network: paddle.nn.Layer, samples: int = 11, rate: float = 1e-2) -> Pa
 
 def run(iters: int, options: TrainOptions, batch_size: int = 2):
     """Train a new toy network and return the state at the end."""
-    pathlib.Path(options.save_dir).mkdir(parents=True, exist_ok=True)
-    with paddle.utils.unique_name.guard():
+    with claim(options.save_dir), paddle.utils.unique_name.guard():
         set_seed(options.seed)
         network = BrightnessNetwork()
         set_seed(options.seed)

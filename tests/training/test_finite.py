@@ -1,11 +1,13 @@
 """Numbers that are not finite end a run with one line before they do harm."""
 
+import re
+
 import numpy as np
 import paddle
 import pytest
 
 from paddle_rt.training.finite import MOST_SKIPPED, FiniteCheck, norm
-from tests.helpers import message
+from tests.helpers import message, run_python, tiny_config
 from tests.training.toy import BrightnessNetwork
 
 
@@ -81,3 +83,13 @@ def test_images_and_outputs_of_layers():
     network.conv.weight.set_value(paddle.full_like(network.conv.weight, 1e36))
     assert "the output of conv is not finite at iteration 3" in message(run, check, network, images * 1e3)
     assert not network.conv._forward_post_hooks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["paddle_rt", "paddleseg"])
+def test_both_loops_end_before_memory_is_corrupted(loop, tmp_path):
+    """The loss is finite while what an adaptive max pooling takes is not."""
+    config = tiny_config(tmp_path)
+    flags = ["-c", config, "--device", "cpu", "--save_dir", tmp_path / "out", "--seed", 1, "--learning_rate", 1e9]
+    done = run_python("tools/train.py", *flags, "--loop", loop)
+    assert done.returncode == 1 and re.search(r"^error: .* at iteration 2: try a lower", done.stderr, re.M), done.stderr

@@ -9,9 +9,9 @@ import pytest
 
 from paddle_rt.errors import UserError
 from paddle_rt.models.base import Network
+from paddle_rt.run_logs import METRICS, read_metrics
 from paddle_rt.tasks.base import Scores
 from paddle_rt.training import TrainOptions, fit
-from paddle_rt.training.log import METRICS, read_metrics
 from tests.helpers import relative_error
 from tests.training.run_toy import parts, run
 from tests.training.toy import BrightnessNetwork, BrightnessTask

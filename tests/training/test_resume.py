@@ -3,7 +3,7 @@
 import json
 import os
 import pathlib
-import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -13,12 +13,14 @@ import time
 import numpy as np
 import paddle
 import pytest
+import safetensors.numpy
+from safetensors import safe_open
 
 from paddle_rt.checkpoint import read_state_dict
 from paddle_rt.errors import UserError
+from paddle_rt.run_logs import METRICS, read_metrics
 from paddle_rt.training import Interrupted, TrainOptions
-from paddle_rt.training.log import METRICS, read_metrics
-from tests.helpers import ROOT, launch_two_processes, written
+from tests.helpers import ROOT, launch_two_processes, run_python, written
 from tests.training.run_toy import run
 from tests.training.toy import BrightnessTask
 
@@ -48,8 +50,11 @@ def assert_same_runs(one: pathlib.Path, other: pathlib.Path, iteration: int = IT
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"num_workers": 2}, {"accumulate": 2, "repeats": 3}, {"keep_checkpoint_max": 2}],
-    ids=["thread", "workers", "accumulate and repeats", "fewer checkpoints"],
+    [
+        *({}, {"num_workers": 2}, {"accumulate": 2, "repeats": 3}, {"keep_checkpoint_max": 2}),
+        {"weights_format": "safetensors"},
+    ],
+    ids=["thread", "workers", "accumulate and repeats", "fewer checkpoints", "safetensors"],
 )
 def test_ten_and_ten_iterations_are_twenty(changes, tmp_path):
     """An epoch has 5 iterations, so that iteration 13, where one of the runs goes on, is in the middle of one."""
@@ -58,6 +63,7 @@ def test_ten_and_ten_iterations_are_twenty(changes, tmp_path):
     run(ITERS, options(tmp_path / "parts", resume_model=str(tmp_path / "parts" / "iter_10"), **changes))
     assert_same_runs(tmp_path / "whole", tmp_path / "parts")
     assert written(tmp_path / "whole") == written(tmp_path / "parts")
+    assert f"best_model/model.{changes.get('weights_format', 'pdparams')}" in written(tmp_path / "whole")
 
 
 def test_in_the_middle_of_an_epoch(tmp_path):
@@ -199,29 +205,11 @@ def wait_for_iteration(process: subprocess.Popen, iteration: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
-def test_kills_at_random_moments_change_nothing(workers, tmp_path):
-    """SIGKILL, again and again, also while a checkpoint is written; then the rest of the run."""
-    code, _, err = finish(start(tmp_path / "whole", num_workers=workers))
-    assert code == 0, err
-    draw, kills = random.Random(workers), 0
-    while True:
-        process = start(tmp_path / "parts", num_workers=workers, resume_model="auto")
-        if kills < 12:
-            for line in process.stdout:
-                if "[TRAIN]" in line:
-                    break
-            time.sleep(draw.uniform(0, 0.4))
-            os.killpg(process.pid, signal.SIGKILL)
-            kills += 1
-        code, out, err = finish(process)
-        assert code in (0, -signal.SIGKILL), f"{out}{err}"
-        if code == 0:
-            break
-    assert_same_runs(tmp_path / "whole", tmp_path / "parts", 40)
-    left = [path.name for path in (tmp_path / "parts").iterdir() if path.name.startswith(".")]
-    assert not left, left
-    print(f"{kills} kills")
+def test_kills_and_full_disks_at_every_kind_of_moment():
+    """The short form of the script that docs/training.md describes."""
+    done = run_python("-W", "ignore", "-m", "tests.kill_runs", "--kills", 36, "--full", 16, "--seed", 1)
+    print(done.stdout[-3000:])
+    assert done.returncode == 0, f"{done.stdout[-3000:]}{done.stderr[-3000:]}"
 
 
 @pytest.mark.parametrize(
@@ -290,14 +278,146 @@ def test_two_processes_resume_exactly(tmp_path):
 
 
 def test_what_a_kill_has_left_is_cleared(tmp_path):
-    """Killed between two renames, the folder that stepped aside comes back; parts of processes that are gone go."""
+    """Killed between two renames, the folder that was moved aside comes back; what is half-written goes."""
     run(10, options(tmp_path))
     os.rename(tmp_path / "iter_10", tmp_path / ".iter_10.old")
     os.rename(tmp_path / "best_model", tmp_path / ".best_model.old")
-    (tmp_path / ".iter_10.999999999.part").mkdir()
+    (tmp_path / f".iter_15.{os.getppid()}.part").mkdir()  # its process is gone, and the number another one's
     (tmp_path / ".metrics.jsonl.999999999.part").write_text("half")
-    (tmp_path / f".iter_15.{os.getppid()}.part").mkdir()  # of a process that is still there
     state = run(10, options(tmp_path, resume_model="auto"))
     assert state.progress.iteration == 10 and (tmp_path / "best_model" / "model.pdparams").is_file()
-    hidden = [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
-    assert hidden == [f".iter_15.{os.getppid()}.part"]
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_an_evaluation_that_is_owed_is_logged_once(tmp_path):
+    """Killed after the evaluation that it made up for, the run makes up for it again."""
+    run(ITERS, options(tmp_path / "whole"))
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(BrightnessTask, "evaluate", lambda *_: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(5))
+        run(ITERS, options(tmp_path / "parts"))
+    owing = tmp_path / "parts" / "iter_5" / "train_state.safetensors"
+    before = owing.read_bytes()
+    run(5, options(tmp_path / "parts", resume_model="auto"))
+    assert before != owing.read_bytes(), "the checkpoint still owes the evaluation"
+    owing.write_bytes(before)
+    run(ITERS, options(tmp_path / "parts", resume_model="auto"))
+    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_run_that_stopped_early_has_nothing_left_to_train(tmp_path, caplog):
+    caplog.set_level("INFO", logger="paddle_rt")
+    changes = dict(save_interval=1, early_stop_intervals=1)
+    before = run(ITERS, options(tmp_path, **changes)).progress.iteration
+    assert before < ITERS
+    assert run(ITERS, options(tmp_path, resume_model="auto", **changes)).progress.iteration == before
+    assert "stopped early: nothing is left to train" in caplog.text
+
+
+def test_a_run_that_resumes_from_another_folder_has_a_best_model_of_its_own(tmp_path):
+    run(10, options(tmp_path / "one", keep_checkpoint_max=1))
+    state = run(15, options(tmp_path / "two", resume_model=str(tmp_path / "one" / "iter_10"), keep_checkpoint_max=1))
+    assert state.progress.best["model"][1] == 15 and (tmp_path / "two" / "best_model" / "model.pdparams").is_file()
+    assert (tmp_path / "one" / "iter_10").is_dir() and state.progress.saved == [15]
+
+
+@pytest.mark.parametrize("damage", ["no score", "damaged score", "damaged weights"])
+def test_a_best_model_without_its_score_is_scored_again(damage, tmp_path, caplog):
+    changes = dict(save_interval=1, use_ema=False)
+    best = run(10, options(tmp_path / "good", **changes)).progress.best["model"]
+    folder = tmp_path / "run"
+    run(1, options(folder, **changes))
+    shutil.rmtree(folder / "best_model")
+    shutil.copytree(tmp_path / "good" / "best_model", folder / "best_model")
+    weights, states = folder / "best_model" / "model.pdparams", folder / "best_model" / "model.pdstates"
+    before = weights.read_bytes()
+    states.write_bytes(b"") if damage == "damaged score" else states.unlink()
+    if damage == "damaged weights":
+        weights.write_bytes(before[:99])
+    state = run(2, options(folder, resume_model="auto", **changes))
+    assert f"{weights} has no score beside it" in caplog.text
+    if damage == "damaged weights":
+        assert state.progress.best["model"][1] == 2 and "its place is taken" in caplog.text
+    else:
+        assert state.progress.best["model"] == (best[0], 0) and weights.read_bytes() == before
+    run(2, options(tmp_path / "whole", **changes))
+    one, other = (read_state_dict(run / "iter_2") for run in (tmp_path / "whole", folder))
+    assert all(np.array_equal(one[name], other[name]) for name in one), "scoring has changed the network"
+
+
+@pytest.mark.parametrize("resume", [None, "iter_5"])
+def test_later_checkpoints_of_another_run_are_named(resume, tmp_path, caplog):
+    run(10, options(tmp_path))
+    assert "of another run" not in caplog.text
+    run(6, options(tmp_path, resume_model=resume and str(tmp_path / resume)))
+    assert f"{tmp_path} already holds iter_10" in caplog.text.replace(", iter_5", "")
+
+
+def rewrite(file: pathlib.Path, change) -> None:
+    """Change the numbers of a train_state.safetensors."""
+    with safe_open(str(file), framework="np") as opened:
+        content = json.loads(opened.metadata()["paddle_rt"])
+        arrays = {name: opened.get_tensor(name) for name in opened.keys()}
+    content = change(content, arrays) or content
+    file.write_bytes(safetensors.numpy.save(arrays, metadata={"paddle_rt": json.dumps(content)}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content, arrays: [1],
+        lambda content, arrays: {"version": 1},
+        lambda content, arrays: content.update(iteration="5"),
+        lambda content, arrays: content.update(best={"model": 3}),
+        lambda content, arrays: content.update(generators=None),
+        lambda content, arrays: content.update(version="x" * 9),
+        lambda content, arrays: arrays.pop("numpy.0") is None,
+        lambda content, arrays: arrays.update({"numpy.0": np.zeros(3, np.uint32)}),
+        lambda content, arrays: arrays.update({"python.0": np.zeros(3, np.uint64)}),
+        lambda content, arrays: arrays.update({"paddle_0.0": np.zeros(3, np.uint8)}),
+    ],
+)
+def test_a_state_with_other_content_is_one_clear_line(change, tmp_path):
+    run(5, options(tmp_path))
+    rewrite(tmp_path / "iter_5" / "train_state.safetensors", change)
+    with pytest.raises(UserError, match=r"train_state\.safetensors"):
+        run(10, options(tmp_path, resume_model=str(tmp_path / "iter_5")))
+
+
+@pytest.mark.parametrize(
+    "change, text",
+    [
+        (lambda states: states["LR_Scheduler"].pop("last_lr"), "lr_scheduler"),
+        (lambda states: states["LR_Scheduler"].pop("LinearWarmup_LR"), "LinearWarmup_LR is missing"),
+        (lambda states: states["LR_Scheduler"].update(last_epoch="x"), "'x' for last_epoch"),
+        (lambda states: states.update(LR_Scheduler=5), "everything is missing"),
+        (lambda states: states["conv2d_0.w_0_moment1_0"].fill(np.nan), "no finite number in conv2d_0.w_0_moment1_0"),
+        (lambda states: states.update({"conv2d_0.w_0_moment1_0": "x"}), "no finite number"),
+    ],
+)
+def test_an_optimizers_state_with_other_content_is_one_clear_line(change, text, tmp_path):
+    run(5, options(tmp_path))
+    file = tmp_path / "iter_5" / "model.pdopt"
+    states = paddle.load(str(file), return_numpy=True)
+    change(states)
+    paddle.save(states, str(file))
+    with pytest.raises(UserError, match=text):
+        run(10, options(tmp_path, resume_model=str(tmp_path / "iter_5")))
+
+
+def test_a_full_disk_leaves_the_checkpoints_before(tmp_path):
+    """The limit of a file's size stands for the disk: weights fit, the optimizer's state does not."""
+    run(5, options(tmp_path))
+    before, logged = written(tmp_path / "iter_5"), (tmp_path / METRICS).read_bytes()
+    size = (tmp_path / "iter_5" / "model.pdopt").stat().st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, limits[1]))
+    try:
+        with pytest.raises(OSError, match="iter_10"):
+            run(10, options(tmp_path, resume_model="auto"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name for path in tmp_path.iterdir()} == {"iter_5", *FOLDERS, METRICS}
+    assert written(tmp_path / "iter_5") == before and (tmp_path / METRICS).read_bytes().startswith(logged)
+    run(ITERS, options(tmp_path, resume_model="auto"))
+    run(ITERS, options(tmp_path / "whole"))
+    assert_same_runs(tmp_path / "whole", tmp_path)

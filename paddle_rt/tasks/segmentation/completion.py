@@ -43,7 +43,7 @@ def complete(config: dict[str, Any], datasets: Catalogue) -> None:
     }
     _complete_model(model, model, "num_classes", numbers["num_classes"], "numbers of classes")
     _complete_model(model, holder, "in_channels", numbers["img_channels"], "channels of images")
-    _complete_losses(config["loss"], numbers["ignore_index"])
+    _complete_losses(config["loss"], numbers["ignore_index"], model.get("num_classes"))
     for key, section in sections.items():
         found = {name: numbers[name][key] for name in ("num_classes", "ignore_index")}
         complete_transforms(key, section, numbers["img_channels"][key] or 3, **found)
@@ -72,17 +72,22 @@ def _complete_model(
         logger.warning("%s.%s is not set: %d is taken from the data set", where, name, holder[name])
 
 
-def _complete_losses(loss: dict[str, Any], numbers: dict[str, int | None]) -> None:
+def _complete_losses(loss: dict[str, Any], numbers: dict[str, int | None], num_classes: int | None) -> None:
     known = {key: number for key, number in numbers.items() if number is not None}
-    if not known:
-        return
     if len(set(known.values())) > 1:
         raise UserError(f"the ignored labels differ: {', '.join(f'{key} {number}' for key, number in known.items())}")
-    ignored = next(iter(known.values()))
-    for item in loss["types"]:
-        for part in item["losses"] if item["type"] == "MixedLoss" else [item]:
-            if part.setdefault("ignore_index", ignored) != ignored:
-                raise UserError(
-                    f"{part['type']}.ignore_index is {part['ignore_index']}, but the data set ignores {ignored}; "
-                    "leave it out to take the dataset's"
-                )
+    ignored = next(iter(known.values()), None)
+    parts = [part for item in loss["types"] for part in (item["losses"] if item["type"] == "MixedLoss" else [item])]
+    for part in parts:
+        name, weight = part["type"], part.get("weight")
+        if ignored is not None and part.setdefault("ignore_index", ignored) != ignored:
+            raise UserError(
+                f"{name}.ignore_index is {part['ignore_index']}, but the data set ignores {ignored}; leave it out to "
+                "take the dataset's"
+            )
+        if num_classes is None:
+            continue
+        if name == "MultiClassFocalLoss" and part.setdefault("num_class", num_classes) != num_classes:
+            raise UserError(f"{name}.num_class is {part['num_class']}, but there are {num_classes} classes")
+        if isinstance(weight, list) and len(weight) != num_classes:
+            raise UserError(f"{name}.weight has {len(weight)} numbers, but there are {num_classes} classes")

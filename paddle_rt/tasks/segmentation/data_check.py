@@ -23,6 +23,7 @@ from paddle_rt.imaging import check_labels, read_image, read_label
 from paddle_rt.tasks.loader import Loader
 from paddle_rt.tasks.segmentation.datasets import LabelledImages
 from paddle_rt.tasks.segmentation.street_dataset import StreetScenes
+from paddle_rt.tasks.segmentation.transforms import check_same_size
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,9 @@ def check_data(datasets: Mapping[str, paddle.io.Dataset], class_names: Sequence[
     from_files = {part: data for part, data in datasets.items() if not isinstance(data, StreetScenes)}
     _warn_of_duplicates(from_files)
     for part, dataset in from_files.items():
+        lossy = [label for _, label in dataset.file_list if label.lower().endswith((".jpg", ".jpeg"))]
+        if lossy:
+            logger.warning("%s: labels are no exact numbers in JPEG, such as %s; write them as PNG", part, lossy[0])
         labels, images = _read_labels(part, dataset), _read_images(part, dataset)
         logger.info(
             "%s: %d of %d labels and %d images were looked at; %.0f %% of the pixels are not labelled",
@@ -101,22 +105,28 @@ def _in_time(indices: Sequence[int], description: str) -> Iterator[int]:
 def _read_labels(part: str, dataset: paddle.io.Dataset) -> _Labels:
     found = _Labels(Counter(), 0, dataset.ignore_index)
     for index in _in_time(_sample(len(dataset), MOST_LABELS), f"check the labels of {part}"):
-        image, label = dataset.file_list[index]
-        labels = dataset.read_label(label) if isinstance(dataset, LabelledImages) else label
-        if isinstance(labels, str):
-            labels = read_label(labels, dataset.num_classes, dataset.ignore_index)
-        else:
-            check_labels(labels, dataset.num_classes, dataset.ignore_index, f"the label of {image}")
-        found.pixels.update(dict(enumerate(np.bincount(labels.ravel(), minlength=256).tolist())))
+        found.pixels.update(dict(enumerate(np.bincount(_read_label(dataset, index).ravel(), minlength=256).tolist())))
         found.number += 1
     return found
+
+
+def _read_label(dataset: paddle.io.Dataset, index: int) -> np.ndarray:
+    image, label = dataset.file_list[index]
+    labels = dataset.read_label(label) if isinstance(dataset, LabelledImages) else label
+    if isinstance(labels, str):
+        return read_label(labels, dataset.num_classes, dataset.ignore_index)
+    check_labels(labels, dataset.num_classes, dataset.ignore_index, f"the label of {image}")
+    return labels
 
 
 def _read_images(part: str, dataset: paddle.io.Dataset) -> dict[int, tuple[int, int]]:
     """Return the size (width, height) of each image that was looked at, by its index."""
     sizes = {}
     for index in _in_time(_sample(len(dataset), MOST_IMAGES), f"check the images of {part}"):
-        sizes[index] = read_image(dataset.file_list[index][0], dataset.img_channels).shape[1::-1]
+        image, label = dataset.file_list[index]
+        pixels = read_image(image, dataset.img_channels)
+        check_same_size(_read_label(dataset, index), pixels, label, image)
+        sizes[index] = pixels.shape[1::-1]
     return sizes
 
 
@@ -133,7 +143,10 @@ def _check_classes(part: str, dataset: paddle.io.Dataset, labels: _Labels, class
         )
     if problem is not None and labels.number == len(dataset):
         raise UserError(problem)
-    missing = [name for number, name in enumerate(class_names) if number not in labels.classes]
+    names = dict(enumerate(class_names))
+    if ignored in names:
+        logger.warning("%s.ignore_index is %d: %s is neither trained nor scored", part, ignored, names.pop(ignored))
+    missing = [name for number, name in names.items() if number not in labels.classes]
     if problem is not None:
         logger.warning(problem)
     elif missing and part == "train_dataset":

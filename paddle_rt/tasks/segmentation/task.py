@@ -21,7 +21,7 @@ from paddle_rt.tasks.segmentation.data_check import check_data
 from paddle_rt.tasks.segmentation.datasets import LabelledImages, dataset_catalogue
 from paddle_rt.tasks.segmentation.evaluate import evaluate, summarize
 from paddle_rt.tasks.segmentation.export import ExportingMixin
-from paddle_rt.tasks.segmentation.losses import LOSSES, BCELoss
+from paddle_rt.tasks.segmentation.losses import LOSSES, BCELoss, Loss, MixedLoss
 from paddle_rt.tasks.segmentation.metrics import ABSENT_CLASS_RULES
 from paddle_rt.tasks.segmentation.predict import predict
 from paddle_rt.tasks.segmentation.street_dataset import StreetScenes
@@ -138,6 +138,7 @@ class SegmentationTask(ExportingMixin, Task):
                 check_component(key, config[key], datasets, transforms)
         _check_losses(config["loss"])
         check_section("test_config", config.get("test_config", {}), RANGES["test_config"], kind="test_config key")
+        tta.warn_of_idle_keys(config.get("test_config", {}))
         complete(config, datasets)
 
     def build_data(self, split: str) -> paddle.io.Dataset:
@@ -208,23 +209,17 @@ class SegmentationTask(ExportingMixin, Task):
             raise UserError(
                 f"the model gives {len(outputs)} outputs while training, but loss.coef has {len(coefficients)} entries"
             )
-        labels, result = batch["label"].astype("int64"), []
+        result = []
         for logits, loss, coefficient in zip(outputs, self._losses, coefficients, strict=True):
-            target = labels
             if logits.dtype in (paddle.float16, paddle.bfloat16):  # too coarse to count the pixels of a batch
                 logits = logits.astype("float32")
-            if isinstance(loss, BCELoss) and loss.edge_label:
-                if "edge" not in batch:
-                    raise UserError("BCELoss with edge_label needs a train_dataset with edge: True")
-                target = batch["edge"].astype("int64")
             try:
-                values = loss(logits, target)
+                result += [coefficient * value for value in _values(loss, logits, batch)]
             except UserError:
                 raise
             except (ValueError, TypeError, AssertionError) as error:  # what Paddle says of unfit shapes and weights
                 text = str(error).split("[Hint")[0][:300]
                 raise UserError(f"the config's loss cannot be computed: {text}") from error
-            result += [coefficient * value for value in (values if isinstance(values, list) else [values])]
         return result
 
     @functools.cached_property
@@ -256,6 +251,20 @@ class SegmentationTask(ExportingMixin, Task):
                 f"model.temporal_window is {window}, but {part} gives {frames} frame{'s'[: frames > 1]} at a "
                 f"time; set {part}.frames to {window} (StreetScenes and CamVid can give clips)"
             )
+
+
+def _values(loss: Loss, logits: paddle.Tensor, batch: Mapping[str, Any]) -> list[paddle.Tensor]:
+    """Compute a loss of one output, or every loss of a MixedLoss."""
+    if isinstance(loss, MixedLoss):
+        pairs = zip(loss.losses, loss.coef, strict=True)
+        return [value * coef for part, coef in pairs for value in _values(part, logits, batch)]
+    labels = batch["label"].astype("int64")
+    if not isinstance(loss, BCELoss) or not loss.edge_label:
+        return [loss(logits, labels)]
+    if "edge" not in batch:
+        raise UserError("BCELoss with edge_label needs a train_dataset with edge: True")
+    labels, edges = labels.unsqueeze(1), batch["edge"].astype("int64")
+    return [loss(logits, paddle.where(labels == loss.ignore_index, labels, edges))]
 
 
 def _check_losses(loss: dict[str, Any]) -> None:

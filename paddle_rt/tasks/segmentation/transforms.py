@@ -54,6 +54,9 @@ def complete_transforms(
                 f"{where} is for training alone: scores and predictions are taken of whole images as they are; use "
                 f"{', '.join(_FOR_SCORES)}"
             )
+        for key, value in (("interp", step.get("interp")), ("short_size", step.get("short_size"))):
+            if part != "train_dataset" and (value == "RANDOM" or isinstance(value, list)):
+                raise UserError(f"{where}.{key} is {value}, of which one is drawn at random; give one value")
         for key in ("mean", "std") if name == "Normalize" else ():
             values = step.get(key)
             if isinstance(values, list) and len(values) not in (1, channels):
@@ -140,10 +143,12 @@ class Compose:
             sample["label"] = read_label(label, self.num_classes, self.ignore_index)
         elif label is not None:  # the data set has read it
             check_labels(label, self.num_classes, self.ignore_index, f"the label of {image}")
-        if label is not None and sample["label"].shape != sample["img"].shape[:2]:
-            name = label if isinstance(label, str) else "its label"
-            raise UserError(f"{name} is {_size(sample['label'])}, but the image {image} is {_size(sample['img'])}")
+        if label is not None:
+            check_same_size(sample["label"], sample["img"], label if isinstance(label, str) else "its label", image)
 
 
-def _size(image: np.ndarray) -> str:
-    return f"{image.shape[1]}x{image.shape[0]}"
+def check_same_size(labels: np.ndarray, image: np.ndarray, label_name: str, image_name: str) -> None:
+    """Raise a UserError for labels of another size than their image."""
+    if labels.shape != image.shape[:2]:
+        sizes = [f"{array.shape[1]}x{array.shape[0]}" for array in (labels, image)]
+        raise UserError(f"{label_name} is {sizes[0]}, but the image {image_name} is {sizes[1]}")

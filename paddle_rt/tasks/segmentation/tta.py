@@ -2,6 +2,7 @@
 
 import argparse
 import itertools
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ import paddle.nn.functional as F
 from paddle_rt.arguments import SCALE, SIDE
 from paddle_rt.errors import UserError
 from paddle_rt.kinds import flag
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,15 @@ def from_test_config(test_config: Mapping[str, Any]) -> Augmentation:
         crop_size=_pair(crop_size) if slides else None,
         stride=_pair(stride) if slides else None,
     )
+
+
+def warn_of_idle_keys(test_config: Mapping[str, Any]) -> None:
+    """Log which keys of a config's `test_config` have no effect because the switch that they need is off."""
+    switches = {"aug_eval": ("scales", "flip_horizontal", "flip_vertical"), "is_slide": ("crop_size", "stride")}
+    for switch, keys in switches.items():
+        idle = [key for key in keys if test_config.get(key) and not test_config.get(switch)]
+        if idle:
+            logger.warning("test_config: %s without effect, since %s is not True", ", ".join(idle), switch)
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """What is looked at before training: files of a data set, its classes and sizes, and what its config contradicts."""
 
+import argparse
 import logging
 import random
 from pathlib import Path
@@ -74,6 +75,16 @@ def test_labels_without_classes(tmp_path: Path, warnings: pytest.LogCaptureFixtu
     check(tmp_path)
     assert "train_dataset: 2 of 2 labels were looked at, and none holds class 2" in warnings.text
     assert "val_dataset: 2 of 2 labels and 2 images were looked at; 0 % of the pixels are not labelled" in warnings.text
+
+
+def test_labels_that_are_ignored_or_inexact(tmp_path: Path, warnings: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, label(0, 1, 2))
+    check(tmp_path, train={"ignore_index": 1}, val={"ignore_index": 1})
+    assert "train_dataset.ignore_index is 1: class 1 is neither trained nor scored" in warnings.text
+    (tmp_path / "list0_label.jpg").write_bytes(cv2.imencode(".jpg", label(0, 0))[1].tobytes())
+    (tmp_path / "list.txt").write_text("list0.png list0_label.jpg\n")
+    check(tmp_path)
+    assert "labels are no exact numbers in JPEG, such as" in warnings.text
 
 
 def test_files_that_are_wrong_are_named_before_training(tmp_path: Path) -> None:
@@ -169,6 +180,18 @@ def test_numbers_that_contradict_each_other(tmp_path: Path) -> None:
         changes = {"img_channels": channels, "transforms": [{"type": "Normalize", "mean": [0.5] * 3, "std": [0.5] * 3}]}
         said = message(task_of, tmp_path, train=changes, val=changes)
         assert f"Normalize.mean has 3 numbers, but images have img_channels {channels}" in said
+    resize = {"type": "Resize", "interp": "RANDOM"}
+    assert "interp is RANDOM" in message(task_of, tmp_path, val={"transforms": [resize]})
+    resize = {"type": "ResizeByShort", "short_size": [32, 64]}
+    assert "short_size is [32, 64]" in message(task_of, tmp_path, val={"transforms": [resize]})
+    for loss, said in (
+        ({"type": "MultiClassFocalLoss", "num_class": 4}, "num_class is 4, but there are 3 classes"),
+        ({"type": "DiceLoss", "weight": [1.0, 2.0]}, "weight has 2 numbers, but there are 3 classes"),
+        ({"type": "DiceLoss", "ignore_index": 0}, "ignore_index is 0, but the data set ignores 255"),
+    ):
+        assert said in message(task_of, tmp_path, loss={"types": [loss], "coef": [1, 0.4]})
+        mixed = {"type": "MixedLoss", "losses": [loss], "coef": [1.0]}
+        assert said in message(task_of, tmp_path, loss={"types": [mixed], "coef": [1, 0.4]})
     crop = {"type": "RandomPaddingCrop", "ignore_index": 4}
     assert "ignore_index is 4, but the data set ignores 255" in message(task_of, tmp_path, train={"transforms": [crop]})
 
@@ -211,3 +234,28 @@ def test_no_transform_invents_labels(name: str) -> None:
         image = np.random.default_rng(seed).integers(0, 255, (40, 48, 3)).astype(np.float32)
         sample = transform({"img": image, "label": label(0, 2, 9), "gt_fields": ["label"], "trans_info": []})
         assert set(np.unique(sample["label"])) <= {0, 2, 9, 255}
+
+
+def test_keys_without_effect_are_named(tmp_path: Path, warnings: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, label(0, 1, 2))
+    task_of(tmp_path, test_config={"scales": [0.5, 1.0], "is_slide": False, "crop_size": [32, 32]})
+    assert "scales without effect, since aug_eval is not True" in warnings.text
+    assert "crop_size without effect, since is_slide is not True" in warnings.text
+
+
+def test_the_test_split_is_scored_by_a_flag(tmp_path: Path, warnings: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, label(0, 1, 2))
+    write(tmp_path, label(0, 1), label(1, 2), name="other")
+    section = {"type": "Dataset", "dataset_root": str(tmp_path), "num_classes": CLASSES, "transforms": [NORMALIZE]}
+    test = {**section, "mode": "test", "test_path": str(tmp_path / "other.txt")}
+    lengths = {}
+    for split in ("val", "test"):
+        task = task_of(tmp_path, test_dataset=test)
+        parser = argparse.ArgumentParser()
+        task.add_flags(parser, "val")
+        task.configure(parser.parse_args(["--split", split]))
+        lengths[split] = len(task.build_data("val"))
+    assert lengths == {"val": 1, "test": 2}
+    assert "--split test scores test_dataset" in warnings.text
+    task = task_of(tmp_path)
+    assert "needs a test_dataset" in message(task.configure, parser.parse_args(["--split", "test"]))
