@@ -871,8 +871,10 @@ ROWS = {
     "flag_beyond_int64": Row(number_flags(HUGE), None, "whole number|got 9999|999999", code=2),
     "flag_text_for_number": Row(number_flags("many"), None, "many", code=2),
     "flag_huge_argument": Row(
-        flags(**{column: "in the config or by keyword, see argument_huge" for column in COLUMNS if column != "benchmark"},
-              benchmark=["--models", f"{MODEL},head_channels={HUGE}"]),
+        flags(
+            **dict.fromkeys(set(COLUMNS) - {"benchmark"}, "in the config or by keyword, see argument_huge"),
+            benchmark=["--models", f"{MODEL},head_channels={HUGE}"],
+        ),
         None,
         "head_channels",
         code=2,
