@@ -41,7 +41,7 @@ class Case:
 def make_material(folder: pathlib.Path) -> None:
     """Make everything that cases change, once: paths in it are relative to the folder."""
     os.chdir(folder)
-    kit = bad.make_kit(pathlib.Path())
+    kit = bad.make_kit(pathlib.Path(), formats=("paddle", "onnx"))
     shutil.move(kit.weights, "weights_1")
     (folder / "images").mkdir()
     for number, suffix in enumerate(SUFFIXES):
