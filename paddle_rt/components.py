@@ -82,7 +82,7 @@ def construct(where: str, component: Callable, arguments: Mapping[str, Any]) -> 
 
 
 def _build_nested(where: str, value: Any, catalogue: Catalogue) -> Any:
-    if isinstance(value, dict) and "type" in value:
+    if isinstance(value, dict) and isinstance(value.get("type"), str) and value["type"] in catalogue:
         return build_component(where, value, catalogue)
     if isinstance(value, list):
         return [_build_nested(f"{where}[{number}]", item, catalogue) for number, item in enumerate(value)]

@@ -99,7 +99,7 @@ SWITCH = Kind("True or False", lambda value: isinstance(value, bool))
 TEXT = Kind("a text", lambda value: isinstance(value, str) and "\0" not in value)
 NULL = Kind("null", lambda value: value is None)
 LIST = Kind("a list", lambda value: isinstance(value, list | tuple))
-MAPPING = Kind("a mapping", lambda value: isinstance(value, Mapping))
+MAPPING = Kind("a mapping", lambda value: isinstance(value, Mapping) and all(isinstance(key, str) for key in value))
 ANYTHING = Kind("anything", lambda value: True)
 NOTHING = Kind("left out, since it is no value that a config can hold", lambda value: False)
 

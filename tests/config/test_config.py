@@ -149,7 +149,7 @@ def test_hyper_parameters_are_the_releases(name):
     normalize = dict(type="Normalize", mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
     assert dic["train_dataset"]["transforms"] == [
         dict(type="ResizeStepScaling", min_scale_factor=0.5, max_scale_factor=2.0, scale_step_size=0.25),
-        dict(type="RandomPaddingCrop", crop_size=recipe["crop"], label_padding_value=255, ignore_index=255),
+        dict(type="RandomPaddingCrop", crop_size=recipe["crop"]),
         dict(type="RandomHorizontalFlip"),
         dict(type="RandomDistort", brightness_range=0.4, contrast_range=0.4, saturation_range=0.4),
         normalize,

@@ -155,7 +155,7 @@ class Factors(paddle.nn.Layer):
         ([{"name": "trunk", "lr_mult": 0.0}], (0, 10, 1), (1, 1, 0)),
         ([{"name": "head", "weight_decay_mult": 0.5}], (1, 10, 1), (1, 0.5, 0)),
         ([{"name": "head", "lr_mult": 3.0}, {"name": "plain", "weight_decay_mult": 2.0}], (1, 3, 1), (1, 1, 2)),
-        ([{"name": "", "lr_mult": None}], (1, 10, 1), (1, 1, 0)),
+        ([{"name": "weight"}], (1, 10, 1), (1, 1, 0)),
     ],
 )
 @pytest.mark.parametrize("kind", ["SGD", "AdamW"])

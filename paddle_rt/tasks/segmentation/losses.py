@@ -1,8 +1,9 @@
 """The losses that a segmentation config may name, with PaddleSeg's names, arguments, formulas and numbers.
 
 Each is called with logits [B, C, H, W] in single or double precision and labels [B, H, W] (int64), and returns a
-scalar. None of them writes to the labels. A batch in which no pixel is labelled has the loss 0 and gradients of 0.
-Where PaddleSeg 2.8.0 counts ignored pixels or fails, the loss is corrected, and its docstring says how.
+scalar. None of them writes to the labels. A batch in which no pixel is labelled has gradients of 0 and, but for a
+DiceLoss with a smooth of 0, the loss 0. Where PaddleSeg 2.8.0 counts ignored pixels or fails, the loss is corrected,
+and its docstring says how.
 """
 
 from collections.abc import Callable, Sequence

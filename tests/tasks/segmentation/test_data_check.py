@@ -1,5 +1,6 @@
 """What is looked at before training: files of a data set, its classes and sizes, and what its config contradicts."""
 
+import argparse
 import logging
 import random
 from pathlib import Path
@@ -240,3 +241,21 @@ def test_keys_without_effect_are_named(tmp_path: Path, warnings: pytest.LogCaptu
     task_of(tmp_path, test_config={"scales": [0.5, 1.0], "is_slide": False, "crop_size": [32, 32]})
     assert "scales without effect, since aug_eval is not True" in warnings.text
     assert "crop_size without effect, since is_slide is not True" in warnings.text
+
+
+def test_the_test_split_is_scored_by_a_flag(tmp_path: Path, warnings: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, label(0, 1, 2))
+    write(tmp_path, label(0, 1), label(1, 2), name="other")
+    section = {"type": "Dataset", "dataset_root": str(tmp_path), "num_classes": CLASSES, "transforms": [NORMALIZE]}
+    test = {**section, "mode": "test", "test_path": str(tmp_path / "other.txt")}
+    lengths = {}
+    for split in ("val", "test"):
+        task = task_of(tmp_path, test_dataset=test)
+        parser = argparse.ArgumentParser()
+        task.add_flags(parser, "val")
+        task.configure(parser.parse_args(["--split", split]))
+        lengths[split] = len(task.build_data("val"))
+    assert lengths == {"val": 1, "test": 2}
+    assert "--split test scores test_dataset" in warnings.text
+    task = task_of(tmp_path)
+    assert "needs a test_dataset" in message(task.configure, parser.parse_args(["--split", "test"]))
