@@ -15,6 +15,7 @@ from paddle_rt.files import check_plain_file, temporary_home
 _log = logging.getLogger(__name__)
 METRICS = "metrics.jsonl"
 _HEADER = struct.Struct("<Q")  # of a VisualDL record: its length in bytes
+_LARGEST = 2**20  # a length above it is none, and the file no log of a run
 
 
 def append_whole(file: pathlib.Path, data: bytes) -> None:
@@ -101,8 +102,10 @@ def read_scalars(file: pathlib.Path) -> dict[str, dict[int, float]]:
 def drop_partial_record(file: pathlib.Path) -> None:
     """Remove an incomplete record, which a kill has left, from the end of a VisualDL log; VisualDL would refuse it."""
     data = file.read_bytes()
-    end = max((last for _, last in _record_bounds(data)), default=len(data))
-    if end < len(data):
+    end = max((last for _, last in _record_bounds(data)), default=0)
+    rest = data[end:]
+    is_record = len(rest) < _HEADER.size or _HEADER.unpack_from(rest)[0] < _LARGEST
+    if rest and is_record:
         os.truncate(file, end)
 
 

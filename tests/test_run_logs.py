@@ -75,6 +75,10 @@ def test_a_record_that_was_cut_off_is_dropped(records, tmp_path):
         assert read_scalars(file)["Train/loss"] == {0: 0.0, 1: 0.5, 2: 1.0}
         drop_partial_record(file)
         assert file.read_bytes() == whole, length
+    for length in range(1, 10):  # within the first record
+        file.write_bytes(longer[:length])
+        drop_partial_record(file)
+        assert file.read_bytes() == b"", length
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 64, b"text that is no log"])
