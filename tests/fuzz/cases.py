@@ -37,6 +37,14 @@ class Case:
     arguments: list[str]
     recipe: str
 
+    @property
+    def outputs(self) -> list[str]:
+        """The names in the folder that the tool may write to: those that its flags give, or its own."""
+        own = {"quantize": "export"}.get(self.tool, "output")
+        flags = ("--save_dir", "--output", "--markdown")
+        named = [value for flag, value in zip(self.arguments, self.arguments[1:], strict=False) if flag in flags]
+        return ["out", own, *(value.split("/")[0] for value in named), *self.arguments[-3:]]
+
 
 def make_material(folder: pathlib.Path) -> None:
     """Make everything that cases change, once: paths in it are relative to the folder."""
