@@ -335,9 +335,10 @@ def kill_at_random(lab: Lab, reference: Reference, tally: Tally, choose: random.
             for _ in range(kills):
                 pid = lab.start(folder, workers=workers)
                 time.sleep(choose.uniform(0, seconds))
+                others = _session(pid)
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
-                _check_processes(pid)
+                _check_processes(pid, others)
                 best = reference.check_struck(folder, best)
             _finish(lab, folder, workers)
             reference.check_finished(folder)
@@ -383,16 +384,26 @@ def _finish(lab: Lab, folder: pathlib.Path, workers: int = 0) -> None:
         raise Broken(f"the run that goes on ended with {code}: {lab.errors()}")
 
 
-def _check_processes(pid: int) -> None:
-    """Check that a killed run's processes, which are a session of their own, are gone."""
+def _session(pid: int) -> list[int]:
+    """Return the processes of a run, which are a session of their own."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(ProcessLookupError):
+            if os.getsid(int(name)) == pid:
+                found.append(int(name))
+    return found
+
+
+def _check_processes(pid: int, others: list[int]) -> None:
+    """Check that a killed run's processes are gone, and with them the shared memory that they used."""
     end = time.monotonic() + 5
-    while time.monotonic() < end:
-        try:
-            os.killpg(pid, 0)
-        except ProcessLookupError:
-            return
+    while _session(pid):
+        if time.monotonic() > end:
+            raise Broken("processes of the killed run are left")
         time.sleep(0.01)
-    raise Broken("processes of the killed run are left")
+    left = [path.name for other in others for path in pathlib.Path("/dev/shm").glob(f"paddle_{other}_*")]
+    if left:
+        raise Broken(f"shared memory is left: {left}")
 
 
 def main() -> int:

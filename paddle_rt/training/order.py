@@ -1,6 +1,8 @@
 """The order of the samples and the random numbers of their augmentation, both known for any iteration."""
 
 import ctypes
+import os
+import pathlib
 import random
 import signal
 import sys
@@ -100,9 +102,21 @@ class SeededSamples(paddle.io.Dataset):
 def start_worker(number: int) -> None:
     """Prepare a process that loads samples.
 
-    The signals that stop a run are for the process that trains; this one ends when that one asks it to or is gone.
+    The signals that stop a run are for the process that trains; this one ends when that one asks it to or is gone. Then
+    nobody takes the samples any more that it has put into shared memory, and Paddle would leave them there.
     """
     for name in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(name, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if sys.platform != "linux":
+        return
+    parent = os.getppid()
+
+    def end(*_: object) -> None:
+        if os.getppid() == parent:
+            return
+        for segment in pathlib.Path("/dev/shm").glob(f"paddle_{os.getpid()}_*"):
+            segment.unlink(missing_ok=True)
+        os._exit(1)
+
+    signal.signal(signal.SIGUSR2, end)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGUSR2)
