@@ -317,3 +317,6 @@ def test_a_transform_that_does_not_fit_the_image_is_named():
         UserError, match="the transform Padding does not fit an image of 10x6: The size of image should"
     ):
         Compose([padding])({"img": np.zeros((6, 10, 3), np.float32)})
+    blur = transform_catalogue()["RandomBlur"](prob=1)
+    sample = Compose([blur])({"img": np.zeros((6, 10, 3), np.float32)})
+    assert sample["img"].dtype == np.float32, "the blur leaves bytes"
