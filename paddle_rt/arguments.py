@@ -44,7 +44,7 @@ _STEPS = whole(1, 10**12)
 _ITERATIONS = whole(0, 10**12)
 SCALE = number(0, 100, above=True)
 _PADDING = either(number(), listed(number(), 1, 3, 4))
-_FOUR = listed(_COUNT, 4, valid="four whole numbers of at least 1")
+_FOUR = listed(whole(1, 1000), 4, valid="four whole numbers from 1 to 1000")
 
 RANGES: dict[str, dict[str, Kind]] = {
     "any": {

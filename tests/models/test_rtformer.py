@@ -222,7 +222,7 @@ def test_drop_path_changes_training_only():
     [
         (dict(use_injection=[True]), "use_injection must be two booleans"),
         (dict(layer_nums=[2, 2]), "layer_nums must be four whole numbers"),
-        (dict(layer_nums=[2, 0, 2, 2]), r"layer_nums must be four whole numbers of at least 1, got \[2, 0, 2, 2\]"),
+        (dict(layer_nums=[2, 0, 2, 2]), r"layer_nums must be four whole numbers from 1 to 1000, got \[2, 0, 2, 2\]"),
         (dict(lr_mult="x"), "lr_mult must be"),
         (dict(bn_momentum=5), "bn_momentum must be"),
         (dict(drop_rate=2.0), "drop_rate must be"),
