@@ -43,7 +43,7 @@ _WEIGHTS = either(listed(_NOT_NEGATIVE), NULL)
 _STEPS = whole(1, 10**12)
 _ITERATIONS = whole(0, 10**12)
 SCALE = number(0, 100, above=True)
-_PADDING = either(number(), listed(number(), 1, 2, 3, 4))
+_PADDING = either(number(), listed(number(), 1, 3, 4))
 _FOUR = listed(_COUNT, 4, valid="four whole numbers of at least 1")
 
 RANGES: dict[str, dict[str, Kind]] = {
@@ -136,7 +136,7 @@ RANGES: dict[str, dict[str, Kind]] = {
         "max_scale_factor": SCALE,
         "scale_step_size": number(0, 100),
     },
-    "Normalize": {"mean": listed(number(), 1, 2, 3, 4), "std": listed(_POSITIVE, 1, 2, 3, 4)},
+    "Normalize": {"mean": listed(number(), 1, 3, 4), "std": listed(_POSITIVE, 1, 3, 4)},
     "PaddingByAspectRatio": {"aspect_ratio": number(0.001, 1000)},
     "RandomPaddingCrop": {"crop_size": _SIZE, "category_max_ratio": _POSITIVE, "loop_times": _COUNT},
     "RandomCenterCrop": {"retain_ratio": listed(_SHARE, 2)},

@@ -148,26 +148,30 @@ def read_saved(path: str | os.PathLike) -> object:
             ) from error
 
 
-def without_shared_prefix(state: State, fits: Callable[[State], bool]) -> State:
-    """Take prefixes that all names share, such as "model.", off the names until they fit, and log what was taken.
+def shared_prefix(state: State, fits: Callable[[State], bool]) -> str | None:
+    """Return what is to be taken off the names for them to fit, or None if no prefix that all share makes them fit.
 
     Args:
         state: Names and arrays.
-        fits: Returns whether these names are known.
-
-    Returns:
-        The renamed state dict, or `state` itself if no prefix makes it fit.
+        fits: Returns whether names are known.
     """
-    bare, taken = state, ""
+    taken, bare = "", state
     while bare and not fits(bare):
         prefix = next(iter(bare)).partition(".")[0] + "."
         if not all(name.startswith(prefix) and name != prefix for name in bare):
-            return state
+            return None
         bare = {name.removeprefix(prefix): value for name, value in bare.items()}
         taken += prefix
-    if taken:
-        _log.info("All names of the checkpoint begin with %r, which is taken off", taken)
-    return bare
+    return taken
+
+
+def without_shared_prefix(state: State, fits: Callable[[State], bool]) -> State:
+    """Take a prefix that all names share, such as "model.", off the names if they fit then, and log what was taken."""
+    taken = shared_prefix(state, fits)
+    if not taken:
+        return state
+    _log.info("All names of the checkpoint begin with %r, which is taken off", taken)
+    return {name.removeprefix(taken): value for name, value in state.items()}
 
 
 def load(

@@ -3,7 +3,6 @@
 import fcntl
 import hashlib
 import http.client
-import itertools
 import os
 import pathlib
 import re
@@ -13,7 +12,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -27,7 +26,7 @@ from paddle_rt.formats.safetensors import is_safetensors
 _ARCHIVES = (".tgz", ".tar.gz", ".tar", ".zip")
 _WEIGHTS = (".pdparams", ".safetensors")
 _MAX_BYTES = 2**34  # 16 GiB, of a download and of what an archive unpacks to
-_MOST_MEMBERS = 1000
+_MOST_MEMBERS, _LARGEST_RATIO = 1000, 100  # of an archive; weights hardly shrink when they are packed
 _ATTEMPTS, _TIMEOUT, _BLOCK = 4, 30, 2**20
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
 
@@ -190,13 +189,16 @@ def _place(address: str, part: pathlib.Path, target: pathlib.Path) -> None:
         if zipfile.is_zipfile(part):
             with zipfile.ZipFile(part) as archive:
                 sizes = {entry.filename: entry.file_size for entry in archive.infolist() if not entry.is_dir()}
+                _check_sizes(address, sizes, part)
                 name = _chosen(address, sizes, sizes)
                 _unpack(address, archive.open(name), target)
         elif tarfile.is_tarfile(part):
             with tarfile.open(part) as archive:
-                members = {member.name: member for member in itertools.islice(archive, _MOST_MEMBERS + 1)}
-                sizes = {name: member.size for name, member in members.items()}
-                name = _chosen(address, sizes, [name for name, member in members.items() if member.isreg()])
+                members: dict[str, tarfile.TarInfo] = {}
+                for member in archive:  # the next one is behind the content of this one
+                    members[member.name] = member
+                    _check_sizes(address, {name: member.size for name, member in members.items()}, part)
+                name = _chosen(address, members, [name for name, member in members.items() if member.isreg()])
                 _unpack(address, archive.extractfile(members[name]), target)
         else:
             os.replace(part, target)
@@ -206,17 +208,22 @@ def _place(address: str, part: pathlib.Path, target: pathlib.Path) -> None:
         raise _cannot(address, f"the archive is damaged: {error}") from error
 
 
-def _chosen(address: str, sizes: dict[str, int], regular: Iterable[str]) -> str:
+def _check_sizes(address: str, sizes: dict[str, int], part: pathlib.Path) -> None:
+    """Refuse an archive that unpacks to more than weights do."""
+    limit = min(_MAX_BYTES, _LARGEST_RATIO * part.stat().st_size)
+    if len(sizes) > _MOST_MEMBERS or sum(sizes.values()) > limit:
+        raise _cannot(address, f"the archive holds more than {_MOST_MEMBERS} files or {limit} bytes")
+
+
+def _chosen(address: str, names: Collection[str], regular: Iterable[str]) -> str:
     """Check the names in an archive, and return that of the file of weights, which alone is unpacked."""
-    for name in sizes:
+    for name in names:
         if name.startswith("/") or "\\" in name or ".." in name.split("/"):
             raise _cannot(address, f"the archive holds {name!r}, which leads out of its folder; nothing is unpacked")
-    if len(sizes) > _MOST_MEMBERS or sum(sizes.values()) > _MAX_BYTES:
-        raise _cannot(address, f"the archive holds more than {_MOST_MEMBERS} files or {_MAX_BYTES} bytes")
     found = [name for name in regular if name.endswith(_WEIGHTS)]
     found = [name for name in found if os.path.basename(name) == "model.pdparams"] or found
     if len(found) != 1:
-        few = ascii(list(sizes)[:5])
+        few = ascii(list(names)[:5])
         raise _cannot(address, f"the archive holds {len(found)} files of weights, expected one; it begins with {few}")
     return found[0]
 

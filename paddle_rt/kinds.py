@@ -84,8 +84,9 @@ def listed(item: Kind, *lengths: int, valid: str = "") -> Kind:
         is_list = isinstance(value, list | tuple) and (not lengths or len(value) in lengths)
         return is_list and all(map(item.accepts, value))
 
-    numbers = f" of {' or '.join(map(str, lengths))} items" if lengths else " of any length"
-    return Kind(valid or f"a list{numbers}, each {item.valid}", accepts)
+    *first, last = map(str, lengths or ["any length"])
+    numbers = f"{', '.join(first)} or {last}" if first else last
+    return Kind(valid or f"a list of {numbers}{' items' * bool(lengths)}, each {item.valid}", accepts)
 
 
 def either(*kinds: Kind) -> Kind:

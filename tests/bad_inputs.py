@@ -5,6 +5,7 @@ import pathlib
 import pickle
 import socket
 import struct
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import cv2
@@ -105,7 +106,7 @@ PYTHON_TAGS = {
 }
 
 
-def make_kit(folder: pathlib.Path, channels: int = 3) -> SimpleNamespace:
+def make_kit(folder: pathlib.Path, channels: int = 3, formats: Sequence[str] = ("onnx",)) -> SimpleNamespace:
     """Train a tiny network for images of so many channels for one iteration and export it."""
     import paddle
 
@@ -139,7 +140,7 @@ def make_kit(folder: pathlib.Path, channels: int = 3) -> SimpleNamespace:
     network.set_state_dict(paddle.load(str(folder / "run/iter_1/model.pdparams")))
     network.eval()
     spec = SegmentationExport([normalize], "Dataset")
-    export(network, folder / "export", spec, [1, channels, SIZE, SIZE], "coarse" if channels == 3 else None)
+    export(network, folder / "export", spec, [1, channels, SIZE, SIZE], "coarse" if channels == 3 else None, formats)
     (folder / "config.yml").write_text(yaml.safe_dump(config))
     return SimpleNamespace(
         folder=folder, config=config, weights=folder / "run/iter_1", export=folder / "export", channels=channels

@@ -12,6 +12,7 @@ import pickle
 import re
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -61,7 +62,6 @@ class Desk:
     folder: pathlib.Path
     kit: SimpleNamespace
     run: Callable[..., tuple[int, str, str]]
-    reached: list[Any] = field(default_factory=list)
 
     @property
     def out(self) -> pathlib.Path:
@@ -103,6 +103,23 @@ def limited() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+NETWORKS_BUILT: dict[str, Any] = {}
+
+
+def remembered(build: Callable) -> Callable:
+    """Build each network once, since every cell loads its own weights; not those that are trained."""
+
+    def built(section: dict[str, Any], *more: Any) -> Any:
+        key = f"{build.__qualname__} {section} {more}"
+        if sys.argv[0] == "train" or "pretrained" in section:
+            return build(section, *more)
+        if key not in NETWORKS_BUILT:
+            NETWORKS_BUILT[key] = build(section, *more)
+        return NETWORKS_BUILT[key]
+
+    return built
+
+
 @pytest.fixture
 def desk(kits, tmp_path, capsys, monkeypatch) -> Desk:
     """A folder to work in. What takes long behind the checks is replaced by the end of the tool."""
@@ -119,15 +136,16 @@ def desk(kits, tmp_path, capsys, monkeypatch) -> Desk:
 
     desk = Desk(tmp_path, kits(3), run)
 
-    def reach(*arguments: object, **_: object) -> None:
-        desk.reached.append(arguments)
-        raise Reached
-
     import paddle_rt.benchmark.floor
     import paddle_rt.benchmark.pipelines
+    import paddle_rt.components
+    import paddle_rt.paddleseg.counterparts
 
+    monkeypatch.setattr(paddle_rt.components, "build_network", remembered(paddle_rt.components.build_network))
+    counterparts = paddle_rt.paddleseg.counterparts
+    monkeypatch.setattr(counterparts, "paddleseg_model", remembered(counterparts.paddleseg_model))
     monkeypatch.setattr(paddle_rt.benchmark.floor, "matrix_rate", lambda *_: 1.0)
-    monkeypatch.setattr(paddle_rt.benchmark.pipelines, "_export", reach)
+    monkeypatch.setattr(paddle_rt.benchmark.pipelines, "_export", stop)
     return desk
 
 
@@ -151,6 +169,18 @@ def train(desk: Desk, config: object, *flags: object) -> tuple:
     return desk.run("train", "-c", config, "--device", "cpu", "--save_dir", desk.out, *flags)
 
 
+def read_only(desk: Desk, config: object, *flags: object) -> tuple:
+    """Training up to its first step: every sample has been read."""
+
+    def read(parts: Any, *_: Any) -> None:
+        _ = [parts.train_data[index] for index in range(len(parts.train_data))]
+        raise Reached
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("paddle_rt.training.loop.fit", read)
+        return train(desk, config, *flags)
+
+
 def checkpoint_tool(tool: str, desk: Desk, config: object, weights: object, *flags: object) -> tuple:
     save = {"val": "--output", "compare": None}.get(tool, "--save_dir")
     place = {"--output": [save, desk.out / "scores.json"], "--save_dir": [save, desk.out], None: []}[save]
@@ -170,21 +200,23 @@ def compare(desk: Desk, config: object, *flags: object) -> tuple:
     return checkpoint_tool("compare", desk, config, desk.kit.weights, *flags)
 
 
-def export(desk: Desk, config: object, *flags: object) -> tuple:
+def stop(*_: Any) -> None:
+    raise Reached
+
+
+def export(desk: Desk, config: object, *flags: object, weights: object = None) -> tuple:
+    """The network gets its weights; tracing is left out, but for the networks of NETWORKS."""
     size = ["--input_size", SIZE, SIZE, "--formats", "onnx"]
-    return checkpoint_tool("export", desk, config, desk.kit.weights, *size, *flags)
+    with pytest.MonkeyPatch.context() as patch:
+        if desk.kit.channels == 3:
+            patch.setattr("paddle_rt.export.publish.export", stop)
+        return checkpoint_tool("export", desk, config, weights or desk.kit.weights, *size, *flags)
 
 
 def quantize(desk: Desk, config: object, *flags: object) -> tuple:
     """The samples are read; quantising is left out."""
-    import paddle_rt.export.quantize as module
-
-    def stop(_: Any, calibration: Any, samples: Any, *__: Any) -> None:
-        desk.reached.append((calibration, samples))
-        raise Reached
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "quantize", stop)
+        patch.setattr("paddle_rt.export.quantize.quantize", stop)
         return desk.run("quantize", "-c", config, "--device", "cpu", "--export_dir", desk.kit.export, *flags)
 
 
@@ -197,6 +229,7 @@ def infer(desk: Desk, path: object, *flags: object, export: object = None) -> tu
 def benchmark(desk: Desk, *flags: object, weights: object = None) -> tuple:
     line = ["--models", MODEL, "--num_classes", CLASSES, "--size", SIZE, SIZE, "--backends", "onnxruntime"]
     line += ["--precisions", "fp32", "--against", "none", "--threads", 1, "--runs", 1, "--output", desk.out / "b.json"]
+    line += ["--frames", desk.kit.folder / "image.png"]
     return desk.run("benchmark", *line, "--checkpoint", f"rtformer_slim={weights or desk.kit.weights}", *flags)
 
 
@@ -289,7 +322,7 @@ MASKS = {
     "quantize": "takes the labels as they are, since nothing is trained",
 }
 LISTS = {
-    "train": lambda desk, path: train(desk, trained_on(desk, path), "--batch_size", 1),
+    "train": lambda desk, path: read_only(desk, trained_on(desk, path), "--batch_size", 1),
     "val": lambda desk, path: val(desk, trained_on(desk, path)),
     "predict": lambda desk, path: predict(desk, desk.config(), path),
     "compare": lambda desk, path: compare(desk, desk.config(), "--image_path", path),
@@ -307,9 +340,7 @@ CHECKPOINTS = {
         "predict", desk, desk.config(), path, "--image_path", desk.kit.folder / "image.png"
     ),
     "compare": lambda desk, path: checkpoint_tool("compare", desk, desk.config(), path, "--input_size", SIZE, SIZE),
-    "export": lambda desk, path: checkpoint_tool(
-        "export", desk, desk.config(), path, "--input_size", SIZE, SIZE, "--formats", "onnx"
-    ),
+    "export": lambda desk, path: export(desk, desk.config(), weights=path),
     "quantize": NO_WEIGHTS,
     "infer": NO_WEIGHTS,
     "benchmark": lambda desk, path: benchmark(desk, weights=path),
@@ -791,10 +822,14 @@ ROWS = {
             "fraction": ("base_channels", 8.5),
             "negative": ("num_heads", -1),
             "zero": ("head_channels", 0),
-            "huge": ("head_channels", HUGE),
             "unknown": ("base_chanels", 8),
         }.items()
     },
+    "argument_huge": Row(
+        {**ARGUMENTS, "benchmark": "its --models is a flag, see flag_huge_argument"},
+        lambda _: ("head_channels", HUGE),
+        "head_channels",
+    ),
     # Checkpoints to resume
     "resume_good": Row(RESUMES, resumed(lambda folder: None)),
     "resume_without_optimizer": Row(RESUMES, resumed(lambda folder: (folder / "model.pdopt").unlink()), "model.pdopt"),
@@ -835,6 +870,15 @@ ROWS = {
     "flag_negative": Row(number_flags(-1), None, "whole number|got -1", code=2),
     "flag_beyond_int64": Row(number_flags(HUGE), None, "whole number|got 9999|999999", code=2),
     "flag_text_for_number": Row(number_flags("many"), None, "many", code=2),
+    "flag_huge_argument": Row(
+        flags(
+            **dict.fromkeys(set(COLUMNS) - {"benchmark"}, "in the config or by keyword, see argument_huge"),
+            benchmark=["--models", f"{MODEL},head_channels={HUGE}"],
+        ),
+        None,
+        "head_channels",
+        code=2,
+    ),
     "flag_backend": Row(BACKEND, None, "openvinno.*openvino", code=2),
     "flag_device": Row(DEVICE, None, "cpuu", code=2),
     "flag_precision": Row(PRECISION, None, "fp33", code=2),
@@ -843,14 +887,13 @@ ROWS = {
     "flag_save_dir_is_file": Row(save_flags("config.yml/x"), None, "config.yml is no folder", code=2),
     "flag_save_dir_is_root": Row(save_flags("/"), None, "/ is (the root|a folder)", code=2),
 }  # fmt: skip
-SLOW: set[tuple[str, str]] = set()  # cells that take seconds
 
 
 def cells() -> Iterator[Any]:
     for name, row in ROWS.items():
         for column in COLUMNS:
             if not isinstance(row.columns[column], str) and not row.cells.get(column, "").startswith("("):
-                marks = [pytest.mark.slow] if (name, column) in SLOW else []
+                marks = [pytest.mark.slow] if row.channels != 3 else []  # each network takes seconds to make
                 yield pytest.param(name, column, id=f"{name}-{column}", marks=marks)
 
 

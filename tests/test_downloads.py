@@ -132,6 +132,9 @@ HOSTILE = {
     "none": (zipped(readme=b"x"), "holds 0 files of weights, expected one; it begins with ['readme']"),
     "two": (zipped(**{"a.pdparams": WEIGHTS, "b.pdparams": WEIGHTS}), "holds 2 files of weights"),
     "text": (tarred(("a/model.pdparams", b"x")), "begins with b'x', as no weights do"),
+    "bomb": (tarred(("a/model.pdparams", b"\x80" + bytes(10**7))), "holds more than 1000 files or"),
+    "zip_bomb": (zipped(**{"a/model.pdparams": b"\x80" + bytes(10**7)}), "holds more than 1000 files or"),
+    "many": (tarred(*((f"{number}.txt", b"") for number in range(1001))), "holds more than 1000 files or"),
     "cut": (tarred(("a/model.pdparams", WEIGHTS))[:-300], "the archive is damaged|holds 0 files"),
 }
 

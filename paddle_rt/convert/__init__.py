@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paddle_rt.checkpoint import load, without_shared_prefix
+from paddle_rt.checkpoint import load, shared_prefix, without_shared_prefix
 from paddle_rt.convert.naming import Naming, State
 from paddle_rt.convert.reading import read_torch
 from paddle_rt.errors import UserError
@@ -116,15 +116,18 @@ def _known_part(state: State, is_known: Callable[[State], bool]) -> State:
     for name, value in state.items():
         first, _, rest = name.partition(".")
         parts.setdefault(f"{first}.", {})[rest] = value
-    known = {prefix: part for prefix, part in parts.items() if is_known(part)}
+    inner = {prefix: shared_prefix(part, is_known) for prefix, part in parts.items()}
+    known = [prefix for prefix in parts if inner[prefix] is not None]
     if not known:
         return state
-    taken = min(known, key=lambda prefix: "ema" in prefix.lower())  # the first that is no moving average
-    if any(name.partition(".")[0] + "." in parts for name in known[taken]):  # parts of it that lack the prefix
+    first = min(known, key=lambda prefix: "ema" in prefix.lower())  # the first that is no moving average
+    taken = first + inner[first]
+    bare = {name.removeprefix(taken): value for name, value in state.items() if name.startswith(first)}
+    if any(name.partition(".")[0] + "." in parts for name in bare):  # parts of it that lack the prefix
         return state
-    others = [f"{prefix}* ({len(part)})" for prefix, part in parts.items() if prefix != taken]
+    others = [f"{prefix}* ({len(part)})" for prefix, part in parts.items() if prefix != first]
     _log.info("The weights are taken from the names that begin with %r; left out are %s", taken, ", ".join(others))
-    return known[taken]
+    return bare
 
 
 def _converter(model_type: str) -> ModuleType:

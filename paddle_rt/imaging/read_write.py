@@ -2,6 +2,7 @@
 
 import os
 import struct
+import zlib
 from collections.abc import Iterator
 
 import cv2
@@ -96,6 +97,8 @@ def read_bytes(path: PathLike) -> bytes:
         raise UserError(f"image {path} is empty (0 bytes)")
     if _is_cut_off(data):
         raise UserError(f"image {path} is cut off: it has no end marker; copy or download it again")
+    if data.startswith(PNG_SIGNATURE) and not _has_whole_chunks(data):
+        raise UserError(f"cannot decode image {path}: it is damaged; copy or download it again")
     return data
 
 
@@ -127,6 +130,23 @@ def _is_cut_off(data: bytes) -> bool:
     if data.startswith(b"\xff\xd8"):
         return data.find(b"\xff\xd9", _scan_start(data)) < 0
     return data.startswith(PNG_SIGNATURE) and b"IEND" not in data
+
+
+def _has_whole_chunks(data: bytes) -> bool:
+    """Return whether the chunks of a PNG have the checksums that they should have.
+
+    Without this check libpng finds the damage, and prints a line of its own on stderr.
+    """
+    at = len(PNG_SIGNATURE)
+    while at + 12 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, at)
+        end = at + 8 + length
+        if end + 4 > len(data) or zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            return False
+        if name == b"IEND":
+            return True
+        at = end + 4
+    return False
 
 
 def _scan_start(data: bytes) -> int:

@@ -60,9 +60,12 @@ class FiniteCheck:
         is_looked_at = self._size >= SUSPICIOUS and not self._may_skip
         layers = self._network.named_sublayers() if is_looked_at else ()
         hooks = [layer.register_forward_post_hook(_note(name, found)) for name, layer in layers]
+        if is_looked_at:
+            paddle.jit.enable_to_static(False)  # a compiled network does not call the hooks of its layers
         try:
             yield
         finally:
+            paddle.jit.enable_to_static(True)
             for hook in hooks:
                 hook.remove()
         broken = next((name for name, is_finite in found if not bool(is_finite)), None)

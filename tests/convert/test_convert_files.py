@@ -174,6 +174,8 @@ def renamed(how: str, state: dict) -> dict:
         return dict(zip(parts, [value * 0 for value in state.values()] + list(state.values()), strict=True)) | {
             "criterion.weight": np.ones(3, "float32")
         }
+    if how == "nested":
+        return {f"model.net.{name}": value for name, value in state.items()} | {"criterion.weight": np.ones(3, "f4")}
     if how == "compiled_part":
         return {name.replace("decode_head.", "decode_head._orig_mod."): value for name, value in state.items()}
     return {how + name: value for name, value in state.items()}
@@ -187,6 +189,7 @@ def renamed(how: str, state: dict) -> dict:
         ("module._orig_mod.", "'module.'"),
         ("net.segmentor.", "'net.segmentor.'"),
         ("compiled_part", "_orig_mod"),
+        ("nested", "begin with 'model.net.'; left out are criterion.* (1)"),
         ("lightning", "begin with 'model.'; left out are ema_model.* ("),
         ("averages", "buffers ema_* hold a moving average of the weights and are left out"),
     ],

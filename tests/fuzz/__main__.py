@@ -107,7 +107,7 @@ def _run(arguments: argparse.Namespace, numbers: "range | list[int]", scratch: p
             if (ended := process.wait(child, since, arguments.seconds)) is None:
                 continue
             del running[child]
-            outcome = process.judge(folder, before, *ended, arguments.seconds)
+            outcome = process.judge(folder, before, case.outputs, ended, arguments.seconds)
             tried[case.tool] += 1
             codes[outcome.code] += 1
             if outcome.problems:

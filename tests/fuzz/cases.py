@@ -37,11 +37,19 @@ class Case:
     arguments: list[str]
     recipe: str
 
+    @property
+    def outputs(self) -> list[str]:
+        """The names in the folder that the tool may write to: those that its flags give, or its own."""
+        own = {"quantize": "export"}.get(self.tool, "output")
+        flags = ("--save_dir", "--output", "--markdown")
+        named = [value for flag, value in zip(self.arguments, self.arguments[1:], strict=False) if flag in flags]
+        return ["out", own, *(value.split("/")[0] for value in named), *self.arguments[-3:]]
+
 
 def make_material(folder: pathlib.Path) -> None:
     """Make everything that cases change, once: paths in it are relative to the folder."""
     os.chdir(folder)
-    kit = bad.make_kit(pathlib.Path())
+    kit = bad.make_kit(pathlib.Path(), formats=("paddle", "onnx"))
     shutil.move(kit.weights, "weights_1")
     (folder / "images").mkdir()
     for number, suffix in enumerate(SUFFIXES):
@@ -53,7 +61,10 @@ def make_material(folder: pathlib.Path) -> None:
     write_video(folder / "video.avi", frames, "MJPG")
     shutil.copy(ROOT / "tests/data/segformer_transformers.safetensors", "torch.safetensors")
     shutil.copy(ROOT / "tests/data/segformer_mmsegmentation_float16.pth", "torch.pth")
-    shutil.move("run", "log")
+    numbers = [{"kind": "train", "iter": i, "epoch": 1, "loss": 2.0 / i} for i in (1, 2)]
+    numbers.append({"kind": "eval", "iter": 2, "model": "model", "mIoU": 0.5})
+    (folder / "log").mkdir()
+    (folder / "log/metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in numbers))
 
 
 def command(tool: str, config: str = "config.yml", **changes: str | None) -> list[str]:

@@ -148,7 +148,10 @@ def _encoded(text: str) -> bytes:
 def change_state(rng: Rng, state: dict[str, np.ndarray]) -> tuple[bytes, str]:
     """Change one entry of a state dict, or what is around it, and pickle it."""
     state = dict(state)
-    name = pick(rng, sorted(state))
+    arrays = [name for name in sorted(state) if isinstance(state[name], np.ndarray)]
+    if not arrays:  # the state of an optimizer that has none
+        return change_bytes(rng, pickle.dumps(state, 4))
+    name = pick(rng, arrays)
     value = np.asarray(state[name])
     values = {
         "gone": None, "nan": np.full_like(value, np.nan, dtype=np.float32), "inf": value * np.float32(np.inf),

@@ -107,16 +107,19 @@ def snapshot(folder: pathlib.Path) -> dict[str, tuple]:
     return found
 
 
-def judge(folder: pathlib.Path, before: dict[str, tuple], code: int, seconds: float, limit: float) -> Outcome:
+def judge(
+    folder: pathlib.Path, before: dict[str, tuple], outputs: Sequence[str], ended: tuple[int, float], limit: float
+) -> Outcome:
     """Compare what a process has left with what the tools promise.
 
     Args:
         folder: Of the case.
         before: `snapshot` of its work folder before the tool ran.
-        code: Exit code, negative for a signal.
-        seconds: How long it ran.
+        outputs: Names in the work folder that the tool may write to.
+        ended: Exit code, negative for a signal, and seconds.
         limit: How long it was allowed to run.
     """
+    code, seconds = ended
     stderr = (folder / "stderr").read_text(errors="replace") if (folder / "stderr").exists() else ""
     lines, problems = stderr.splitlines(), []
     if seconds >= limit:
@@ -134,17 +137,18 @@ def judge(folder: pathlib.Path, before: dict[str, tuple], code: int, seconds: fl
         problems.append("code of the input was run")
     if (folder / "connections").exists():
         problems.append(f"network: {(folder / 'connections').read_text().split()[:3]}")
-    if any((folder / "home").iterdir()):
-        problems.append(f"wrote to $HOME: {sorted(path.name for path in (folder / 'home').iterdir())[:5]}")
+    home = [str(path.relative_to(folder / "home")) for path in (folder / "home").rglob("*") if path.is_file()]
+    if home := [name for name in home if "matplotlib" not in name]:  # which keeps its list of fonts there
+        problems.append(f"wrote to $HOME: {sorted(home)[:5]}")
     after = snapshot(folder / WORK)
     new = [name for name in after if name not in before]
     unfinished = [name for name in new if UNFINISHED.search(pathlib.Path(name).name)]
     if unfinished:
         problems.append(f"left behind: {unfinished[:5]}")
-    outside = [name for name in new if name.split("/")[0] not in ("out", "output") and name not in unfinished]
-    gone = [name for name, status in before.items() if after.get(name, (0, -1))[:2] != status[:2]]
-    if outside or gone:
-        problems.append(f"wrote outside of the output: {(outside + gone)[:5]}")
+    changed = [name for name, status in before.items() if after.get(name, (0, -1))[:2] != status[:2]]
+    outside = [name for name in new + changed if name.split("/")[0] not in outputs and name not in unfinished]
+    if outside:
+        problems.append(f"wrote outside of the output: {outside[:5]}")
     empty = [name for name in new if (folder / WORK / name).is_file() and after[name][1] == 0]
     if empty:
         problems.append(f"empty files: {empty[:5]}")

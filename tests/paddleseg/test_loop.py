@@ -112,7 +112,7 @@ def test_resume_folder_is_checked(tmp_path, damage):
     (dict(profiler_options="batch=[1,2]"), [], "unknown profiler option 'batch', did you mean 'batch_range'"),
     ({}, ["batch_size=9"], "fewer images than one batch of 9"),
     ({}, ["loss.coef=[1,1,1]"], "the model gives 2 outputs while training, but loss.coef has 3 entries"),
-    ({}, ["lr_scheduler.learning_rate=1.0e+30"], "the loss is nan: try a lower --learning_rate"),
+    ({}, ["lr_scheduler.learning_rate=1.0e+30"], "at iteration [12]: try a lower --learning_rate"),
 ])  # fmt: skip
 def test_refusals(tmp_path, options, opts, match):
     with pytest.raises(UserError, match=match):

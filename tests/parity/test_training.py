@@ -8,6 +8,7 @@ from paddle_rt.checkpoint import read_state_dict
 from paddle_rt.config import load_config
 from paddle_rt.models.rtformer import RTFormer
 from paddle_rt.paddleseg import loop
+from paddle_rt.tasks.segmentation.street_dataset import StreetScenes
 from paddle_rt.tasks.segmentation.task import SegmentationTask
 from paddle_rt.training import TrainOptions
 from tests.helpers import TINY, randomize, relative_error, tiny_config
@@ -30,27 +31,19 @@ def losses(monkeypatch) -> list[list[float]]:
     return seen
 
 
-class Cast(paddle.io.Dataset):
-    """A data set whose images have Paddle's default type."""
-
-    def __init__(self, dataset) -> None:
-        self.dataset, self.file_list = dataset, dataset.file_list
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> dict:
-        item = self.dataset[index]
-        return {**item, "img": item["img"].astype(paddle.get_default_dtype())}
-
-
 @pytest.mark.parametrize("precision, limit", [("float64", 1e-9), ("float32", 1e-5)])
 def test_five_iterations_are_paddlesegs(precision, limit, tmp_path, losses, monkeypatch):
     """With the release's AdamW in float64. In float32 with momentum instead: Adam scales a gradient that is nothing but
     rounding noise (of a bias before a BatchNorm, whose true gradient is zero) up to its full step, so that two runs of
     PaddleSeg's own model on other machines part after three iterations as well."""
-    build_data = SegmentationTask.build_data
-    monkeypatch.setattr(SegmentationTask, "build_data", lambda self, split: Cast(build_data(self, split)))
+    original = StreetScenes.__getitem__
+
+    def cast(self, index):
+        """An item whose image has Paddle's default type."""
+        item = original(self, index)
+        return {**item, "img": item["img"].astype(paddle.get_default_dtype())}
+
+    monkeypatch.setattr(StreetScenes, "__getitem__", cast)
     momentum = {"type": "SGD", "momentum": 0.9, "weight_decay": 1e-4}
     config = tiny_config(tmp_path, **({} if precision == "float64" else {"optimizer": momentum}))
     paddle.set_default_dtype(precision)

@@ -51,7 +51,6 @@ def images(tmp_path_factory) -> pathlib.Path:
         "street.jpg": rng.integers(0, 255, (30, 50, 3), np.uint8),
         "street.png": rng.integers(0, 255, (33, 47, 3), np.uint8),
         "a/grey.png": rng.integers(0, 255, (24, 40), np.uint8),
-        "a/deep.png": rng.integers(0, 65535, (25, 41, 3), np.uint16),
         "a/b/alpha.png": rng.integers(0, 255, (26, 42, 4), np.uint8),
         "a/one.bmp": rng.integers(0, 255, (1, 1, 3), np.uint8),
     }

@@ -123,7 +123,7 @@ BAD_FLAGS = {
     "--learning_rate 0": (2, "--learning_rate: expected a number above 0, got '0'"),
     "--learning_rate -1": (2, "--learning_rate: expected a number above 0, got '-1'"),
     "--learning_rate nan": (2, "--learning_rate: expected a number above 0, got 'nan'"),
-    "--learning_rate 1e30": (1, "the loss is (nan|inf) at iteration 2: try a lower --learning_rate"),
+    "--learning_rate 1e30": (1, "not finite at iteration 1: try a lower --learning_rate"),
     "--batch_size 100": (1, "has 8 images, fewer than one iteration takes .100 images"),
     "--precision fp16 --device cpu": (1, "precision fp16 does nothing"),
     "--profiler_options foo=1": (2, "unknown profiler option 'foo'"),
@@ -203,11 +203,11 @@ BAD_DATA = {
     "label_out_of_range": (lambda folder: camvid_dataset(folder, 11), "labels/2.png: label values 11 are out of range"),
     "missing_image": (
         lambda folder: without(camvid_dataset(folder), "images/1.png"),
-        "cannot read image .*images/1.png",
+        "train.txt, line 2: no image at .*images/1.png",
     ),
     "missing_label": (
         lambda folder: without(camvid_dataset(folder), "labels/3.png"),
-        "cannot read image .*labels/3.png",
+        "train.txt, line 4: no label at .*labels/3.png",
     ),
     "sizes": (
         lambda folder: camvid_dataset(folder, sizes=((32, 64), (40, 64))),

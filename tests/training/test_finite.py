@@ -72,6 +72,17 @@ def run(check: FiniteCheck, network: BrightnessNetwork, images: paddle.Tensor) -
         network(images)
 
 
+def test_layers_of_a_compiled_network():
+    check, network = with_gradients(1.0, may_skip=False)
+    paddle.jit.to_static(network)
+    network.conv.weight.set_value(paddle.full_like(network.conv.weight, 1e18))
+    check.weights(2)
+    network.conv.weight.set_value(paddle.full_like(network.conv.weight, 1e36))
+    assert "the output of conv is not finite at iteration 3" in message(
+        run, check, network, paddle.rand([2, 3, 8, 8]) * 1e3
+    )
+
+
 def test_images_and_outputs_of_layers():
     check, network = with_gradients(1.0, may_skip=False)
     images = paddle.rand([2, 3, 8, 8])

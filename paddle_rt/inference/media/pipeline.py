@@ -53,7 +53,7 @@ def label_frames(
         segmenter: A `Segmenter` or a `VideoSegmenter`.
         source: The frames; the reading thread advances them.
         write: Receives each frame with its labels, in order, in the writing thread.
-        stopped: Once it returns True, nothing more is read; the frames that have been read are labelled and written.
+        stopped: Once it returns True, nothing more is read; frames that have been read are labelled and written.
         progress: Called after every frame, whether it was labelled or not.
 
     Returns:
@@ -79,8 +79,7 @@ def label_frames(
 
     reader, writer = ThreadPoolExecutor(1, "reader"), ThreadPoolExecutor(1, "writer")
     try:
-        coming = collections.deque(reader.submit(read) for _ in range(_AHEAD))
-        going: collections.deque = collections.deque()
+        coming, going = collections.deque(reader.submit(read) for _ in range(_AHEAD)), collections.deque()
         while (frame := coming.popleft().result()) is not None:
             coming.append(reader.submit(read))
             if isinstance(segmenter, VideoSegmenter) and not frame.continues:

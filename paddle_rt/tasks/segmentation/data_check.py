@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from paddle_rt.errors import UserError
 from paddle_rt.imaging import check_labels, read_image, read_label
+from paddle_rt.imaging.labels import count_values
 from paddle_rt.tasks.loader import Loader
 from paddle_rt.tasks.segmentation.datasets import LabelledImages
 from paddle_rt.tasks.segmentation.street_dataset import StreetScenes
@@ -105,7 +106,7 @@ def _in_time(indices: Sequence[int], description: str) -> Iterator[int]:
 def _read_labels(part: str, dataset: paddle.io.Dataset) -> _Labels:
     found = _Labels(Counter(), 0, dataset.ignore_index)
     for index in _in_time(_sample(len(dataset), MOST_LABELS), f"check the labels of {part}"):
-        found.pixels.update(dict(enumerate(np.bincount(_read_label(dataset, index).ravel(), minlength=256).tolist())))
+        found.pixels.update(dict(enumerate(count_values(_read_label(dataset, index)).tolist())))
         found.number += 1
     return found
 

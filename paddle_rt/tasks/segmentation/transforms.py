@@ -118,7 +118,8 @@ class Compose:
         Shape: "img" [H, W, C] to [C, H, W].
 
         Raises:
-            UserError: A file is missing, damaged, of another size than its label, or has labels out of range.
+            UserError: A file is missing, damaged, of another size than its label, or has labels out of range, or a
+                transform does not fit the image.
         """
         self._read(sample)
         image = sample["img"]
@@ -129,8 +130,16 @@ class Compose:
             sample["img"] = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         sample.setdefault("trans_info", [])
         for transform in self.transforms:
-            sample = transform(sample)
-        image = sample["img"]
+            height, width = sample["img"].shape[:2]
+            try:
+                sample = transform(sample)
+            except UserError:
+                raise
+            except (ValueError, cv2.error) as error:  # such as a Padding that is smaller than the image
+                says = f": {error}" if isinstance(error, ValueError) else ""
+                name = type(transform).__name__
+                raise UserError(f"the transform {name} does not fit an image of {width}x{height}{says}") from error
+        image = sample["img"].astype(np.float32, copy=False)  # some transforms leave bytes
         sample["img"] = np.transpose(image[..., np.newaxis] if image.ndim == 2 else image, (2, 0, 1))
         return sample
 

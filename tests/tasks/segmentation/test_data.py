@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from paddle_rt import imaging
+from paddle_rt.errors import UserError
 from paddle_rt.imaging import palettes as classes
 from paddle_rt.tasks.segmentation.camvid_prepare import SPLIT_SIZES, prepare, split_of
 from paddle_rt.tasks.segmentation.datasets import Dataset
 from paddle_rt.tasks.segmentation.layouts import LAYOUTS, require_dataset
+from paddle_rt.tasks.segmentation.transforms import Compose, transform_catalogue
 from tests.helpers import SHARED, message, run_python
 
 SHARED_CAMVID = SHARED / "camvid"
@@ -307,3 +309,11 @@ def test_dataset_names_what_is_wrong(lists: Path) -> None:
     assert "no folder" in message(dataset, lists / "gone", "train", train_path=lists / "pairs.txt")
     assert "images have 1, 3 or 4 channels" in message(dataset, lists, "train", img_channels=5)
     assert "transforms must be a list" in message(dataset, lists, "test", test_path=lists / "images.txt", transforms=3)
+
+
+def test_a_transform_that_does_not_fit_the_image_is_named():
+    padding = transform_catalogue()["Padding"]([8, 4])
+    with pytest.raises(
+        UserError, match="the transform Padding does not fit an image of 10x6: The size of image should"
+    ):
+        Compose([padding])({"img": np.zeros((6, 10, 3), np.float32)})
