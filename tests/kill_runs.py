@@ -333,12 +333,15 @@ def kill_at_random(lab: Lab, reference: Reference, tally: Tally, choose: random.
         kills = min(number, choose.randint(1, 8))
         with tally.noting(f"{kills} kills at random times with {workers} workers"):
             for _ in range(kills):
+                before = _shared_memory()
                 pid = lab.start(folder, workers=workers)
                 time.sleep(choose.uniform(0, seconds))
                 others = _session(pid)
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
-                _check_processes(pid, others)
+                _check_processes(pid)
+                if left := [name for name in _shared_memory() - before if int(name.split("_")[1]) in others]:
+                    raise Broken(f"shared memory is left: {left}")
                 best = reference.check_struck(folder, best)
             _finish(lab, folder, workers)
             reference.check_finished(folder)
@@ -394,16 +397,18 @@ def _session(pid: int) -> list[int]:
     return found
 
 
-def _check_processes(pid: int, others: list[int]) -> None:
-    """Check that a killed run's processes are gone, and with them the shared memory that they used."""
+def _shared_memory() -> set[str]:
+    """Return the names of Paddle's segments, paddle_<process>_<number>_<random>."""
+    return {path.name for path in pathlib.Path("/dev/shm").glob("paddle_*_*_*")}
+
+
+def _check_processes(pid: int) -> None:
+    """Check that a killed run's processes are gone."""
     end = time.monotonic() + 5
     while _session(pid):
         if time.monotonic() > end:
             raise Broken("processes of the killed run are left")
         time.sleep(0.01)
-    left = [path.name for other in others for path in pathlib.Path("/dev/shm").glob(f"paddle_{other}_*")]
-    if left:
-        raise Broken(f"shared memory is left: {left}")
 
 
 def main() -> int:
