@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 from tqdm import tqdm
 
 from paddle_rt.errors import UserError
-from paddle_rt.files import whole_file
+from paddle_rt.files import errors_name, whole_file
 from paddle_rt.formats.safetensors import is_safetensors
 
 _ARCHIVES = (".tgz", ".tar.gz", ".tar", ".zip")
@@ -60,15 +60,12 @@ def local_weights(source: str | os.PathLike) -> pathlib.Path:
             return target
         part = target.with_name(".download.part")  # one name, so that whatever a kill leaves is overwritten
         try:
-            _fetch(bare, part)
-            _check(bare, part, digest and digest[1].lower())
-            _place(bare, part, target)
-            with whole_file(note) as temporary:
-                temporary.write_text(address, encoding="utf-8")
-        except OSError as error:
-            if error.filename is None:  # a full disk, which names no file
-                error.filename = str(target)
-            raise
+            with errors_name(target):
+                _fetch(bare, part)
+                _check(bare, part, digest and digest[1].lower())
+                _place(bare, part, target)
+                with whole_file(note) as temporary:
+                    temporary.write_text(address, encoding="utf-8")
         finally:
             part.unlink(missing_ok=True)
     return target

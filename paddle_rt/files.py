@@ -77,6 +77,17 @@ def temporary_home() -> Iterator[None]:
 
 
 @contextmanager
+def errors_name(path: str | os.PathLike) -> Iterator[None]:
+    """Give an OSError of the block the name of the file where it has none, as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
+@contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yield a temporary name beside `path` to write to; it becomes `path` when the block ends without an error.
 
@@ -95,12 +106,9 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        yield temporary
-        os.replace(temporary, target)
-    except OSError as error:
-        if error.filename is None:  # a full disk, which names no file
-            error.filename = str(target)
-        raise
+        with errors_name(target):
+            yield temporary
+            os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from paddle_rt.errors import UserError
-from paddle_rt.files import check_plain_file, temporary_home
+from paddle_rt.files import check_plain_file, errors_name, temporary_home
 
 _log = logging.getLogger(__name__)
 METRICS = "metrics.jsonl"
@@ -24,14 +24,13 @@ def append_whole(file: pathlib.Path, data: bytes) -> None:
     Raises:
         OSError: The disk is full or the file cannot be written; the error names the file.
     """
-    with open(file, "ab", buffering=0) as opened:
+    with open(file, "ab", buffering=0) as opened, errors_name(file):
         size = opened.seek(0, os.SEEK_END)
         try:
             if opened.write(data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
+        except OSError:
             opened.truncate(size)
-            error.filename = str(file)
             raise
 
 

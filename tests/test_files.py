@@ -1,13 +1,13 @@
 """Tests of the checks on paths and of files that are written whole."""
 
 import os
-import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from paddle_rt.errors import UserError
 from paddle_rt.files import check_plain_file, temporary_home
+from tests.bad_inputs import unix_socket
 
 
 def test_a_regular_file_and_a_link_to_one_are_accepted(tmp_path):
@@ -18,27 +18,13 @@ def test_a_regular_file_and_a_link_to_one_are_accepted(tmp_path):
     assert check_plain_file(tmp_path / "link") == tmp_path / "link"
 
 
-def _fifo(path):
-    os.mkfifo(path)
-
-
-def _socket(path):
-    here = os.getcwd()
-    os.chdir(path.parent)  # the name of a socket is limited to about 100 bytes
-    try:
-        with socket.socket(socket.AF_UNIX) as server:
-            server.bind(path.name)
-    finally:
-        os.chdir(here)
-
-
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
         (lambda path: None, "no image at {path}"),
         (lambda path: path.mkdir(), "{path} is a folder"),
-        (_fifo, "{path} is a named pipe"),
-        (_socket, "{path} is a socket"),
+        (os.mkfifo, "{path} is a named pipe"),
+        (unix_socket, "{path} is a socket"),
         (lambda path: path.symlink_to("/dev/zero"), "{path} is a device"),
         (lambda path: path.symlink_to("nowhere"), "{path} is a broken link to nowhere"),
         (lambda path: path.symlink_to(path.name), "{path} is a link that leads to itself"),

@@ -24,6 +24,7 @@ import paddle
 
 from paddle_rt.checkpoint import read_saved, save_weights, weights_file
 from paddle_rt.errors import UserError
+from paddle_rt.files import errors_name
 from paddle_rt.run_logs import METRICS
 
 _log = logging.getLogger(__name__)
@@ -47,15 +48,12 @@ def whole_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     _remove(temporary)
     temporary.mkdir(parents=True)
     try:
-        yield temporary
-        for path in (*temporary.iterdir(), temporary):
-            _flush(path)
-        _put_in_place(temporary, folder)
-        _flush(folder.parent)
-    except OSError as error:
-        if error.filename is None:  # a full disk, which names no file
-            error.filename = str(folder)
-        raise
+        with errors_name(folder):
+            yield temporary
+            for path in (*temporary.iterdir(), temporary):
+                _flush(path)
+            _put_in_place(temporary, folder)
+            _flush(folder.parent)
     finally:
         _remove(temporary)  # which by now is the folder that was there before
 

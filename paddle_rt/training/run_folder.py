@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import paddle
 
 from paddle_rt.errors import UserError
+from paddle_rt.files import errors_name
 from paddle_rt.run_logs import METRICS
 from paddle_rt.training.checkpoints import FOLDER_NAME, clean
 from paddle_rt.training.distributed import gather_objects
@@ -71,12 +72,9 @@ def _lock(folder: pathlib.Path) -> Iterator[None]:
             if owner := _owner(file):
                 _log.info(f"{folder} was in use by {owner}, which ended without releasing it; this run takes it over")
             started = time.strftime("%Y-%m-%d %H:%M:%S")
-            try:
+            with errors_name(file.name):
                 file.truncate(0)
                 file.write(f"process {os.getpid()} on {socket.gethostname()}, started {started}\n".encode())
-            except OSError as error:
-                error.filename = file.name
-                raise
             yield
         finally:
             os.unlink(file.name)
