@@ -66,18 +66,3 @@ def unknown(kind: str, name: object, valid: Iterable[object], where: str = "") -
     hint = f", did you mean {near!r}?" if near else "."
     start = f"{where}: " if where else ""
     return UserError(f"{start}unknown {kind} {shown(name)}{hint} Valid: {', '.join(names) or 'none'}")
-
-
-def check_count(where: str, value: object, low: int = 1, high: int = LARGEST) -> None:
-    """Raise a UserError for a value that is not a whole number from `low` to `high`.
-
-    Args:
-        where: What the value stands for; the message begins with it.
-        value: The value; True and False are not numbers here.
-        low: Smallest number that is accepted.
-        high: Largest number that is accepted.
-    """
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    if not is_whole or not low <= value <= high:
-        limits = f"of at least {low}" if high == LARGEST else f"from {low} to {high}"
-        raise UserError(f"{where} must be a whole number {limits}, got {shown(value)}")

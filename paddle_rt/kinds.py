@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from paddle_rt.errors import LARGEST, shown
+from paddle_rt.errors import LARGEST, UserError, shown
 
 
 class Kind(NamedTuple):
@@ -31,6 +31,20 @@ def whole(low: int = -LARGEST, high: int = LARGEST) -> Kind:
         return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
     return Kind(f"a whole number{_limits(low, high)}", accepts)
+
+
+def check_count(where: str, value: object, low: int = 1, high: int = LARGEST) -> None:
+    """Raise a UserError for a value that is not a whole number from `low` to `high`.
+
+    Args:
+        where: What the value stands for; the message begins with it.
+        value: The value; True and False are not numbers here.
+        low: Smallest number that is accepted.
+        high: Largest number that is accepted.
+    """
+    kind = whole(low, high)
+    if not kind.accepts(value):
+        raise UserError(f"{where} must be {kind.valid}, got {shown(value)}")
 
 
 def number(low: float = -math.inf, high: float = math.inf, *, above: bool = False, below: bool = False) -> Kind:

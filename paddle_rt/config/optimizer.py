@@ -134,7 +134,7 @@ def _group_members(network: nn.Layer, groups: list[dict]) -> list[list[paddle.Te
         if not parameters and any(group["name"] in name for name in names):
             raise UserError(
                 f"optimizer.custom_cfg: all parameters with {group['name']!r} in their names belong to groups before; "
-                "put the more special name first"
+                "put the more specific name first"
             )
         if not parameters:
             near = nearest(group["name"], {name.split(".")[0] for name in names})

@@ -31,7 +31,7 @@ def _plain(value: Any) -> Any:
     """Return a value with lists for tuples.
 
     Raises:
-        ValueError: It is, or holds, what YAML has not, or a number that is too large.
+        ValueError: It is or contains something that YAML does not have, or a number that is too large.
     """
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]

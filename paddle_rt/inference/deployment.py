@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
-from paddle_rt.errors import UserError, check_count, unknown
+from paddle_rt.errors import UserError, unknown
 from paddle_rt.files import check_plain_file, whole_file
 from paddle_rt.inference.external_data import external_files
+from paddle_rt.kinds import check_count
 from paddle_rt.yaml_file import read_yaml
 
 FILE = "deploy.yaml"

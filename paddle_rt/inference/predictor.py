@@ -13,10 +13,11 @@ from typing import Any, ClassVar
 import cv2
 import numpy as np
 
-from paddle_rt.errors import UserError, check_count
+from paddle_rt.errors import UserError
 from paddle_rt.inference.deployment import VERIFICATION, Deployment, check_graph, load_deployment
 from paddle_rt.inference.engines import ONNX_ENGINES, Engine, PaddleInference, brief, check_choice
 from paddle_rt.inference.preprocess import Preprocess, ResizeSteps, split_normalize
+from paddle_rt.kinds import check_count
 
 # The first feature maps of a network take hundreds of bytes a pixel: a machine can hold about 64 million pixels.
 _MOST_PIXELS = 1 << 26

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 
 from paddle_rt.arguments import check_arguments
-from paddle_rt.errors import UserError, check_count, unknown
+from paddle_rt.errors import UserError, unknown
+from paddle_rt.kinds import check_count
 
 _INTERPOLATIONS = {
     "NEAREST": cv2.INTER_NEAREST,

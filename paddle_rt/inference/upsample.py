@@ -19,9 +19,10 @@ from types import ModuleType
 
 import numpy as np
 
-from paddle_rt.errors import UserError, check_count, unknown
+from paddle_rt.errors import UserError, unknown
 from paddle_rt.inference.engines import cores
 from paddle_rt.inference.preprocess import ResizeSteps
+from paddle_rt.kinds import check_count
 
 _PIXELS_PER_TASK = 1 << 17  # for fewer pixels, handing the task to a thread costs more than the task itself
 

@@ -23,7 +23,8 @@ import paddle.nn.functional as F
 from paddle.nn.initializer import KaimingNormal
 
 from paddle_rt.checkpoint import load_pretrained
-from paddle_rt.errors import UserError, check_count
+from paddle_rt.errors import UserError
+from paddle_rt.kinds import check_count
 from paddle_rt.models.base import Network
 from paddle_rt.models.layers import resize_as, spatial_size, to_map, to_tokens
 from paddle_rt.models.layers_export import copy_for_export, resize_with_aligned_corners

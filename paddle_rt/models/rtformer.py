@@ -12,7 +12,8 @@ import paddle.nn.functional as F
 from paddle.nn.initializer import Constant, KaimingNormal, Normal, TruncatedNormal
 
 from paddle_rt.checkpoint import load_pretrained
-from paddle_rt.errors import UserError, check_count
+from paddle_rt.errors import UserError
+from paddle_rt.kinds import check_count
 from paddle_rt.models.base import Network
 from paddle_rt.models.layers import DropPath, resize_as, spatial_size
 from paddle_rt.models.layers_export import GatheredMaxPool2D, copy_for_export

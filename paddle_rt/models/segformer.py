@@ -17,7 +17,8 @@ from paddle.distributed.fleet.utils import recompute
 from paddle.nn.initializer import Normal, TruncatedNormal
 
 from paddle_rt.checkpoint import load_pretrained
-from paddle_rt.errors import UserError, check_count, unknown
+from paddle_rt.errors import UserError, unknown
+from paddle_rt.kinds import check_count
 from paddle_rt.models.base import Network
 from paddle_rt.models.layers import DropPath, resize_as, spatial_size, to_map, to_tokens
 from paddle_rt.models.token_merging import STAGES, BipartiteMerging, Merging, keep_all, stage_mergings

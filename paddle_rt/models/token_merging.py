@@ -17,7 +17,8 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from paddle_rt.errors import UserError, check_count, unknown
+from paddle_rt.errors import UserError, unknown
+from paddle_rt.kinds import check_count
 
 # The settings of each preset in the four stages, with the original's keys. The original has two tables of them; these
 # are from its MMSegmentation configs, since the other table names modes that its own code does not know.

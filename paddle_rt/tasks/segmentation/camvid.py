@@ -5,8 +5,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from paddle_rt.errors import UserError, check_count
+from paddle_rt.errors import UserError
 from paddle_rt.imaging.lists import read_pairs
+from paddle_rt.kinds import check_count
 from paddle_rt.tasks.segmentation.clips import ClipTransforms
 from paddle_rt.tasks.segmentation.datasets import LabelledImages
 from paddle_rt.tasks.segmentation.layouts import require_dataset

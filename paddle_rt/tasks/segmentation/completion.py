@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from paddle_rt.components import Catalogue
-from paddle_rt.errors import UserError, check_count
+from paddle_rt.errors import UserError
+from paddle_rt.kinds import check_count
 from paddle_rt.tasks.segmentation.transforms import complete_transforms
 
 logger = logging.getLogger(__name__)
