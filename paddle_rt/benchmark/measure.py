@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from paddle_rt.benchmark.pipelines import Pipeline, prepare, prepare_beside
 from paddle_rt.benchmark.plan import Plan
+from paddle_rt.cpu import import_paddle
 from paddle_rt.paddleseg.pipeline import PaddleSegPipeline
 
 STAGES = ("preprocess", "network", "labels")
@@ -168,7 +169,7 @@ def _median_ms(seconds: Sequence[float]) -> float:
 
 def peak_memory(pipeline: Pipeline, size: Sequence[int]) -> float:
     """Return the most memory, in MB, that a process holds while it loads the pipeline and processes two frames."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), import_paddle) as pool:
         return pool.submit(_peak_memory, pipeline, tuple(size)).result()
 
 

@@ -1,5 +1,6 @@
 """One training step of PaddleSeg's network and of ours, in turns: its time, and its memory by the operating system."""
 
+import contextlib
 import multiprocessing
 import pathlib
 import statistics
@@ -13,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from paddle_rt.benchmark.plan import Model
+from paddle_rt.cpu import import_paddle
 
 SIDES = ("paddleseg", "paddle_rt")
 _state: dict[str, Any] = {}  # of a worker process: what `_build` made
@@ -55,8 +57,8 @@ def compare_training(plan: TrainingPlan) -> list[dict[str, Any]]:
         UserError: PaddleSeg has no such network.
     """
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, spawn) as theirs, ProcessPoolExecutor(1, spawn) as ours:
-        pools = dict(zip(SIDES, (theirs, ours), strict=True))
+    with contextlib.ExitStack() as stack:
+        pools = {side: stack.enter_context(ProcessPoolExecutor(1, spawn, import_paddle)) for side in SIDES}
         for side, pool in pools.items():
             pool.submit(_build, side, plan).result()
         seconds: dict[str, list[float]] = {side: [] for side in SIDES}
