@@ -65,7 +65,8 @@ class FiniteCheck:
         try:
             yield
         finally:
-            paddle.jit.enable_to_static(True)
+            if is_looked_at:
+                paddle.jit.enable_to_static(True)
             for hook in hooks:
                 hook.remove()
         broken = next((name for name, is_finite in found if not bool(is_finite)), None)

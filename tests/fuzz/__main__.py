@@ -9,6 +9,7 @@ connection is opened. Each case depends on the seed and its number alone: --only
 
 import argparse
 import collections
+import contextlib
 import os
 import pathlib
 import shlex
@@ -93,37 +94,40 @@ def _run(arguments: argparse.Namespace, numbers: "range | list[int]", scratch: p
     begun, running, tried, broken = time.monotonic(), {}, collections.Counter(), []
     codes, queue = collections.Counter(), iter(numbers)
     left = 1 if arguments.only is not None else arguments.number
-    while True:
-        while left and len(running) < arguments.jobs and time.monotonic() - begun < 60 * arguments.minutes:
-            number, left = next(queue), left - 1
-            folder = scratch / f"case_{number}"
-            folder.mkdir()
-            rng = np.random.default_rng([arguments.seed, number])
-            case = cases.make_case(rng, scratch / "material", folder / process.WORK)
-            before = process.snapshot(folder / process.WORK)
-            child = process.start(case.tool, case.arguments, folder, arguments.seconds)
-            running[child] = number, case, folder, before, time.monotonic()
-        for child, (number, case, folder, before, since) in list(running.items()):
-            if (ended := process.wait(child, since, arguments.seconds)) is None:
-                continue
-            del running[child]
-            outcome = process.judge(folder, before, case.outputs, ended, arguments.seconds)
-            tried[case.tool] += 1
-            codes[outcome.code] += 1
-            if outcome.problems:
-                broken.append((number, outcome.problems[0]))
-            if outcome.problems or arguments.only is not None:
-                _print(arguments.seed, number, case, outcome)
-            if arguments.only is None:
-                process.remove(folder)
-        if not running and (not left or time.monotonic() - begun >= 60 * arguments.minutes):
-            break
-        time.sleep(0.02)
+    with contextlib.suppress(KeyboardInterrupt):  # the summary is printed all the same
+        while True:
+            while left and len(running) < arguments.jobs and time.monotonic() - begun < 60 * arguments.minutes:
+                number, left = next(queue), left - 1
+                folder = scratch / f"case_{number}"
+                folder.mkdir()
+                rng = np.random.default_rng([arguments.seed, number])
+                case = cases.make_case(rng, scratch / "material", folder / process.WORK)
+                before = process.snapshot(folder / process.WORK)
+                child = process.start(case.tool, case.arguments, folder, arguments.seconds)
+                running[child] = number, case, folder, before, time.monotonic()
+            for child, (number, case, folder, before, since) in list(running.items()):
+                if (ended := process.wait(child, since, arguments.seconds)) is None:
+                    continue
+                del running[child]
+                outcome = process.judge(folder, before, case.outputs, ended, arguments.seconds)
+                tried[case.tool] += 1
+                codes[outcome.code] += 1
+                if outcome.problems:
+                    broken.append((number, outcome.problems[0]))
+                if outcome.problems or arguments.only is not None:
+                    _print(arguments.seed, number, case, outcome)
+                if arguments.only is None:
+                    process.remove(folder)
+            if not running and (not left or time.monotonic() - begun >= 60 * arguments.minutes):
+                break
+            time.sleep(0.02)
+    for child, (*_, since) in running.items():
+        process.wait(child, since, 0)  # which ends it
     minutes = (time.monotonic() - begun) / 60
     print(f"{tried.total()} inputs in {minutes:.1f} minutes: {', '.join(f'{k} {n}' for k, n in tried.most_common())}")
     print(f"exit codes: {', '.join(f'{code}: {count}' for code, count in sorted(codes.items()))}")
     kinds = collections.Counter(problem.partition(":")[0] for _, problem in broken)
-    print(f"{len(broken)} broke a promise: {', '.join(f'{kind} {count}' for kind, count in kinds.most_common())}")
+    print(f"{len(broken)} broke a promise{''.join(f', {kind} {count}' for kind, count in kinds.most_common())}")
     return 1 if broken else 0
 
 
