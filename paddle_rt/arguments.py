@@ -321,6 +321,21 @@ def check_arguments(
     check_section(where, arguments, kinds, required, kind, is_open)
 
 
+def checks_arguments(constructor: Callable) -> Callable:
+    """Decorate the constructor of a class so that it first checks its arguments by the description of the class."""
+    signature = inspect.signature(constructor)
+
+    @functools.wraps(constructor)
+    def checked(self: Any, *arguments: Any, **named: Any) -> None:
+        owner = next(cls for cls in type(self).__mro__ if vars(cls).get("__init__") is checked)
+        given = dict(signature.bind(self, *arguments, **named).arguments)
+        del given["self"]
+        check_arguments(owner.__name__, owner, given)
+        constructor(self, *arguments, **named)
+
+    return checked
+
+
 def check_section(
     where: str,
     section: Any,

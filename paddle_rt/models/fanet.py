@@ -22,9 +22,9 @@ import paddle.nn as nn
 import paddle.nn.functional as F
 from paddle.nn.initializer import KaimingNormal
 
+from paddle_rt.arguments import checks_arguments
 from paddle_rt.checkpoint import load_pretrained
 from paddle_rt.errors import UserError
-from paddle_rt.kinds import check_count
 from paddle_rt.models.base import Network
 from paddle_rt.models.layers import resize_as, spatial_size, to_map, to_tokens
 from paddle_rt.models.layers_export import copy_for_export, resize_with_aligned_corners
@@ -95,6 +95,7 @@ class FANet(Network):
     align_corners = True  # as in every resize of the original
     takes_clips = True
 
+    @checks_arguments
     def __init__(
         self,
         num_classes: int,
@@ -104,9 +105,6 @@ class FANet(Network):
         pretrained: str | None = None,
     ) -> None:
         super().__init__()
-        counts = dict(num_classes=num_classes, temporal_window=temporal_window, in_channels=in_channels)
-        for name, value in counts.items():
-            check_count(f"FANet: {name}", value)
         self.temporal_window, self.in_channels = temporal_window, in_channels
         # All four stages halve the size: 1/8, 1/16, 1/32, 1/64. The authors' names count from 1/4.
         self.resnet = ResNet(depth, strides=(2, 2, 2, 2), slope=SLOPE, in_channels=in_channels)

@@ -11,9 +11,9 @@ import paddle.nn as nn
 import paddle.nn.functional as F
 from paddle.nn.initializer import Constant, KaimingNormal, Normal, TruncatedNormal
 
+from paddle_rt.arguments import checks_arguments
 from paddle_rt.checkpoint import load_pretrained
 from paddle_rt.errors import UserError
-from paddle_rt.kinds import check_count
 from paddle_rt.models.base import Network
 from paddle_rt.models.layers import DropPath, resize_as, spatial_size
 from paddle_rt.models.layers_export import GatheredMaxPool2D, copy_for_export
@@ -57,6 +57,7 @@ class RTFormer(Network):
 
     output_stride = 8
 
+    @checks_arguments
     def __init__(
         self,
         num_classes: int,
@@ -76,12 +77,6 @@ class RTFormer(Network):
         bn_momentum: float = RELEASE_BN_MOMENTUM,
     ) -> None:
         super().__init__()
-        _check_counts(
-            num_classes=num_classes, base_channels=base_channels, spp_channels=spp_channels, num_heads=num_heads,
-            head_channels=head_channels, in_channels=in_channels, cross_size=cross_size,
-        )  # fmt: skip
-        _check_rates(drop_rate=drop_rate, drop_path_rate=drop_path_rate, bn_momentum=bn_momentum)
-        _check_structure(layer_nums, use_aux_head, use_injection, lr_mult)
         if 8 * base_channels % num_heads != 0:
             raise UserError(f"RTFormer: num_heads must divide 8 * base_channels = {8 * base_channels}, got {num_heads}")
         width = base_channels
@@ -385,27 +380,3 @@ def _batch_norm(channels: int, lr_mult: float = 1.0, epsilon: float = 1e-5) -> n
 
 def _identity(x: paddle.Tensor) -> paddle.Tensor:
     return x
-
-
-def _check_counts(**counts: object) -> None:
-    for name, value in counts.items():
-        check_count(f"RTFormer: {name}", value)
-
-
-def _check_rates(**rates: object) -> None:
-    for name, value in rates.items():
-        if not isinstance(value, int | float) or not 0 <= value < 1:
-            raise UserError(f"RTFormer: {name} must be at least 0 and below 1, got {value!r}")
-
-
-def _check_structure(layer_nums: object, use_aux_head: object, use_injection: object, lr_mult: object) -> None:
-    if not isinstance(layer_nums, list | tuple) or len(layer_nums) < 3:
-        raise UserError(f"RTFormer: layer_nums must be four whole numbers, got {layer_nums!r}")
-    for index, value in enumerate(layer_nums[:3]):
-        check_count(f"RTFormer: layer_nums[{index}]", value)
-    if not isinstance(use_aux_head, bool):
-        raise UserError(f"RTFormer: use_aux_head must be true or false, got {use_aux_head!r}")
-    if not isinstance(use_injection, list | tuple) or [type(flag) for flag in use_injection] != [bool, bool]:
-        raise UserError(f"RTFormer: use_injection must be two booleans (stages 4 and 5), got {use_injection!r}")
-    if not isinstance(lr_mult, int | float) or lr_mult < 0:
-        raise UserError(f"RTFormer: lr_mult must be at least 0, got {lr_mult!r}")

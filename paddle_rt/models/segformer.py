@@ -16,9 +16,9 @@ import paddle.nn.functional as F
 from paddle.distributed.fleet.utils import recompute
 from paddle.nn.initializer import Normal, TruncatedNormal
 
+from paddle_rt.arguments import checks_arguments
 from paddle_rt.checkpoint import load_pretrained
 from paddle_rt.errors import UserError, unknown
-from paddle_rt.kinds import check_count
 from paddle_rt.models.base import Network
 from paddle_rt.models.layers import DropPath, resize_as, spatial_size, to_map, to_tokens
 from paddle_rt.models.token_merging import STAGES, BipartiteMerging, Merging, keep_all, stage_mergings
@@ -57,6 +57,7 @@ class SegFormerPlusPlus(Network):
     Source: PaddleSeg `SegFormer`; SegFormer++ `SegformerHead`.
     """
 
+    @checks_arguments
     def __init__(
         self,
         num_classes: int,
@@ -74,7 +75,6 @@ class SegFormerPlusPlus(Network):
         super().__init__()
         if head not in _HEADS:
             raise unknown("head", head, _HEADS)
-        check_count("SegFormer++: num_classes", num_classes)
         level, self._deepest_first, norm_epsilon = _HEADS[head]
         self.backbone = MixVisionTransformer(
             embed_dim, depths, num_heads, token_merging, matching_every, drop_path_rate, in_channels, norm_epsilon
@@ -84,7 +84,6 @@ class SegFormerPlusPlus(Network):
         self.near_ties = self.backbone.matches_tokens
         if head_channels is None:
             head_channels = 768 if head == "mlp" and sum(depths) > 2 * STAGES else 256
-        check_count("SegFormer++: head_channels", head_channels)
         self.linear_c1, self.linear_c2, self.linear_c3, self.linear_c4 = (
             level(channels, head_channels) for channels in self.backbone.feat_channels
         )
@@ -161,13 +160,6 @@ class MixVisionTransformer(nn.Layer):
         norm_epsilon: float = 1e-5,
     ) -> None:
         super().__init__()
-        for name, value in dict(embed_dim=embed_dim, in_channels=in_channels, matching_every=matching_every).items():
-            check_count(f"SegFormer++: {name}", value)
-        for name, values in dict(depths=depths, num_heads=num_heads).items():
-            if not isinstance(values, list | tuple) or len(values) != STAGES:
-                raise UserError(f"SegFormer++: {name} must be {STAGES} numbers, one for each stage, got {values!r}")
-            for index, value in enumerate(values):
-                check_count(f"SegFormer++: {name}[{index}]", value)
         self.feat_channels = [embed_dim * heads for heads in num_heads]
         self.input_stride = 2 if token_merging == "downsample" else 1
         self._matching_every = matching_every

@@ -6,14 +6,13 @@ from typing import Any
 import numpy as np
 import paddle
 
+from paddle_rt.arguments import checks_arguments
 from paddle_rt.errors import UserError, unknown
 from paddle_rt.streetscenes.scenes import SERIES, make_scene, render
 from paddle_rt.tasks.segmentation.clips import transform_clip
 from paddle_rt.tasks.segmentation.datasets import add_edges
 from paddle_rt.tasks.segmentation.transforms import Compose, Sample
 
-MOST = 10_000_000
-SMALLEST = 16  # pixels a side
 LONGEST = 10  # seconds of a scene that look like a street
 
 
@@ -46,6 +45,7 @@ class StreetScenes(paddle.io.Dataset):
     IMG_CHANNELS = 3
     IGNORE_INDEX = 255
 
+    @checks_arguments
     def __init__(
         self,
         transforms: Sequence[Any],
@@ -64,21 +64,9 @@ class StreetScenes(paddle.io.Dataset):
             raise unknown("mode of StreetScenes", mode, SERIES)
         first, default = SERIES[mode.lower()]
         num_samples = default if num_samples is None else num_samples
-        for name, value, low, high in (
-            ("num_samples", num_samples, 1, MOST),
-            ("height", height, SMALLEST, 1 << 14),
-            ("width", width, SMALLEST, 1 << 14),
-            ("seed", seed, 0, 1 << 62),
-            ("cache_mb", cache_mb, 0, 1 << 20),
-            ("frames", frames, 1, 1000),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-                raise UserError(f"StreetScenes: {name} is {value!r}; give a whole number from {low} to {high}")
-        if isinstance(fps, bool) or not isinstance(fps, int | float) or not 0.1 <= fps <= 1000:
-            raise UserError(f"StreetScenes: fps is {fps!r}; give a number from 0.1 to 1000")
         long = _duration(frames, fps)
         end = long if end is None else end
-        if isinstance(end, bool) or not isinstance(end, int | float) or not long <= end <= LONGEST:
+        if not long <= end <= LONGEST:
             raise UserError(
                 f"StreetScenes: end is {end!r}; {frames} frames at {fps} a second end at {long:g} s or "
                 f"later, and after {LONGEST} s the street ends"
