@@ -217,8 +217,8 @@ def test_wrong_choices(exports, choice, message):
 @pytest.mark.parametrize(
     ("choice", "available", "message"),
     [
-        (dict(backend="onnxruntime", device="gpu"), "CUDAExecutionProvider", "pip install onnxruntime-gpu"),
-        (dict(backend="onnxruntime", device="tensorrt"), "TensorrtExecutionProvider", "install TensorRT"),
+        (dict(backend="onnxruntime", device="gpu"), "CUDAExecutionProvider", "pip install .onnxruntime-gpu.cuda,cudnn"),
+        (dict(backend="onnxruntime", device="tensorrt"), "TensorrtExecutionProvider", ".tensorrt-cu13<11"),
         (dict(backend="paddle", device="gpu"), "cuda", "install paddlepaddle-gpu"),
         (dict(backend="paddle", device="tensorrt"), "cuda", "install paddlepaddle-gpu"),
         (dict(backend="openvino", device="gpu"), "GPU", "OpenVINO finds no GPU here"),
