@@ -68,7 +68,7 @@ MAY_IMPORT = {
             "streetscenes",
             "tasks",
         ),
-        *("paddleseg/counterparts", "paddleseg/loop", "paddleseg/pipeline", "training"),
+        *("paddleseg/counterparts", "paddleseg/loop", "paddleseg/pipeline", "run_logs", "training"),
         *BASIC,
     },
     "cli": {
