@@ -24,6 +24,7 @@ positive = flag(whole(1))
 not_negative = flag(whole(0))
 count = flag(whole(1, 1_000_000))  # of what lies in memory or takes time
 threads = flag(whole(1, 1024))
+device_id = flag(whole(0, 1023))
 workers = flag(whole(0, 1024))
 seed = flag(whole(0, 2**32 - 1))  # what NumPy takes
 side = flag(SIDE)  # pixels

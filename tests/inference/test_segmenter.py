@@ -205,6 +205,8 @@ os.kill(os.getpid(), signal.SIGUSR1)
         (dict(precision="int8"), "no int8 graph for openvino; make one with tools.quantize.py"),
         (dict(threads=0), "threads must be a whole number from 1 to 1024"),
         (dict(threads=2.5), "threads must be a whole number from 1 to 1024"),
+        (dict(device_id=1), "device_id 1 is the number of a GPU, but the device is cpu"),
+        (dict(device_id=-1), "device_id must be a whole number from 0 to 1023"),
     ],
 )
 def test_wrong_choices(exports, choice, message):
