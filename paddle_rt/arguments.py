@@ -98,6 +98,10 @@ RANGES: dict[str, dict[str, Kind]] = {
         "lr_mult": _NOT_NEGATIVE,
         "cross_size": whole(1, 1024),
         "bn_momentum": _SHARE,
+        "mhea_ratio": number(0, 64, above=True),
+        "low_groups": either(_CHANNELS, NULL),
+        "high_groups": _CHANNELS,
+        "image_size": either(_SIZE, NULL),
     },
     "FANet": {"depth": whole(1, 1000), "temporal_window": whole(1, 1000)},
     "SegFormerPlusPlus": {
