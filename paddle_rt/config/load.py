@@ -7,7 +7,7 @@ from typing import Any
 
 from paddle_rt.config.check import check
 from paddle_rt.config.override import override, parse_override
-from paddle_rt.config.read import read_config_file
+from paddle_rt.config_file import read_config_file
 from paddle_rt.errors import UserError
 from paddle_rt.tasks import base
 
