@@ -14,7 +14,6 @@ from paddle_rt.stderr import separate_python
 
 # Warnings of Paddle that say nothing to the user of a tool.
 _NOISE = (
-    "No ccache found",
     "When training, we now always track global mean and variance",
     "\nNon compatible API",
     "There are some unused values",
