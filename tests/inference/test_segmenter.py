@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from paddle_rt.errors import UserError
 from paddle_rt.export.publish import export
 from paddle_rt.inference import BACKENDS, Segmenter, confidence_from_logits, labels_from_logits, load
-from paddle_rt.inference import engines as backends
 from paddle_rt.inference.deployment import file_digest
+from paddle_rt.inference.engines import openvino as openvino_engine
 from paddle_rt.inference.engines import openvino_core
 from paddle_rt.inference.preprocess import Preprocess
 from paddle_rt.models.rtformer import RTFormer
@@ -235,7 +235,7 @@ def test_devices_that_are_not_there(exports, choice, available, message):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_backend_that_is_not_installed_says_how_to_install_it(exports, monkeypatch, backend):
     monkeypatch.setitem(sys.modules, backend, None)  # the packages have the backends' names
-    monkeypatch.setattr(backends, "openvino_core", openvino_core.__wrapped__)  # the cached one is there already
+    monkeypatch.setattr(openvino_engine, "openvino_core", openvino_core.__wrapped__)  # the cached one is there already
     with pytest.raises(UserError, match="pip install"):
         Segmenter(exports["fixed"], backend)
 
