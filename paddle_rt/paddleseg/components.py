@@ -107,7 +107,8 @@ def _reads_weights_safely(component: Callable) -> Callable:
         broken = [name for name in taken if not np.isfinite(own[name].numpy()).all()]
         if broken:
             raise UserError(
-                f"{source} does not fit {title}: {len(broken)} with numbers that are not finite ({', '.join(broken[:3])})"
+                f"{source} does not fit {title}: {len(broken)} with numbers that are not finite "
+                f"({', '.join(broken[:3])})"
             )
         return network
 
