@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-import cv2
 import numpy as np
 
 from paddle_rt.errors import UserError
@@ -46,24 +45,23 @@ class PaddleInference(Engine):
         device_id: int = 0,
     ) -> None:
         paddle, inference = import_paddle()
-        if device != "cpu":
-            gpu = _check_gpu(paddle, device_id, precision)
-            self.report["versions"] = _versions(paddle, gpu)
-        if device == "tensorrt":
-            self.report["versions"]["tensorrt"] = check_tensorrt(paddle, inference, gpu, precision)
-        with loading("Paddle Inference", graph):
-            content = read_graph(graph)
         if device == "cpu":
             config = _cpu_config(inference, graph, parameters, threads or cores(), onednn)
-        elif device == "gpu":
-            config = gpu_config(inference, graph, parameters, content, precision, device_id)
         else:
-            versions = self.report["versions"]
-            graph, parameters, facts = convert(graph, parameters, content, gpu, versions, precision, device_id)
-            self.report.update(facts)
-            config = converted_config(inference, graph, parameters, device_id)
+            gpu = _check_gpu(paddle, device_id, precision)
+            versions = self.report["versions"] = _versions(paddle, gpu)
+            if device == "tensorrt":
+                versions["tensorrt"] = check_tensorrt(paddle, inference, gpu, precision)
+            with loading("Paddle Inference", graph):
+                content = read_graph(graph)
+            if device == "tensorrt":
+                graph, parameters, facts = convert(graph, parameters, content, gpu, versions, precision, device_id)
+                self.report.update(facts)
+                config = converted_config(inference, graph, parameters, device_id)
+            else:
+                config = gpu_config(inference, graph, parameters, content, precision, device_id)
         with loading("Paddle Inference", graph, parameters):
-            self._graph = LoadedGraph(inference, config, content)
+            self._graph = LoadedGraph(inference, config)
 
     def _run(self, *inputs: np.ndarray) -> Sequence[np.ndarray]:
         return self._graph(*inputs)
@@ -75,19 +73,15 @@ class LoadedGraph:
     Args:
         inference: paddle.inference.
         config: Its Config.
-        content: What the graph holds. A predictor's handles know the type of an input only after the first run.
     """
 
-    def __init__(self, inference: ModuleType, config: Any, content: PaddleGraph) -> None:
+    def __init__(self, inference: ModuleType, config: Any) -> None:
         self._predictor = inference.create_predictor(config)
         self._inputs = [self._predictor.get_input_handle(name) for name in self._predictor.get_input_names()]
         self._outputs = [self._predictor.get_output_handle(name) for name in self._predictor.get_output_names()]
-        self._takes_planes = content.inputs[0].dtype == "float32"
 
     def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
-        """Return the graph's outputs; frames, uint8 [B, H, W, 3], become float32 [B, 3, H, W] where it takes these."""
-        if self._takes_planes and inputs[0].dtype == np.uint8:
-            inputs = (cv2.dnn.blobFromImages(inputs[0]), *inputs[1:])
+        """Return the graph's outputs."""
         for handle, array in zip(self._inputs, inputs, strict=True):
             handle.reshape(array.shape)
             handle.copy_from_cpu(np.ascontiguousarray(array))

@@ -57,9 +57,9 @@ def _convert_and_compare(job: dict[str, str]) -> dict[str, int]:
     _convert(graph, save, content, inputs, job["precision"])
     converted = read_graph(save.with_suffix(".json"))
     _check_engines(converted, save)
-    plain = LoadedGraph(inference, gpu_config(inference, graph, parameters, content, "fp32", 0), content)
+    plain = LoadedGraph(inference, gpu_config(inference, graph, parameters, content, "fp32", 0))
     files = (save.with_suffix(".json"), save.with_suffix(".pdiparams"))
-    engines = LoadedGraph(inference, converted_config(inference, *files, 0), content)
+    engines = LoadedGraph(inference, converted_config(inference, *files, 0))
     compare(plain(*inputs), engines(*inputs), job["precision"])
     return {"engines": len(converted.engines), "operators_elsewhere": converted.operators.total()}
 
