@@ -5,7 +5,7 @@ camera at it; `render` draws the scene. Needs NumPy and OpenCV only.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -143,11 +143,13 @@ def make_object_scene(index: int, seed: int = 0) -> tuple[Scene, int]:
         raise UserError(f"scene index {index}, seed {seed}: both must be 0 or more")
     rng, label = np.random.default_rng([seed, index, _STREAM]), index % len(CLASSES)
     weather, lit = make_weather(rng)
+    # Light of any colour and strength: colours alone should not tell the class.
+    weather = replace(weather, gains=weather.gains * np.exp(rng.normal(0, 0.15, 3) + rng.normal(0, 0.22)))
     plan = make_plan(rng, weather, lit)
     thing = _BUILDERS[CLASSES[label]](rng)
     points = np.concatenate([part.mesh.flat.vertices + (part.x, 0.0, part.z) for part in thing.parts])
     size = float(np.ptp(points, axis=0).max())
-    distance = 2.0 + size * rng.uniform(1.1, 2.6)
+    distance = 1.0 + size * rng.uniform(1.2, 3.0)
     _lay_street(plan, distance + _BEHIND)
     x, y = _place(plan, size)
     for part in thing.parts:
@@ -180,7 +182,8 @@ def _aim(rng: np.random.Generator, plan: Plan, points: np.ndarray) -> Camera:
     middle = (low + high) / 2
     left, right = -plan.sides[0].edge + 0.5, plan.sides[1].edge - 0.5
     x = float(np.clip(middle[0] + middle[2] * rng.uniform(-0.4, 0.4), left, right))
-    y = float(rng.choice((rng.uniform(0.7, 1.9), rng.uniform(1.9, 4.0)), p=(0.7, 0.3)))
+    # The horizon lies anywhere around the object, whatever it is, so that sky and ground do not tell the class.
+    y = float(max(middle[1] + middle[2] * rng.uniform(-0.15, 0.3), 0.3))
     roll = rng.normal(0, 0.04)
     across, up, ahead = middle - (x, y, 0.0)
     yaw = np.arctan2(across, ahead)

@@ -113,9 +113,8 @@ def fit(parts: Parts, options: TrainOptions, iters: int, batch_size: int, to_sta
     step = _Step(parts.task, state, precision, to_static)
     profiler = StepProfiler(options.profiler_options, save_dir / "profile")
     state.network.train()
-    stops = False
-    batches_of_run = _batches(samples, order, options, parts.task)
-    with Interruption().catch() as interruption, batches_of_run as batches, contextlib.closing(log):
+    stops, loader = False, _batches(samples, order, options, parts.task)
+    with Interruption().catch() as interruption, loader as batches, contextlib.closing(log):
         if progress.owes_evaluation and parts.val_data is not None:
             stops = evaluate(interruption)
             _stop_if(interruption, progress.iteration, state.resumed_from)

@@ -48,8 +48,8 @@ def label_frames(
 ) -> Report:
     """Label frames in this thread while one thread reads ahead and one writes; few frames wait between them.
 
-    The state of a `VideoSegmenter` goes from frame to frame of a video; a frame that cannot be read or labelled leaves
-    it unchanged. The state is cleared before a frame that does not continue a video, such as an image.
+    The state of a `VideoSegmenter` goes from frame to frame of a video and is cleared before any other frame; one that
+    cannot be read or labelled leaves it unchanged.
 
     Args:
         predictor: A `Segmenter`, a `VideoSegmenter`, or the predictor of another task.
@@ -85,8 +85,6 @@ def label_frames(
         coming, going = collections.deque(reader.submit(read) for _ in range(_AHEAD)), collections.deque()
         while (frame := coming.popleft().result()) is not None:
             coming.append(reader.submit(read))
-            if isinstance(predictor, VideoSegmenter) and not frame.continues:
-                predictor.reset()
             labels = _label(predictor, predict or predictor, frame, report)
             if labels is not None:
                 going.append(writer.submit(save, frame, labels))
@@ -103,6 +101,8 @@ def label_frames(
 
 
 def _label(predictor: Predictor, predict: Callable[[np.ndarray], Any], frame: Frame, report: Report) -> Any | None:
+    if isinstance(predictor, VideoSegmenter) and not frame.continues:
+        predictor.reset()
     if isinstance(frame.image, UserError):
         report.failures.append(str(frame.image))
         return None

@@ -74,7 +74,7 @@ def test_a_run_from_training_to_inference(config, tmp_path, capsys):
     assert call_tool("infer", "--config", export, "--image_path", video, "--save_dir", result, "--topk", 1) == 0
     assert len(rows(result / "predictions.csv")) == len(read_video(result / "film_overlay.mp4")[0]) == 3
 
-    reference = network(run).predict(frames[0])
+    reference = probabilities(run, frames[0])
     for backend in ("onnxruntime", "openvino", "paddle"):
         classifier = load(export, backend, threads=1)
         found = classifier.predict(frames[0], 12)
@@ -85,22 +85,17 @@ def test_a_run_from_training_to_inference(config, tmp_path, capsys):
     assert "for the task 'classification', not 'segmentation'" in message(Segmenter, export)
 
 
-class network:  # noqa: N801  reads like a function
-    """The trained network in eager mode."""
+def probabilities(run: pathlib.Path, frame: np.ndarray) -> np.ndarray:
+    """Return the probabilities of a frame's classes by the trained network in eager mode."""
+    import paddle
 
-    def __init__(self, run: pathlib.Path) -> None:
-        self.network = StandIn(12)
-        self.network.set_state_dict(read_state_dict(run / "iter_6"))
-        self.network.eval()
-
-    def predict(self, frame: np.ndarray) -> np.ndarray:
-        """Return the probabilities of a frame."""
-        import paddle
-
-        image = cv2.resize(frame[..., ::-1], (32, 32)).astype(np.float64) / 255
-        image = (image - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
-        logits = self.network(paddle.to_tensor(image.transpose(2, 0, 1)[np.newaxis].astype(np.float32)))[0]
-        return paddle.nn.functional.softmax(logits, axis=1).numpy()[0]
+    network = StandIn(12)
+    network.set_state_dict(read_state_dict(run / "iter_6"))
+    network.eval()
+    image = cv2.resize(frame[..., ::-1], (32, 32)).astype(np.float64) / 255
+    image = (image - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    logits = network(paddle.to_tensor(image.transpose(2, 0, 1)[np.newaxis].astype(np.float32)))[0]
+    return paddle.nn.functional.softmax(logits, axis=1).numpy()[0]
 
 
 def test_a_run_that_is_resumed_is_the_whole_run(config, tmp_path):
