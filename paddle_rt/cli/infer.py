@@ -9,13 +9,14 @@ frame; a single image is a video of one frame to it.
 
 import argparse
 import contextlib
+import functools
 import os
 import sys
 
 import cv2
 from tqdm import tqdm
 
-from paddle_rt.cli.arguments import Parser, count, file_or_folder, output_folder, positive, threads
+from paddle_rt.cli.arguments import Parser, count, device_id, file_or_folder, output_folder, positive, threads
 from paddle_rt.cpu import import_paddle
 from paddle_rt.errors import UserError
 from paddle_rt.imaging.palettes import palette
@@ -34,11 +35,9 @@ def main() -> None:
     if arguments.backend == "paddle":
         import_paddle()
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our own line says what is wrong with a video
-    cv2.setLogLevel(2)  # errors
+    cv2.setLogLevel(1)  # fatal errors alone
     predictor = open_predictor(arguments)
-    predict = (
-        (lambda frame: predictor.predict(frame, arguments.topk)) if isinstance(predictor, Classifier) else predictor
-    )
+    predict = functools.partial(predictor.predict, k=arguments.topk) if isinstance(predictor, Classifier) else predictor
     predictor.warmup()
     with interrupt_once() as stopped:
         source = open_source(arguments.image_path, arguments.frames, stopped, predictor.channels)
@@ -50,6 +49,7 @@ def main() -> None:
     finish(report, arguments.save_dir)
 
 
+<<<<<<< HEAD
 def open_predictor(arguments: argparse.Namespace) -> FrameSegmenter | Classifier:
     """Load the export, which must be one of a segmentation or a classification network."""
     predictor = load(arguments.config, arguments.backend, arguments.precision, arguments.threads, arguments.device)
@@ -58,6 +58,14 @@ def open_predictor(arguments: argparse.Namespace) -> FrameSegmenter | Classifier
             f"{arguments.config} is an export for neither segmentation nor classification; load it with "
             "paddle_rt.inference.load"
         )
+=======
+def open_segmenter(arguments: argparse.Namespace) -> FrameSegmenter:
+    """Load the export, which must be one of a segmentation network."""
+    engine = (arguments.backend, arguments.precision, arguments.threads, arguments.device, arguments.device_id)
+    predictor = load(arguments.config, *engine)
+    if not isinstance(predictor, FrameSegmenter):
+        raise UserError(f"{arguments.config} is not an export for segmentation; load it with paddle_rt.inference.load")
+>>>>>>> main
     if isinstance(predictor, VideoSegmenter):
         predictor.scene_cut = arguments.scene_cut
     return predictor
@@ -86,6 +94,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--frames", type=positive, help="number of frames to read; by default all, and from a camera until Ctrl-C")
     add("--backend", choices=BACKENDS, default="openvino", help="the engine")
     add("--device", choices=DEVICES, default="cpu", help="where it computes")
+    add("--device_id", type=device_id, default=0, help="the number of the GPU, from 0")
     add("--precision", choices=PRECISIONS, default="fp32", help="in which it computes")
     add("--threads", "--cpu_threads", type=threads, help="CPU threads; by default one for each core")
     add("--save_dir", type=output_folder, default="./output", help="folder for what is written")

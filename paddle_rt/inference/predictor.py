@@ -49,6 +49,7 @@ class Predictor:
         precision: "fp32", "bf16", "fp16" or "int8", as far as `engines.SUPPORTED` lists it.
         threads: CPU threads; None for every core.
         device: "cpu", "gpu" or "tensorrt".
+        device_id: The number of the GPU, from 0.
 
     Attributes:
         task: The task whose exports the class runs.
@@ -70,10 +71,16 @@ class Predictor:
         precision: str = "fp32",
         threads: int | None = None,
         device: str = "cpu",
+        device_id: int = 0,
     ) -> None:
         check_choice(backend, device, precision)
         if threads is not None:
             check_count("threads", threads, 1, 1024)
+        check_count("device_id", device_id, 0, 1023)
+        if device_id and device == "cpu":
+            raise UserError(
+                f"device_id {device_id} is the number of a GPU, but the device is cpu; choose another device"
+            )
         self.deployment = load_deployment(export_dir)
         if self.deployment.task != self.task:
             raise UserError(
@@ -86,7 +93,7 @@ class Predictor:
         self._threads = threads
         self._lock = threading.Lock()
         self._clocks = threading.local()
-        self._engine = _load_engine(self.deployment, backend, precision, threads, device)
+        self._engine = _load_engine(self.deployment, backend, precision, threads, device, device_id)
 
     def check(self, deployment: Deployment) -> None:
         """Check what the task expects of a deploy.yaml; a subclass extends the check.
@@ -107,6 +114,11 @@ class Predictor:
     def timings(self) -> dict[str, float]:
         """Seconds that this thread's last call spent in each of the stages."""
         return dict(getattr(self._clocks, "seconds", {}))
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Facts of the engine, as `Engine.report` describes them."""
+        return self._engine.report
 
     def warmup(self, size: Sequence[int] | None = None) -> float:
         """Predict a black frame, since the first run of an engine takes longer.
@@ -227,7 +239,7 @@ def graph_facts(deployment: Deployment) -> dict[str, Any]:
     verification.json holds it as well. An edited deploy.yaml that contradicts it would give wrong results silently: the
     Normalize of a graph that takes frames, for one, is only a record of what the graph does.
     """
-    keys = ("task", "input_shape", "input_dtype", "output_op", "state_shape", "align_corners")
+    keys = ("task", "target", "input_shape", "input_dtype", "output_op", "state_shape", "align_corners")
     facts = {key: getattr(deployment, key) for key in keys}
     if deployment.takes_frames:
         normalize = split_normalize(deployment.transforms)[1]
@@ -246,7 +258,9 @@ def _check_facts(deployment: Deployment) -> None:
             )
 
 
-def _load_engine(deployment: Deployment, backend: str, precision: str, threads: int | None, device: str) -> Engine:
+def _load_engine(
+    deployment: Deployment, backend: str, precision: str, threads: int | None, device: str, device_id: int
+) -> Engine:
     if backend == "paddle":
         names, remedy = (deployment.model, deployment.params), "export it with --formats paddle"
         engine = PaddleInference
@@ -260,4 +274,5 @@ def _load_engine(deployment: Deployment, backend: str, precision: str, threads: 
         raise UserError(f"the export in {deployment.folder} has no {kind}; {remedy}")
     check_graph(deployment, *names)
     _check_facts(deployment)
-    return engine(*(deployment.folder / name for name in names), device=device, threads=threads, precision=precision)
+    files = (deployment.folder / name for name in names)
+    return engine(*files, device=device, threads=threads, precision=precision, device_id=device_id)

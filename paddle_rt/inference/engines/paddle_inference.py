@@ -20,6 +20,7 @@ class PaddleInference(Engine):
         threads: CPU threads; None for every core.
         precision: "fp32", or "fp16" on a GPU.
         onednn: Whether to use oneDNN on the CPU, which is several times as fast.
+        device_id: The number of the GPU, from 0.
 
     Raises:
         UserError: Paddle is missing, a file is damaged, or the device is not available.
@@ -33,6 +34,7 @@ class PaddleInference(Engine):
         threads: int | None = None,
         precision: str = "fp32",
         onednn: bool = True,
+        device_id: int = 0,
     ) -> None:
         try:
             with temporary_home():
@@ -59,7 +61,7 @@ class PaddleInference(Engine):
             if not paddle.is_compiled_with_cuda() or not paddle.device.cuda.device_count():
                 raise UserError("this Paddle finds no CUDA device; install paddlepaddle-gpu, or use device cpu")
             half = inference.PrecisionType.Half if precision == "fp16" else inference.PrecisionType.Float32
-            config.enable_use_gpu(256, 0, half)
+            config.enable_use_gpu(256, device_id, half)
             if device == "tensorrt":
                 if inference.get_trt_compile_version() == (0, 0, 0):
                     raise UserError("this Paddle is built without TensorRT; install a build that has it, or use gpu")
