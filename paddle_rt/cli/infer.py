@@ -49,23 +49,15 @@ def main() -> None:
     finish(report, arguments.save_dir)
 
 
-<<<<<<< HEAD
 def open_predictor(arguments: argparse.Namespace) -> FrameSegmenter | Classifier:
     """Load the export, which must be one of a segmentation or a classification network."""
-    predictor = load(arguments.config, arguments.backend, arguments.precision, arguments.threads, arguments.device)
+    engine = (arguments.backend, arguments.precision, arguments.threads, arguments.device, arguments.device_id)
+    predictor = load(arguments.config, *engine)
     if not isinstance(predictor, FrameSegmenter | Classifier):
         raise UserError(
             f"{arguments.config} is an export for neither segmentation nor classification; load it with "
             "paddle_rt.inference.load"
         )
-=======
-def open_segmenter(arguments: argparse.Namespace) -> FrameSegmenter:
-    """Load the export, which must be one of a segmentation network."""
-    engine = (arguments.backend, arguments.precision, arguments.threads, arguments.device, arguments.device_id)
-    predictor = load(arguments.config, *engine)
-    if not isinstance(predictor, FrameSegmenter):
-        raise UserError(f"{arguments.config} is not an export for segmentation; load it with paddle_rt.inference.load")
->>>>>>> main
     if isinstance(predictor, VideoSegmenter):
         predictor.scene_cut = arguments.scene_cut
     return predictor
