@@ -9,14 +9,14 @@ from typing import Any
 
 from paddle_rt.files import whole_file
 
-_COLUMNS = (
+Columns = Sequence[tuple[str, str, str]]  # title, key of a row, format
+CPU_COLUMNS = (
     ("model", "model", "{}"), ("pipeline", "pipeline", "{}"), ("backend", "backend", "{}"),
     ("precision", "precision", "{}"), ("end to end ms", "end_to_end_ms", "{:.1f}"), ("p90 ms", "p90_ms", "{:.1f}"),
     ("preprocess", "preprocess_ms", "{:.1f}"), ("network", "network_ms", "{:.1f}"), ("labels", "labels_ms", "{:.1f}"),
     ("fps", "fps", "{:.1f}"), ("speed-up", "speedup", "{:.2f}"), ("same labels", "label_agreement", "{:.4%}"),
     ("of floor", "share_of_floor", "{:.0%}"), ("peak MB", "peak_rss_mb", "{:.0f}"),
 )  # fmt: skip
-
 
 _PACKAGES = ("paddlepaddle", "paddleseg", "onnxruntime", "openvino", "numpy", "numba")
 _RTFORMER_FAULT = """\
@@ -41,25 +41,25 @@ def machine() -> dict[str, str]:
     return found
 
 
-def cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+def cells(rows: Sequence[dict[str, Any]], columns: Columns) -> list[list[str]]:
     """Return the head and the lines of the table as text; a dash stands for what is not known."""
-    lines = [[title for title, _, _ in _COLUMNS]]
+    lines = [[title for title, _, _ in columns]]
     for row in rows:
-        lines.append([form.format(row[key]) if row[key] is not None else "-" for _, key, form in _COLUMNS])
+        lines.append([form.format(row[key]) if row[key] is not None else "-" for _, key, form in columns])
     return lines
 
 
-def text_table(rows: Sequence[dict[str, Any]]) -> str:
+def text_table(rows: Sequence[dict[str, Any]], columns: Columns = CPU_COLUMNS) -> str:
     """Return the table in aligned columns for a terminal."""
-    lines = cells(rows)
-    widths = [max(len(line[i]) for line in lines) for i in range(len(_COLUMNS))]
+    lines = cells(rows, columns)
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines)
 
 
-def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
+def markdown_table(rows: Sequence[dict[str, Any]], columns: Columns = CPU_COLUMNS) -> str:
     """Return the table in Markdown."""
-    head, *body = ["| " + " | ".join(line) + " |" for line in cells(rows)]
-    return "\n".join([head, "|" + " --- |" * len(_COLUMNS), *body])
+    head, *body = ["| " + " | ".join(line) + " |" for line in cells(rows, columns)]
+    return "\n".join([head, "|" + " --- |" * len(columns), *body])
 
 
 def _bar_name(row: dict[str, Any], with_model: bool) -> str:
