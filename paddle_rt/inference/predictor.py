@@ -256,7 +256,7 @@ def graph_facts(deployment: Deployment) -> dict[str, Any]:
     verification.json holds it as well. An edited deploy.yaml that contradicts it would give wrong results silently: the
     Normalize of a graph that takes frames, for one, is only a record of what the graph does.
     """
-    keys = ("task", "input_shape", "input_dtype", "output_op", "state_shape", "align_corners")
+    keys = ("task", "target", "input_shape", "input_dtype", "output_op", "state_shape", "align_corners")
     facts = {key: getattr(deployment, key) for key in keys}
     if deployment.takes_frames:
         normalize = split_normalize(deployment.transforms)[1]

@@ -347,8 +347,9 @@ def _mutations() -> st.SearchStrategy:
         st.lists(st.one_of(st.none(), st.integers(-2, 200)), max_size=5),
     )  # fmt: skip
     keys = st.sampled_from(
-        ["model", "params", "onnx", "int8", "transforms", "input_shape", "input_dtype", "output_op", "output_dtype",
-         "align_corners", "num_classes", "dataset_type", "class_names", "state_shape", "task", "settings", "surprise"]
+        ["model", "params", "onnx", "int8", "fp16", "target", "transforms", "input_shape", "input_dtype", "output_op",
+         "output_dtype", "align_corners", "num_classes", "dataset_type", "class_names", "state_shape", "task",
+         "settings", "surprise"]
     )  # fmt: skip
     return st.lists(st.tuples(keys, values), min_size=1, max_size=3)
 
