@@ -26,6 +26,7 @@ from paddle_rt.benchmark.plan import Plan
 from paddle_rt.errors import UserError
 from paddle_rt.inference import load_deployment
 from paddle_rt.inference.engines import brief
+from paddle_rt.inference.engines.gpu import find_gpu
 
 BLOCKS = 2
 WARM_UP = (50, 2.0)  # runs and seconds, both at least
@@ -66,17 +67,18 @@ def run(plan: Plan, frames: Sequence[np.ndarray]) -> list[dict[str, Any]]:
         frames: Its frames.
 
     Returns:
-        The rows of `tabulate`.
+        The rows of `tabulate`, with the GPU's name, compute capability and driver.
 
     Raises:
-        UserError: A network, a checkpoint or an argument is wrong, or no pipeline of a network runs.
+        UserError: There is no GPU; a network, a checkpoint or an argument is wrong; or no pipeline of a network runs.
     """
-    rows = []
+    rows, gpu = [], find_gpu()
     for pipelines, operations in prepare_groups(plan, "gpu", frames):
         blocks = measure(pipelines, frames, plan.runs_on("gpu"))
         expected = references([pipeline for pipeline in pipelines if pipeline.side == "paddle_rt"], frames)
         rows += tabulate(blocks, expected, plan.size, operations)
-    return rows
+    facts = {"gpu": gpu.name, "capability": list(gpu.capability), "driver": gpu.driver}
+    return [{**row, **facts} for row in rows]
 
 
 def measure(pipelines: Sequence[Pipeline], frames: Sequence[np.ndarray], runs: int) -> dict[Pipeline, list[Block]]:
@@ -227,7 +229,7 @@ def tabulate(
             row[f"{stage}_ms"] = 1e3 * statistics.median(s for block in measured for s in block.stages[stage])
         work = operations.get(pipeline.model)
         row |= {
-            "fps": 1e3 / row["end_to_end_ms"],
+            "fps": 1e3 / row["end_to_end_ms"], "network_fps": 1e3 / row["network_ms"],
             "label_agreement": results and pipeline.agreement(results, measured[0].results),
             "speedup": statistics.median(ratios), "peak_rss_mb": max(block.peak_rss_mb for block in measured),
             "gflop": work and work / 1e9, "floor_gflop_per_s": None, "share_of_floor": None,

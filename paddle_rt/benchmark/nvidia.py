@@ -1,5 +1,6 @@
 """What an NVIDIA GPU is doing: its clocks, power and temperature, by nvidia-smi."""
 
+import functools
 from typing import Any
 
 from paddle_rt.errors import UserError
@@ -18,27 +19,38 @@ _BITS = {
     0x2: "applications' clocks", 0x4: "power limit", 0x8: "hardware slowdown", 0x10: "sync boost",
     0x20: "temperature (driver)", 0x40: "temperature (hardware)", 0x80: "power brake", 0x100: "display clocks",
 }  # fmt: skip
-IDLE = 0x1  # the clocks are low because nothing runs
 
 
 def gpu_state() -> dict[str, Any]:
     """Return what the GPU that CUDA counts as 0 is doing now.
 
     Returns:
-        sm_mhz, memory_mhz, power_w, temperature_c, memory_mb (of all processes) and throttled, a list of reasons; None
-        for what its driver does not say.
+        sm_mhz, memory_mhz, power_w, temperature_c, memory_mb (of all processes) and throttled, a list of what holds the
+        clocks down; None for what its driver does not say.
 
     Raises:
         UserError: There is no driver, or it finds no GPU.
     """
+    uuid, reasons = _identity()
+    fields = [*_FIELDS.values(), *([reasons] if reasons else [])]
+    *values, bits = next(values for found, *values in nvidia_smi("uuid", *fields) if found == uuid) + [""] * (
+        not reasons
+    )
+    state: dict[str, Any] = {key: _number(value) for key, value in zip(_FIELDS, values, strict=True)}
+    return {**state, "throttled": _throttled(bits)}
+
+
+@functools.cache
+def _identity() -> tuple[str, str | None]:
+    """Return the identity of the GPU, and the name that its driver has for what holds the clocks down."""
     uuid = find_gpu().uuid
-    state: dict[str, Any] = {key: _number(value) for key, value in zip(_FIELDS, _ask(uuid, *_FIELDS.values()), strict=True)}
-    return {**state, "throttled": _reasons(uuid)}
-
-
-def _ask(uuid: str, *fields: str) -> list[str]:
-    """Return the values of one GPU."""
-    return next(values for found, *values in nvidia_smi("uuid", *fields) if found == uuid)
+    for field in _REASONS:
+        try:
+            nvidia_smi(field)
+        except UserError:  # a driver that does not know the field refuses the question
+            continue
+        return uuid, field
+    return uuid, None
 
 
 def _number(text: str) -> float | None:
@@ -49,13 +61,9 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _reasons(uuid: str) -> list[str] | None:
-    for field in _REASONS:
-        try:
-            bits = int(_ask(uuid, field)[0], 16)
-        except UserError:  # a driver that does not know the field refuses the question
-            continue
-        except ValueError:  # "[N/A]"
-            return None
-        return [reason for bit, reason in _BITS.items() if bits & bit]
-    return None
+def _throttled(bits: str) -> list[str] | None:
+    try:
+        number = int(bits, 16)
+    except ValueError:  # "[N/A]"
+        return None
+    return [reason for bit, reason in _BITS.items() if number & bit]

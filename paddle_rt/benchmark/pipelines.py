@@ -3,6 +3,7 @@
 import dataclasses
 import multiprocessing
 import pathlib
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -208,10 +209,14 @@ def _prepare_export(
     return pipelines, {} if work is None else {name: work}
 
 
-def _counterparts(
-    plan: Plan, model: Model, network: "Network", folder: pathlib.Path, target: str
-) -> list[Pipeline]:
-    """Export PaddleSeg's own implementation of a network with the network's weights."""
+def _counterparts(plan: Plan, model: Model, network: "Network", folder: pathlib.Path, target: str) -> list[Pipeline]:
+    """Export PaddleSeg's own implementation of a network with the network's weights.
+
+    Where several networks are measured, one that PaddleSeg does not have is measured alone.
+
+    Raises:
+        UserError: It does not have the only one.
+    """
     choices = plan.theirs(target)
     if not choices:
         return []
@@ -222,7 +227,11 @@ def _counterparts(
     try:
         counterpart = paddleseg_model({**model_config(model.name), **model.arguments}, plan.num_classes)
     except UserError as error:
-        raise UserError(f"{model.text}: {error}; leave PaddleSeg out with --against none") from error
+        refusal = f"{model.text}: {error}; leave PaddleSeg out with --against none"
+        if len(plan.groups) == 1:
+            raise UserError(refusal) from error
+        print(f"warning: measured alone: {refusal}", file=sys.stderr)
+        return []
     load_weights(counterpart, {key: value.numpy() for key, value in network.state_dict().items()})
     export_paddleseg(counterpart, plan.size, folder, any(choice.backend == "openvino" for choice in choices))
     return [Pipeline(model.text, model.name, "paddleseg", *c, plan.threads, str(folder)) for c in choices]

@@ -105,15 +105,24 @@ class Plan:
                 raise unknown("model", model.name, list_models())
         if self.exports and len(self.models) != (len(self.exports) if self.compares else 0):
             raise UserError(
-                f"{len(self.exports)} exports and {len(self.models)} models: beside exports, --models names the network "
-                "of each one, in their order, for --against paddleseg, and nothing else"
+                f"got {len(self.exports)} exports and {len(self.models)} models: with exports, --models names the "
+                "network of each one, in their order, and only for --against paddleseg"
             )
         _ = self.weights
         for model in self.models if self.exports else ():
             if read_model(model).name not in self.weights:
-                raise UserError(f"the weights of the exports are needed for PaddleSeg's network: --checkpoint {model}=FILE")
+                raise UserError(
+                    f"the weights of the exports are needed for PaddleSeg's network: --checkpoint {model}=FILE"
+                )
         if not self.choices:
             raise UserError(f"nothing to measure: {'; '.join(self.refusals)}")
+        for folder in self.exports:
+            made_for = load_deployment(folder).target
+            if self.targets != [made_for]:
+                wanted = " and ".join(self.targets)
+                raise UserError(
+                    f"{folder} is for the target {made_for}; make another with tools/export.py --target {wanted}"
+                )
 
     @property
     def compares(self) -> bool:
@@ -123,7 +132,9 @@ class Plan:
     @property
     def needs_paddle(self) -> bool:
         """Whether anything but exports in other engines is measured."""
-        return not self.exports or self.compares or bool(self.beside) or any(c.backend == "paddle" for c in self.choices)
+        return (
+            not self.exports or self.compares or bool(self.beside) or any(c.backend == "paddle" for c in self.choices)
+        )
 
     @functools.cached_property
     def groups(self) -> dict[str, list[Model]]:
@@ -209,7 +220,9 @@ def export_size(folders: Sequence[str]) -> tuple[int, int]:
     sizes = {folder: tuple(load_deployment(folder).input_shape[2:]) for folder in folders}
     first = next(iter(sizes.values()))
     if None in first or set(sizes.values()) != {first}:
-        found = "; ".join(f"{folder} takes {' x '.join(str(n or 'any') for n in size)}" for folder, size in sizes.items())
+        found = "; ".join(
+            f"{folder} takes {' x '.join(str(n or 'any') for n in size)}" for folder, size in sizes.items()
+        )
         raise UserError(f"give the size of the frames with --size, since {found}")
     return first
 

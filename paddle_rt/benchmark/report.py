@@ -18,7 +18,9 @@ CPU_COLUMNS = (
     ("of floor", "share_of_floor", "{:.0%}"), ("peak MB", "peak_rss_mb", "{:.0f}"),
 )  # fmt: skip
 
-_PACKAGES = ("paddlepaddle", "paddleseg", "onnxruntime", "openvino", "numpy", "numba")
+
+_PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddleseg", "onnxruntime", "onnxruntime-gpu", "openvino", "numpy",
+             "numba")  # fmt: skip
 _RTFORMER_FAULT = """\
   With oneDNN, PaddleSeg's RTFormer is wrong from the second frame on: its cross attention is a convolution whose
   weights are computed from the frame, and oneDNN keeps those of the first frame. Its row shows what that costs.
@@ -39,6 +41,11 @@ def machine() -> dict[str, str]:
         except PackageNotFoundError:  # another name on a machine with a GPU, or a package that the run did not need
             continue
     return found
+
+
+def packages(about: dict[str, str]) -> str:
+    """Return the versions of packages in what `machine` returned."""
+    return ", ".join(f"{name} {about[name]}" for name in _PACKAGES if name in about)
 
 
 def cells(rows: Sequence[dict[str, Any]], columns: Columns) -> list[list[str]]:
@@ -114,7 +121,6 @@ def page(table: str, chart: str, rows: Sequence[dict[str, Any]], command: Sequen
     """
     row = rows[0]
     about = row["machine"]
-    packages = ", ".join(f"{name} {about[name]}" for name in _PACKAGES if name in about)
     floors = {(r["backend"], r["precision"]): r["floor_gflop_per_s"] for r in rows if r["floor_gflop_per_s"]}
     rates = ", ".join(f"{backend} {precision} {rate:.0f}" for (backend, precision), rate in floors.items())
     work = ", ".join(dict.fromkeys(f"{r['model']} {r['gflop']:.0f}" for r in rows if r["gflop"]))
@@ -126,7 +132,7 @@ def page(table: str, chart: str, rows: Sequence[dict[str, Any]], command: Sequen
     return f"""# Benchmarks
 
 From a decoded frame of {row["size"][0]}x{row["size"][1]} to its labels, {row["threads"]} threads of {about["cpu"]},
-CPython {about["python"]}, {packages}. Written by
+CPython {about["python"]}, {packages(about)}. Written by
 
     python tools/benchmark.py {shlex.join(command)}
 

@@ -21,14 +21,18 @@ from paddle_rt.cpu import import_paddle
 from paddle_rt.errors import FlagError
 from paddle_rt.files import whole_file
 from paddle_rt.inference.engines import DEVICES
+from paddle_rt.inference.engines.gpu import find_gpu
 
 
 def main() -> None:
     arguments = parse_arguments()
     plan = make_plan(arguments)
+    if "gpu" in plan.targets:
+        print(f"on {find_gpu().name}", file=sys.stderr)
     if plan.needs_paddle:
         import_paddle()
-    from paddle_rt.benchmark.report import GPU_COLUMNS, machine, text_table
+    from paddle_rt.benchmark import gpu_report
+    from paddle_rt.benchmark.report import CPU_COLUMNS, machine, text_table
 
     for line in plan.refusals:
         print(f"left out: {line}", file=sys.stderr)
@@ -40,16 +44,16 @@ def main() -> None:
         row.update(machine=machine(), random_weights=random)
     with whole_file(arguments.output) as part:
         part.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    for columns, found in ((None, [r for r in rows if r["device"] == "cpu"]), (GPU_COLUMNS, gpu_rows(rows))):
+    for columns, found in ((CPU_COLUMNS, on(rows, "cpu")), (gpu_report.COLUMNS, on(rows, "gpu"))):
         if found:
-            print(text_table(found, columns) if columns else text_table(found))
+            print(text_table(found, columns))
     if arguments.markdown:
         write_page(pathlib.Path(arguments.markdown), rows)
     print(f"rows in {arguments.output}")
 
 
-def gpu_rows(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [row for row in rows if row["device"] != "cpu"]
+def on(rows: Sequence[dict[str, Any]], target: str) -> list[dict[str, Any]]:
+    return [row for row in rows if (row["device"] == "cpu") == (target == "cpu")]
 
 
 def make_plan(arguments: argparse.Namespace) -> Plan:
@@ -58,9 +62,9 @@ def make_plan(arguments: argparse.Namespace) -> Plan:
         arguments.against = ["none"] if arguments.exports else ["paddleseg"]
     if arguments.models is None:
         arguments.models = [] if arguments.exports else ["rtformer_slim", "rtformer_base"]
+    if arguments.size is None:
+        arguments.size = export_size(arguments.exports) if arguments.exports else (1024, 2048)
     with refused_flags():
-        if arguments.size is None:
-            arguments.size = export_size(arguments.exports) if arguments.exports else (1024, 2048)
         plan = Plan(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Plan)})
     if arguments.markdown and len(plan.targets) > 1:
         raise FlagError("--markdown writes one page: give the device cpu a run of its own")
@@ -72,9 +76,7 @@ def measure(plan: Plan) -> list[dict[str, Any]]:
     rows = []
     if "gpu" in plan.targets:
         from paddle_rt.benchmark import gpu
-        from paddle_rt.inference.engines.gpu import find_gpu
 
-        print(f"on {find_gpu().name}", file=sys.stderr)  # before the minutes that exports take
         if plan.short:
             print("warning: less than 200 runs on a GPU; percentiles of so few mean little", file=sys.stderr)
     frames = load_frames(plan)
@@ -94,10 +96,11 @@ def measure(plan: Plan) -> list[dict[str, Any]]:
 
 
 def write_page(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
-    from paddle_rt.benchmark.report import draw, gpu_page, markdown_table, page
+    from paddle_rt.benchmark import gpu_report
+    from paddle_rt.benchmark.report import draw, markdown_table, page
 
-    if gpu_rows(rows):
-        text = gpu_page(rows, sys.argv[1:])
+    if on(rows, "gpu"):
+        text = gpu_report.page(rows, sys.argv[1:])
     else:
         chart = path.with_suffix(".png")
         draw(rows, chart)
@@ -113,7 +116,7 @@ def parse_arguments() -> argparse.Namespace:
         "NAME:key=value,key=value; those of one name run together, against the first; by default rtformer_slim and "
         "rtformer_base. With --export, the networks of the exports, for --against paddleseg")  # fmt: skip
     add("--export", dest="exports", nargs="+", type=file_or_folder, default=[], metavar="DIR",
-        help="measure these exports as they are; --devices gpu and tensorrt need those of tools/export.py --target gpu")  # fmt: skip
+        help="measure these exports as they are; a GPU needs those of tools/export.py --target gpu")  # fmt: skip
     add(
         "--checkpoint",
         dest="checkpoints",
@@ -125,8 +128,14 @@ def parse_arguments() -> argparse.Namespace:
     add("--num_classes", type=count, default=19, help="of the checkpoints")
     add("--size", action=Size, help="size of the frames; by default that of the exports, or 1024 2048")
     add("--frames", type=file_or_folder, help="image, folder or list, resized to --size; rendered streets if not given")
-    add("--devices", nargs="+", default=["cpu"], choices=DEVICES, help="gpu and tensorrt are an NVIDIA GPU without and "
-        "with TensorRT; pipelines run on it in blocks, one in memory at a time; CUDA_VISIBLE_DEVICES chooses it")  # fmt: skip
+    add(
+        "--devices",
+        nargs="+",
+        default=["cpu"],
+        choices=DEVICES,
+        help="gpu and tensorrt are an NVIDIA GPU, which CUDA_VISIBLE_DEVICES chooses, without and with TensorRT; "
+        "pipelines run on it in blocks, one in memory at a time",
+    )
     add("--backends", nargs="+", help="openvino, onnxruntime, paddle; by default all that the device has")
     add("--precisions", nargs="+", help="fp32, bf16, fp16, int8; by default fp32 bf16 int8 on a CPU and fp32 fp16 int8")
     add("--against", nargs="+", choices=("paddleseg", "paddleseg-openvino", "none"), help="first rows: PaddleSeg's "
