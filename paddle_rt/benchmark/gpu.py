@@ -7,8 +7,8 @@ their order is turned from one time to the next. What the GPU was doing is asked
 
 import contextlib
 import itertools
+import logging
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -28,6 +28,7 @@ from paddle_rt.inference import load_deployment
 from paddle_rt.inference.engines import brief
 from paddle_rt.inference.engines.gpu import find_gpu
 
+_log = logging.getLogger(__name__)
 BLOCKS = 2
 WARM_UP = (50, 2.0)  # runs and seconds, both at least
 # What is timed: the graph with its input and output on the device, the same with copies from and to the host, and the
@@ -82,7 +83,7 @@ def run(plan: Plan, frames: Sequence[np.ndarray]) -> list[dict[str, Any]]:
 
 
 def measure(pipelines: Sequence[Pipeline], frames: Sequence[np.ndarray], runs: int) -> dict[Pipeline, list[Block]]:
-    """Give every pipeline `BLOCKS` blocks. One that fails is left out, and a line on stderr says why.
+    """Give every pipeline `BLOCKS` blocks. One that fails is left out, and a line of the log says why.
 
     Raises:
         UserError: Every pipeline fails.
@@ -98,7 +99,7 @@ def measure(pipelines: Sequence[Pipeline], frames: Sequence[np.ndarray], runs: i
             except (UserError, BrokenProcessPool) as error:
                 reason = "its engine ended the process" if isinstance(error, BrokenProcessPool) else error
                 failures.append(f"{pipeline}: {reason}")
-                tqdm.write(f"left out: {failures[-1]}", file=sys.stderr)
+                _log.warning("left out: %s", failures[-1])
                 del blocks[pipeline]
             bar.update()
     bar.close()

@@ -2,8 +2,8 @@
 
 import dataclasses
 import multiprocessing
+import logging
 import pathlib
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,6 +24,8 @@ from paddle_rt.registry import create_model, find_entry, model_config
 if TYPE_CHECKING:
     from paddle_rt.models.base import Network
     from paddle_rt.tasks.export import ExportSpec
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -230,7 +232,7 @@ def _counterparts(plan: Plan, model: Model, network: "Network", folder: pathlib.
         refusal = f"{model.text}: {error}; leave PaddleSeg out with --against none"
         if len(plan.groups) == 1:
             raise UserError(refusal) from error
-        print(f"warning: measured alone: {refusal}", file=sys.stderr)
+        _log.warning("measured alone: %s", refusal)
         return []
     load_weights(counterpart, {key: value.numpy() for key, value in network.state_dict().items()})
     export_paddleseg(counterpart, plan.size, folder, any(choice.backend == "openvino" for choice in choices))

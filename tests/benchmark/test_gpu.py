@@ -123,7 +123,7 @@ def test_the_order_of_the_blocks_is_turned(turns):
     assert {pipeline.precision: len(found) for pipeline, found in blocks.items()} == {"fp32": 2, "fp16": 2, "int8": 2}
 
 
-def test_one_that_fails_in_the_middle_is_left_out(turns, capsys):
+def test_one_that_fails_in_the_middle_is_left_out(turns, caplog):
     blocks = measure([pipeline("fp32"), pipeline("bad")], FRAMES, runs=2)
     assert [pipeline.precision for pipeline in blocks] == ["fp32"]
     err = capsys.readouterr().err
