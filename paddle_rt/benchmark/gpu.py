@@ -132,7 +132,7 @@ def measure_block(
     seconds = {}
     stages: dict[str, list[float]] = {stage: [] for stage in _STAGES}
     for scope, calls in _scopes(predict, frames).items():
-        with _failing(pipeline):
+        with _failing(scope):
             _warm_up(calls, *warm_up)
             seconds[scope] = []
             for call in itertools.islice(itertools.cycle(calls), runs):
@@ -168,12 +168,12 @@ def _warm_up(calls: Sequence[Callable[[], Any]], runs: int, seconds: float) -> N
 
 
 @contextlib.contextmanager
-def _failing(pipeline: Pipeline) -> Iterator[None]:
+def _failing(scope: str) -> Iterator[None]:
     """Turn what an engine raises while it runs, such as for lack of memory, into a UserError."""
     try:
         yield
     except Exception as error:  # each engine has its own exceptions
-        raise UserError(f"{pipeline} fails: {brief(error)}") from error
+        raise UserError(f"the engine fails in {scope}: {brief(error)}") from error
 
 
 def references(pipelines: Sequence[Pipeline], frames: Sequence[np.ndarray]) -> dict[str, list[Any]]:

@@ -1,8 +1,8 @@
 """The pipelines of a benchmark: exported networks of ours and of PaddleSeg, each ready to be loaded."""
 
 import dataclasses
-import multiprocessing
 import logging
+import multiprocessing
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
