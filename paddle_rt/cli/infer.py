@@ -33,7 +33,7 @@ def main() -> None:
     if arguments.backend == "paddle":
         import_paddle()
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our own line says what is wrong with a video
-    cv2.setLogLevel(2)  # errors
+    cv2.setLogLevel(1)  # fatal errors alone
     segmenter = open_segmenter(arguments)
     colours = palette(segmenter.deployment.dataset_type, segmenter.deployment.num_classes or 255)
     segmenter.warmup()

@@ -43,7 +43,8 @@ class Case:
         own = {"quantize": "export"}.get(self.tool, "output")
         flags = ("--save_dir", "--output", "--markdown")
         named = [value for flag, value in zip(self.arguments, self.arguments[1:], strict=False) if flag in flags]
-        return ["out", own, *(value.split("/")[0] for value in named), *self.arguments[-3:]]
+        charts = [pathlib.Path(value).with_suffix(".png").name for value in named if value.strip("./")]
+        return ["out", own, *(value.split("/")[0] for value in named), *self.arguments[-3:], *charts]
 
 
 def make_material(folder: pathlib.Path) -> None:
