@@ -93,7 +93,7 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = file.read(200).strip() or "another process"
-            logger.warning("waiting for %s, which builds the same engine in %s", holder, folder)
+            logger.warning("waiting for %s, which builds or loads the same engine in %s", holder, folder)
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # a network drive without locks

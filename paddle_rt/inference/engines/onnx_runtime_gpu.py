@@ -14,6 +14,7 @@ import importlib
 import io
 import logging
 import pathlib
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,6 +46,7 @@ _DTYPES = {
     "tensor(int32)": np.dtype(np.int32),
     "tensor(int64)": np.dtype(np.int64),
 }
+_STDOUT = threading.Lock()
 logger = logging.getLogger(__name__)
 
 
@@ -348,7 +350,8 @@ def _load_libraries(device: str) -> dict[str, str]:
     """
     import onnxruntime
 
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find, which our own error says
+    # It prints what it does not find, which our own error says. sys.stdout is that of all threads.
+    with _STDOUT, contextlib.redirect_stdout(io.StringIO()):
         onnxruntime.preload_dlls()
     if device == "tensorrt":
         # preload_dlls leaves it out; importing the package loads it from the package's own folder.

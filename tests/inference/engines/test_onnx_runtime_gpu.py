@@ -3,11 +3,14 @@
 Nothing here runs on a GPU; the arithmetic is that of ONNX Runtime on the CPU.
 """
 
+import concurrent.futures
+import fcntl
 import json
 import logging
 import pathlib
 import pickle
 import sys
+import threading
 import weakref
 
 import numpy as np
@@ -265,6 +268,32 @@ def test_a_build_that_fails_leaves_nothing(machine, graph, tmp_path, error):
     assert not [name for name in written(tmp_path / "cache") if not name.endswith(".lock")]
     machine.ort.on_build = lambda folder: None
     same(OnnxRuntime(graph, "tensorrt"), graph, frame())
+
+
+def test_of_two_that_need_an_engine_one_builds_it(machine, graph, caplog):
+    started = threading.Event()
+
+    def wait(folder: pathlib.Path) -> None:
+        started.set()
+        waiting.wait(10)
+
+    waiting = threading.Event()
+    machine.ort.on_build = wait
+    real = fcntl.flock
+
+    def flock(file: object, operation: int) -> None:
+        if operation == fcntl.LOCK_EX:  # the call that waits
+            waiting.set()
+        real(file, operation)
+
+    with concurrent.futures.ThreadPoolExecutor() as pool, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fcntl, "flock", flock)
+        first = pool.submit(OnnxRuntime, graph, "tensorrt")
+        assert started.wait(10)
+        second = pool.submit(OnnxRuntime, graph, "tensorrt")
+        caches = [each.result(20).report["cache"] for each in (first, second)]
+    assert caches == ["built", "reused"] and machine.ort.builds == 1
+    assert "waiting for process" in caplog.text
 
 
 def test_an_engine_that_the_provider_wrote_on_a_full_disk_is_not_kept(machine, graph, tmp_path, monkeypatch):
