@@ -215,6 +215,13 @@ def test_a_wrong_input_is_refused_before_it_runs(machine, graph, wrong):
     same(engine, graph, frame())
 
 
+def test_a_state_of_another_type_is_refused_as_on_the_cpu(machine, tmp_path):
+    graph = write_graph(tmp_path / "video.onnx", video=True)
+    for engine in (OnnxRuntime(graph, "gpu"), OnnxRuntime(graph)):
+        with pytest.raises(Exception, match="double|float64"):
+            engine.step(frame(), np.zeros(STATE, np.float64))
+
+
 # The cache
 
 
