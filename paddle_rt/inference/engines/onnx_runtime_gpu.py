@@ -37,7 +37,8 @@ INSTALL = 'pip install "onnxruntime-gpu[cuda,cudnn]" "tensorrt-cu13<11"'
 _PROVIDERS = {"gpu": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 _NAMES = {"gpu": "CUDA", "tensorrt": "TensorRT"}
 _OLDEST = (1, 31)  # the first version whose interface was read; the one that told which node runs where came in 1.24
-_OLDEST_GPU = (7, 5)  # CUDA 13 and TensorRT 10.5 end with Turing
+_OLDEST_GPU = (7, 5)  # CUDA 13 and TensorRT 10.5 begin with Turing
+_OLDEST_DRIVER = 580  # of CUDA 13
 _TENSORRT = ("libnvinfer.so.10", "libnvonnxparser.so.10")  # what the TensorRT provider is linked with
 _DTYPES = {
     "tensor(uint8)": np.dtype(np.uint8),
@@ -337,6 +338,10 @@ def _usable_gpu(device_id: int, precision: str) -> Gpu:
             f"{gpu.name} (compute capability {capability}) is too old for CUDA 13 and TensorRT 10, which begin with "
             f"{oldest}; use backend paddle, or device cpu"
         )
+    if int(gpu.driver.split(".")[0]) < _OLDEST_DRIVER:
+        raise UserError(
+            f"the NVIDIA driver {gpu.driver} is too old for CUDA 13, which needs {_OLDEST_DRIVER}; update it"
+        )
     return gpu
 
 
@@ -350,6 +355,7 @@ def _load_libraries(device: str) -> dict[str, str]:
     """
     import onnxruntime
 
+    onnxruntime.set_default_logger_severity(3)  # it warns that a provider is not one of its newer kind
     # It prints what it does not find, which our own error says. sys.stdout is that of all threads.
     with _STDOUT, contextlib.redirect_stdout(io.StringIO()):
         onnxruntime.preload_dlls()

@@ -513,6 +513,7 @@ def test_no_onnxruntime(machine, graph, monkeypatch):
 @pytest.mark.parametrize("gpu, precision, expected", [
     ("NVIDIA GeForce GTX 980, 5.2, 580.1", "fp16", "has no fp16, which needs 5.3"),
     ("Tesla P100, 6.0, 580.1", "int8", "has no int8, which needs 6.1"),
+    ("NVIDIA H100, 9.0, 550.54.14", "fp32", "the NVIDIA driver 550.54.14 is too old for CUDA 13, which needs 580"),
     ("Tesla V100, 7.0, 580.1", "fp16", "Tesla V100 (compute capability 7.0) is too old for CUDA 13 and TensorRT 10"),
 ])  # fmt: skip
 def test_a_gpu_that_lacks_a_precision_or_is_too_old(tmp_path, monkeypatch, graph, gpu, precision, expected):
