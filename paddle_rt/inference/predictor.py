@@ -16,7 +16,7 @@ import numpy as np
 from paddle_rt.errors import UserError
 from paddle_rt.inference.deployment import VERIFICATION, Deployment, check_graph, load_deployment
 from paddle_rt.inference.engines import ONNX_ENGINES, Engine, PaddleInference, brief, check_choice
-from paddle_rt.inference.preprocess import Preprocess, ResizeSteps, split_normalize
+from paddle_rt.inference.preprocess import Preprocess, ResizeSteps, planar_floats, split_normalize
 from paddle_rt.kinds import check_count
 
 # The first feature maps of a network take hundreds of bytes a pixel: a machine can hold about 64 million pixels.
@@ -86,6 +86,7 @@ class Predictor:
         self._threads = threads
         self._lock = threading.Lock()
         self._clocks = threading.local()
+        self._feeds_floats = self.deployment.takes_frames and self.deployment.target == "gpu" and backend == "paddle"
         self._engine = _load_engine(self.deployment, backend, precision, threads, device)
 
     def check(self, deployment: Deployment) -> None:
@@ -185,6 +186,9 @@ class Predictor:
         Raises:
             UserError: The engine fails, for example for lack of memory.
         """
+        if self._feeds_floats:
+            with self.timed("preprocess"):
+                images = planar_floats(images)
         try:
             with self.timed("network"), self._lock:
                 return graph(images, *state)
@@ -260,4 +264,7 @@ def _load_engine(deployment: Deployment, backend: str, precision: str, threads: 
         raise UserError(f"the export in {deployment.folder} has no {kind}; {remedy}")
     check_graph(deployment, *names)
     _check_facts(deployment)
-    return engine(*(deployment.folder / name for name in names), device=device, threads=threads, precision=precision)
+    # oneDNN's bilinear resize ignores aligned corners, which graphs for GPUs contain.
+    options = {"onednn": False} if backend == "paddle" and deployment.target == "gpu" else {}
+    files = [deployment.folder / name for name in names]
+    return engine(*files, device=device, threads=threads, precision=precision, **options)

@@ -16,7 +16,7 @@ from paddle_rt.checkpoint import load_pretrained
 from paddle_rt.errors import UserError
 from paddle_rt.models.base import Network
 from paddle_rt.models.layers import DropPath, resize_as, spatial_size
-from paddle_rt.models.layers_export import GatheredMaxPool2D, copy_for_export
+from paddle_rt.models.layers_export import GatheredMaxPool2D, copy_for_export, take_bgr
 
 # Paddle's momentum is the share of the old running statistic that is kept, PyTorch's the share that is replaced. The
 # release passes PyTorch's usual 0.1 to Paddle, so that each batch replaces nine tenths of the running statistics.
@@ -127,10 +127,12 @@ class RTFormer(Network):
             logits.append(self.seghead_extra(shallow))
         return [resize_as(coarse, images) for coarse in logits]  # [B, num_classes, H, W]
 
-    def for_export(self) -> "RTFormer":
+    def for_export(self, target: str = "cpu") -> "RTFormer":
         network = copy_for_export(self)
         for stage in (network.layer4, network.layer5):
             stage.cross_kv[1] = GatheredMaxPool2D(self.cross_size)  # in place of Paddle's adaptive pooling
+        if target == "gpu":
+            take_bgr(network, network.conv1[0])
         network.eval()
         return network
 
@@ -256,7 +258,7 @@ class CrossAttention(nn.Layer):
         queries = self.norm(x).transpose([0, 2, 3, 1]).reshape([0, -1, channels])  # [B, h w, C]
         tokens = keys_and_values.flatten(2)  # [B, 2 C, n n]
         scores = paddle.matmul(queries, tokens[:, :channels]) * self.scale  # [B, h w, n n]
-        mixed = paddle.matmul(F.softmax(scores, axis=-1), tokens[:, channels:], transpose_y=True)  # [B, h w, C]
+        mixed = paddle.matmul(F.softmax(scores, axis=2), tokens[:, channels:], transpose_y=True)  # [B, h w, C]
         return mixed.reshape([0, height, width, channels]).transpose([0, 3, 1, 2])
 
 
