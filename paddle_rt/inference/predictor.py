@@ -178,7 +178,7 @@ class Predictor:
                     "most; export with --input_size, or with a Resize in the config's val_dataset"
                 )
             size = image.shape[:2] if self._preprocess.graph_normalizes else image.shape[1:]
-            return Prepared(image, size, resize_steps)
+            return Prepared(planar_floats(image) if self._feeds_floats else image, size, resize_steps)
 
     def run_engine(self, graph: Callable[..., Any], images: np.ndarray, *state: np.ndarray) -> Any:
         """Run one of the engine's methods and measure its time.
@@ -186,9 +186,6 @@ class Predictor:
         Raises:
             UserError: The engine fails, for example for lack of memory.
         """
-        if self._feeds_floats:
-            with self.timed("preprocess"):
-                images = planar_floats(images)
         try:
             with self.timed("network"), self._lock:
                 return graph(images, *state)

@@ -209,8 +209,8 @@ def split_normalize(transforms: Sequence[dict[str, Any]]) -> tuple[list[Any], No
 
 
 def planar_floats(frames: np.ndarray) -> np.ndarray:
-    """Turn frames of bytes [N, H, W, C] into what a Paddle graph for GPUs takes: float32 [N, C, H, W], 0 to 255."""
-    return np.ascontiguousarray(frames.transpose(0, 3, 1, 2), np.float32)
+    """Turn frames of bytes [..., H, W, C] into what a Paddle graph for GPUs takes: float32 [..., C, H, W], 0 to 255."""
+    return np.ascontiguousarray(np.moveaxis(frames, -1, -3), np.float32)
 
 
 def restore(plane: np.ndarray, resize_steps: ResizeSteps, interpolation: int) -> np.ndarray:

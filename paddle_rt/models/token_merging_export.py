@@ -111,13 +111,10 @@ class _BipartiteMergingForGPU(_BipartiteMerging):
         return paddle.topk(values, number, axis=1, largest=False)[1]
 
     def _put(self, place: paddle.Tensor, positions: paddle.Tensor, rows: paddle.Tensor) -> paddle.Tensor:
-        # Every row is below every place: the least of both is the row where there is one. Whole numbers throughout,
-        # since half precision holds positions up to 2048 only.
-        largest = paddle.full([1], np.iinfo(np.int32).max, "int64")
         entries = paddle.arange(place.shape[1], dtype="int64").reshape([1, 1, -1])
-        found = (positions.unsqueeze(2) == entries).astype("int64")  # [B, m, n]
-        row = largest - (found * largest - rows.reshape([1, -1, 1])).max(axis=1)  # `largest` where none is found
-        return paddle.minimum(row, place)
+        found = (positions.unsqueeze(2) == entries).astype("float32")  # [B, m, n], which half precision holds too
+        row = rows.index_select(found.argmax(axis=1).flatten(), axis=0).reshape([-1, place.shape[1]])
+        return paddle.where(found.max(axis=1) > paddle.full([1], 0.5), row, place)
 
 
 def _take(tokens: paddle.Tensor, index: paddle.Tensor) -> paddle.Tensor:

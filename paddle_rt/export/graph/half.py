@@ -153,7 +153,9 @@ def _single_nodes(graph: Graph, states: Sequence[str], single_resize: bool) -> s
                 single.update(_normalisation(graph, node))
             case "TopK" | "ArgMax":
                 if not _gives_labels(graph, node):
-                    single.update(_ancestors(graph, node.inputs[:1], lambda n: n.op == "LayerNormalization"), [node])
+                    found = _ancestors(graph, node.inputs[:1], lambda n: n.op == "LayerNormalization")
+                    if any(n.op == "LayerNormalization" for n in found):
+                        single.update(found, [node])
                 elif single_resize:
                     single.update(_ancestors(graph, node.inputs, lambda n: True), [node])
             case "Sqrt":
