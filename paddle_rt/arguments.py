@@ -45,6 +45,17 @@ _ITERATIONS = whole(0, 10**12)
 SCALE = number(0, 100, above=True)
 _PADDING = either(number(), listed(number(), 1, 3, 4))
 _FOUR = listed(whole(1, 1000), 4, valid="four whole numbers from 1 to 1000")
+_RTFORMER_TRUNK = {
+    "layer_nums": _FOUR,
+    "base_channels": _CHANNELS,
+    "num_heads": _CHANNELS,
+    "cross_size": whole(1, 1024),
+    "bn_momentum": _SHARE,
+    "mhea_ratio": number(0, 64, above=True),
+    "low_groups": either(_CHANNELS, NULL),
+    "high_groups": _CHANNELS,
+    "image_size": either(_SIZE, NULL),
+}
 
 RANGES: dict[str, dict[str, Kind]] = {
     "any": {
@@ -89,16 +100,13 @@ RANGES: dict[str, dict[str, Kind]] = {
     },
     # Networks
     "RTFormer": {
-        "layer_nums": _FOUR,
-        "base_channels": _CHANNELS,
+        **_RTFORMER_TRUNK,
         "spp_channels": _CHANNELS,
-        "num_heads": _CHANNELS,
         "head_channels": _CHANNELS,
         "use_injection": listed(SWITCH, 2, valid="two booleans"),
         "lr_mult": _NOT_NEGATIVE,
-        "cross_size": whole(1, 1024),
-        "bn_momentum": _SHARE,
     },
+    "RTFormerClassifier": {**_RTFORMER_TRUNK, "feature_channels": _CHANNELS},
     "FANet": {"depth": whole(1, 1000), "temporal_window": whole(1, 1000)},
     "SegFormerPlusPlus": {
         "embed_dim": _CHANNELS,
@@ -106,6 +114,12 @@ RANGES: dict[str, dict[str, Kind]] = {
         "num_heads": _FOUR,
         "head_channels": either(_CHANNELS, NULL),
         "matching_every": whole(1, 1000),
+    },
+    "SegmentationTransformer": {  # the last three are those of its heads
+        "head": choice("naive", "pup", "mla"),
+        "lr_multiple": _NOT_NEGATIVE,
+        "mla_channels": _CHANNELS,
+        "mlahead_channels": _CHANNELS,
     },
     "MLATransformer": {"in_channels": either(_CHANNELS, listed(_CHANNELS))},  # of PaddleSeg, as all networks below
     "SINet": {"config": LIST},
@@ -257,14 +271,30 @@ class Description(NamedTuple):
 def describe(component: Callable) -> Description:
     """Describe the arguments of a class or function."""
     target = _constructor(component)
-    parameters = inspect.signature(target).parameters.values()
-    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    hints = _annotations(target)
-    rows = {**RANGES["any"], **RANGES.get(component.__name__, {})}
-    kinds = {p.name: _kind(p, rows.get(p.name), hints.get(p.name)) for p in named}
+    own = RANGES.get(component.__name__, {})
+    rows, kinds, required, is_open = {**RANGES["any"], **own}, {}, [], True
+    for part in (target, *_bases(target)):
+        parameters = inspect.signature(part).parameters.values()
+        named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p.name not in kinds]
+        hints = _annotations(part)
+        kinds |= {p.name: _kind(p, rows.get(p.name), hints.get(p.name)) for p in named}
+        required += [p.name for p in named if p.default is p.empty]
+        is_open = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        if not is_open:
+            break
+    if is_open and _is_paddlesegs(target):  # what is not in the table it takes and forgets
+        kinds, is_open = {**own, **kinds}, False
     # A function that hands all it is given to a class gives some arguments of the class itself.
-    required = tuple(p.name for p in named if p.default is p.empty and target is inspect.unwrap(component))
-    return Description(kinds, required, any(p.kind is p.VAR_KEYWORD for p in parameters))
+    return Description(kinds, tuple(required) if target is inspect.unwrap(component) else (), is_open)
+
+
+def _bases(target: Callable) -> list[type]:
+    """Return the classes of PaddleSeg that the constructor of a class may hand other arguments to."""
+    return [base for base in inspect.getmro(target)[1:] if _is_paddlesegs(base)] if inspect.isclass(target) else []
+
+
+def _is_paddlesegs(target: Callable) -> bool:
+    return target.__module__.startswith("paddleseg.")
 
 
 def _kind(parameter: inspect.Parameter, row: Kind | None, annotation: Any) -> Kind:

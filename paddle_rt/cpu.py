@@ -6,6 +6,7 @@ import logging
 import os
 import pathlib
 import sys
+import warnings
 
 from paddle_rt.files import temporary_home
 
@@ -27,6 +28,7 @@ def import_paddle() -> None:
     if "paddle" in sys.modules:
         return
     choose_environment()
+    warnings.filterwarnings("ignore", "No ccache found")  # for operators in C++, which nobody compiles here
     with contextlib.redirect_stderr(io.StringIO()) as said, temporary_home():
         import paddle
     # Paddle's own handler of signals may wait for ever when a signal strikes within malloc.

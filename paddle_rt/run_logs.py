@@ -6,7 +6,6 @@ import logging
 import os
 import pathlib
 import struct
-from collections.abc import Iterator
 from typing import Any
 
 from paddle_rt.errors import UserError
@@ -87,7 +86,11 @@ def read_scalars(file: pathlib.Path) -> dict[str, dict[int, float]]:
 
     curves: dict[str, dict[int, float]] = {}
     record, data = Record(), check_plain_file(file, "VisualDL log").read_bytes()
-    for first, last in _record_bounds(data):
+    bounds = _record_bounds(data)
+    end = bounds[-1][1] if bounds else 0
+    if not _is_part_of_record(data[end:]):
+        raise UserError(f"{file} is a damaged VisualDL log (byte {end}); remove it")
+    for first, last in bounds:
         try:
             record.ParseFromString(data[first:last])
         except DecodeError as error:
@@ -101,19 +104,24 @@ def read_scalars(file: pathlib.Path) -> dict[str, dict[int, float]]:
 def drop_partial_record(file: pathlib.Path) -> None:
     """Remove an incomplete record, which a kill has left, from the end of a VisualDL log; VisualDL would refuse it."""
     data = file.read_bytes()
-    end = max((last for _, last in _record_bounds(data)), default=0)
-    rest = data[end:]
-    is_record = len(rest) < _HEADER.size or _HEADER.unpack_from(rest)[0] < _LARGEST
-    if rest and is_record:
+    bounds = _record_bounds(data)
+    end = bounds[-1][1] if bounds else 0
+    if end < len(data) and _is_part_of_record(data[end:]):
         os.truncate(file, end)
 
 
-def _record_bounds(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield where the complete records of a VisualDL log begin and end."""
-    last = 0
+def _is_part_of_record(rest: bytes) -> bool:
+    """Tell whether what is behind the complete records of a log can be the beginning of one."""
+    return len(rest) < _HEADER.size or _HEADER.unpack_from(rest)[0] < _LARGEST
+
+
+def _record_bounds(data: bytes) -> list[tuple[int, int]]:
+    """Return where the complete records of a VisualDL log begin and end."""
+    bounds, last = [], 0
     while last + _HEADER.size <= len(data):
         first = last + _HEADER.size
         last = first + _HEADER.unpack_from(data, last)[0]
         if last > len(data):
-            return
-        yield first, last
+            break
+        bounds.append((first, last))
+    return bounds

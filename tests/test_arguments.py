@@ -40,6 +40,11 @@ def test_every_default_of_every_component_is_valid():
     assert checked > 500, checked
 
 
+def test_no_component_takes_arguments_that_it_does_not_know():
+    assert [name for name, component in catalogues().items() if describe(component).is_open] == []
+    assert {"patch_size", "n_points"} <= set(describe(components("backbones")["ViTAdapter"]).kinds)
+
+
 def test_every_row_of_the_table_is_of_an_argument():
     described = {component.__name__: describe(component).kinds for component in catalogues().values()}
     assert set(RANGES) - set(described) == SECTIONS | NOT_IN_CATALOGUES
@@ -96,6 +101,7 @@ def build(**options: Any) -> Network:
 
 
 def test_arguments_of_a_component_of_a_user():
+    check_arguments("model", lambda **options: options, {"anything": 1})
     check_arguments("model", Network, {"num_classes": 3, "head": [1, "x"]})
     check_arguments("model", Network, {}, supplied=["num_classes"])
     check_arguments("model", build, {"width": 3})

@@ -81,12 +81,19 @@ def test_a_record_that_was_cut_off_is_dropped(records, tmp_path):
         assert file.read_bytes() == b"", length
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff" * 64, b"text that is no log"])
-def test_what_is_no_visualdl_log_holds_nothing_and_is_left_alone(content, tmp_path):
+@pytest.mark.parametrize("content", [b"\xff" * 64, b"text that is no log"])
+def test_what_is_no_visualdl_log_is_left_alone(content, tmp_path):
     file = tmp_path / "vdlrecords.1.log"
     file.write_bytes(content)
     drop_partial_record(file)
-    assert read_scalars(file) == {} and file.read_bytes() == content
+    assert file.read_bytes() == content
+    with pytest.raises(UserError, match=r"damaged VisualDL log \(byte 0\)"):
+        read_scalars(file)
+
+
+def test_an_empty_visualdl_log_holds_nothing(tmp_path):
+    (tmp_path / "vdlrecords.1.log").touch()
+    assert read_scalars(tmp_path / "vdlrecords.1.log") == {}
 
 
 def test_a_damaged_record_is_one_line(records, tmp_path):

@@ -1,6 +1,7 @@
 """The plan of a benchmark: what is measured, on which frames, and in which ways."""
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -135,7 +136,7 @@ def read_model(text: str) -> Model:
     """
     name, _, rest = text.partition(":")
     arguments = {}
-    for item in rest.split(",") if rest else []:
+    for item in re.split(r",(?![^\[]*\])", rest) if rest else []:  # a comma between brackets is part of a value
         key, equals, value = item.partition("=")
         if not equals or not key:
             raise UserError(f"a model is given as NAME or NAME:key=value,key=value, got {text!r}")

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from paddle_rt.arguments import SIDE
+from paddle_rt.config_file import read_config_file
+from paddle_rt.cpu import import_paddle
 from paddle_rt.errors import FlagError, UserError, unknown
 from paddle_rt.kinds import flag, whole
 
@@ -24,6 +26,7 @@ positive = flag(whole(1))
 not_negative = flag(whole(0))
 count = flag(whole(1, 1_000_000))  # of what lies in memory or takes time
 threads = flag(whole(1, 1024))
+device_id = flag(whole(0, 1023))
 workers = flag(whole(0, 1024))
 seed = flag(whole(0, 2**32 - 1))  # what NumPy takes
 side = flag(SIDE)  # pixels
@@ -33,6 +36,8 @@ def file_or_folder(text: str) -> str:
     """Return the name of a file or folder to read."""
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError(f"{text!r} cannot be the name of a file or folder")
+    if os.path.lexists(text) and not os.path.basename(os.path.realpath(text)):
+        raise argparse.ArgumentTypeError(f"{text} is the root of the file system; give a folder of its own")
     return text
 
 
@@ -47,8 +52,6 @@ def output_file(text: str) -> str:
 def output_folder(text: str) -> str:
     """Return the name of a folder that can be written or made."""
     file_or_folder(text)
-    if not os.path.basename(os.path.realpath(text)):
-        raise argparse.ArgumentTypeError(f"{text} is the root of the file system; give a folder of its own")
     _check_place(pathlib.Path(text))
     return text
 
@@ -131,6 +134,17 @@ def new_parser(description: str, needs_config: bool = True) -> argparse.Argument
     return parser
 
 
+def import_paddle_for(*configs: str) -> None:
+    """Import Paddle, which takes seconds, once the configs can be read, so that a broken one is answered at once.
+
+    Raises:
+        UserError: A config is missing or not valid YAML. Its keys are checked when it is loaded.
+    """
+    for config in configs:
+        read_config_file(config)
+    import_paddle()
+
+
 def parse_for_task(parser: argparse.ArgumentParser, tool: str) -> tuple[argparse.Namespace, "Config", "Task"]:
     """Parse the command line of a tool that takes flags of the config's task, which are added to the parser.
 
@@ -144,15 +158,17 @@ def parse_for_task(parser: argparse.ArgumentParser, tool: str) -> tuple[argparse
     Raises:
         UserError: The config or a flag is wrong.
     """
-    from paddle_rt.config import build_task, load_config
-    from paddle_rt.tasks import base
-
     first = Parser("", add_help=False)
     first.add_argument("-c", "--config", type=file_or_folder)
     first.add_argument("--opts", nargs="+")
     found, _ = first.parse_known_args()
     if not {"-h", "--help"}.intersection(sys.argv):
         parser.parse_known_args()  # ends the tool where one of its own flags is wrong, before the config is read
+    import_paddle_for(*filter(None, [found.config]))
+
+    from paddle_rt.config import build_task, load_config
+    from paddle_rt.tasks import base
+
     config = load_config(found.config, found.opts) if found.config else None
     base.find_task(config.task_name if config else base.DEFAULT).add_flags(parser, tool)
     arguments = parser.parse_args()  # ends the tool where there is no config

@@ -44,9 +44,11 @@ def _steps(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     import_paddle()
     from paddle_rt.benchmark.plan import read_model
     from paddle_rt.benchmark.training import TrainingPlan, compare_training
+    from paddle_rt.registry import model_config, network_of
 
     with refused_flags():
         model = read_model(arguments.model)
+        network_of({**model_config(model.name), **model.arguments})  # here, and not in the processes that build it
     shape = (arguments.batch_size, 3, *arguments.size)
     rows = compare_training(TrainingPlan(model, shape, arguments.num_classes, arguments.threads, arguments.runs))
     print("  pipeline   step ms  speed-up   peak MB  of which steps  first loss")

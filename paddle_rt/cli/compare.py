@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from paddle_rt import imaging
 from paddle_rt.checkpoint import WEIGHTS_FORMATS, weights_file
-from paddle_rt.cli.arguments import Size, count, file_or_folder, new_parser
-from paddle_rt.cpu import import_paddle
+from paddle_rt.cli.arguments import Size, count, file_or_folder, import_paddle_for, new_parser
 from paddle_rt.downloads import local_weights
 from paddle_rt.errors import UserError
 from paddle_rt.paddleseg.releases import ADDRESS, RELEASES, Release, find_release
@@ -40,7 +39,7 @@ def main() -> None:
     if release:
         arguments.config = arguments.config or config_of(release)
         arguments.model_path = str(local_weights(release.address(arguments.mirror)))
-    import_paddle()
+    import_paddle_for(arguments.config)
 
     from paddle_rt import components
     from paddle_rt.config import load_config

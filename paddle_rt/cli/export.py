@@ -6,8 +6,15 @@ paddle-rt export -c CONFIG --model_path output/best_model
 import argparse
 import sys
 
-from paddle_rt.cli.arguments import WEIGHTS_HELP, Size, file_or_folder, new_parser, output_folder, side
-from paddle_rt.cpu import import_paddle
+from paddle_rt.cli.arguments import (
+    WEIGHTS_HELP,
+    Size,
+    file_or_folder,
+    import_paddle_for,
+    new_parser,
+    output_folder,
+    side,
+)
 from paddle_rt.errors import FlagError, unknown
 
 
@@ -35,7 +42,9 @@ def main() -> None:
         "with --target gpu")  # fmt: skip
     parser.set_defaults(device="cpu")
     arguments = parser.parse_args()
-    import_paddle()
+    if bool(arguments.model_path) == arguments.random_weights:
+        raise FlagError("give trained weights with --model_path, or ask for an untrained model with --random_weights")
+    import_paddle_for(arguments.config)
 
     from paddle_rt import components
     from paddle_rt.config import build_task, load_config, trained_network
@@ -44,8 +53,6 @@ def main() -> None:
     from paddle_rt.export.verify import TOLERANCE
     from paddle_rt.training.devices import set_up
 
-    if bool(arguments.model_path) == arguments.random_weights:
-        raise FlagError("give trained weights with --model_path, or ask for an untrained model with --random_weights")
     config = load_config(arguments.config, arguments.opts)
     spec = build_task(config).export_spec()
     if arguments.output_op not in (None, *spec.output_ops):

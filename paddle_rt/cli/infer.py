@@ -14,7 +14,7 @@ import sys
 import cv2
 from tqdm import tqdm
 
-from paddle_rt.cli.arguments import Parser, file_or_folder, output_folder, positive, threads
+from paddle_rt.cli.arguments import Parser, device_id, file_or_folder, output_folder, positive, threads
 from paddle_rt.cpu import import_paddle
 from paddle_rt.errors import UserError
 from paddle_rt.imaging.palettes import palette
@@ -33,7 +33,7 @@ def main() -> None:
     if arguments.backend == "paddle":
         import_paddle()
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our own line says what is wrong with a video
-    cv2.setLogLevel(2)  # errors
+    cv2.setLogLevel(1)  # fatal errors alone
     segmenter = open_segmenter(arguments)
     colours = palette(segmenter.deployment.dataset_type, segmenter.deployment.num_classes or 255)
     segmenter.warmup()
@@ -49,7 +49,8 @@ def main() -> None:
 
 def open_segmenter(arguments: argparse.Namespace) -> FrameSegmenter:
     """Load the export, which must be one of a segmentation network."""
-    predictor = load(arguments.config, arguments.backend, arguments.precision, arguments.threads, arguments.device)
+    engine = (arguments.backend, arguments.precision, arguments.threads, arguments.device, arguments.device_id)
+    predictor = load(arguments.config, *engine)
     if not isinstance(predictor, FrameSegmenter):
         raise UserError(f"{arguments.config} is not an export for segmentation; load it with paddle_rt.inference.load")
     if isinstance(predictor, VideoSegmenter):
@@ -71,6 +72,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--frames", type=positive, help="number of frames to read; by default all, and from a camera until Ctrl-C")
     add("--backend", choices=BACKENDS, default="openvino", help="the engine")
     add("--device", choices=DEVICES, default="cpu", help="where it computes")
+    add("--device_id", type=device_id, default=0, help="the number of the GPU, from 0")
     add("--precision", choices=PRECISIONS, default="fp32", help="in which it computes")
     add("--threads", "--cpu_threads", type=threads, help="CPU threads; by default one for each core")
     add("--save_dir", type=output_folder, default="./output", help="folder for what is written")

@@ -31,6 +31,8 @@ def read_run(folder: pathlib.Path, score: str | None) -> tuple[str, Curve, Curve
     if not (folder / METRICS).is_file():
         return _read_vdl(folder, score or "mIoU")
     rows = read_metrics(folder / METRICS)
+    if not rows:
+        raise UserError(f"{folder / METRICS} holds no row of a run; it is empty or damaged")
     losses = {row["iter"]: row["loss"] for row in rows if row["kind"] == "train"}
     evaluations = [row for row in rows if row["kind"] == "eval" and row["model"] == "model"]
     names = [name for row in evaluations for name, value in row.items() if name != "iter" and _is_number(value)]

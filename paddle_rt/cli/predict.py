@@ -4,7 +4,6 @@ paddle-rt predict -c CONFIG --model_path output/best_model --image_path FOLDER
 """
 
 from paddle_rt.cli.arguments import WEIGHTS_HELP, file_or_folder, new_parser, output_folder, parse_for_task
-from paddle_rt.cpu import import_paddle
 
 
 def main() -> None:
@@ -13,7 +12,6 @@ def main() -> None:
     add("--model_path", type=file_or_folder, required=True, help=WEIGHTS_HELP)
     add("--image_path", type=file_or_folder, required=True, help="an image, a folder, or a text file that lists images")
     add("--save_dir", type=output_folder, default="./output/result", help="folder of the results")
-    import_paddle()
     arguments, config, task = parse_for_task(parser, "predict")
 
     from paddle_rt.config import trained_network

@@ -7,8 +7,7 @@ It is calibrated on samples of the config's train_dataset and judged on samples 
 
 import pathlib
 
-from paddle_rt.cli.arguments import count, file_or_folder, new_parser
-from paddle_rt.cpu import import_paddle
+from paddle_rt.cli.arguments import count, file_or_folder, import_paddle_for, new_parser
 from paddle_rt.kinds import flag, number
 
 
@@ -19,7 +18,7 @@ def main() -> None:
     add("--images", type=count, default=32, help="images to calibrate with, and as many to judge by")
     add("--agreement", type=flag(number(0, 1)), default=0.97, help="share of results that must stay those of fp32")
     arguments = parser.parse_args()
-    import_paddle()
+    import_paddle_for(arguments.config)
 
     from paddle_rt.config import build_task, load_config
     from paddle_rt.export.quantize import quantize

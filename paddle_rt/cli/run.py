@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn, TextIO
 
 from paddle_rt.errors import InternalError, UserError
+from paddle_rt.stderr import separate_python
 
 # Warnings of Paddle that say nothing to the user of a tool.
 _NOISE = (
-    "No ccache found",
     "When training, we now always track global mean and variance",
     "\nNon compatible API",
     "There are some unused values",
@@ -86,6 +86,7 @@ def _open_standard_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it takes the lowest free number
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    separate_python()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold what the encoding has not
 

@@ -12,6 +12,7 @@ from paddle_rt.checkpoint import WEIGHTS_FORMATS
 from paddle_rt.cli.arguments import (
     count,
     file_or_folder,
+    import_paddle_for,
     new_parser,
     not_negative,
     output_folder,
@@ -20,7 +21,6 @@ from paddle_rt.cli.arguments import (
     seed,
     workers,
 )
-from paddle_rt.cpu import import_paddle
 from paddle_rt.kinds import flag, number
 
 
@@ -58,7 +58,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = vars(parse_arguments())
-    import_paddle()
+    import_paddle_for(arguments["config"])
 
     from paddle_rt.config import load_config
     from paddle_rt.training import Interrupted, TrainOptions, train

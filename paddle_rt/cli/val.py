@@ -7,7 +7,6 @@ import json
 import logging
 
 from paddle_rt.cli.arguments import WEIGHTS_HELP, file_or_folder, new_parser, output_file, parse_for_task, workers
-from paddle_rt.cpu import import_paddle
 from paddle_rt.files import whole_file
 
 logger = logging.getLogger(__name__)
@@ -20,7 +19,6 @@ def main() -> None:
     add("--num_workers", type=workers, default=0, help="processes that load the data")
     add("--output", type=output_file, help="also write all scores to this JSON file")
     add("--data_format", default="NCHW", choices=["NCHW"], help="layout of the images")
-    import_paddle()
     arguments, config, task = parse_for_task(parser, "val")
 
     import paddle

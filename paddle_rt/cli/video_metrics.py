@@ -6,8 +6,7 @@ paddle-rt video_metrics -c CONFIG [CONFIG ...] --model_path FILE [FILE ...] --ou
 import argparse
 import json
 
-from paddle_rt.cli.arguments import DEVICES, WEIGHTS_HELP, Parser, count, file_or_folder, output_file
-from paddle_rt.cpu import import_paddle
+from paddle_rt.cli.arguments import DEVICES, WEIGHTS_HELP, Parser, count, file_or_folder, import_paddle_for, output_file
 from paddle_rt.errors import FlagError
 from paddle_rt.files import whole_file
 
@@ -44,7 +43,7 @@ def main() -> None:
     if len(arguments.config) != len(arguments.model_path):
         raise FlagError(f"{len(arguments.config)} configs, but {len(arguments.model_path)} checkpoints: give as many")
 
-    import_paddle()
+    import_paddle_for(*arguments.config)
 
     from paddle_rt.config import build_task, load_config, trained_network
     from paddle_rt.tasks.segmentation.video_scores import require_same_data, score_videos, summarize

@@ -7,7 +7,7 @@ from typing import Any
 
 from paddle_rt.config.check import check
 from paddle_rt.config.override import override, parse_override
-from paddle_rt.config.read import read_config_file
+from paddle_rt.config_file import read_config_file
 from paddle_rt.errors import UserError
 from paddle_rt.tasks import base
 
@@ -67,8 +67,6 @@ def load_config(
     Raises:
         UserError: The file cannot be read, or a key, type or argument is missing or unknown.
     """
-    if not path.endswith((".yml", ".yaml")):
-        raise UserError(f"a config is a .yml or .yaml file, got {path}")
     try:
         # A copy of its own for every section: a YAML anchor makes several of them one object.
         values = _without_sharing(read_config_file(path))

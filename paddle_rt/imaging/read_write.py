@@ -1,5 +1,6 @@
 """Images on disk: reading names every fault, and writing leaves a whole file or none."""
 
+import logging
 import os
 import struct
 import zlib
@@ -11,6 +12,7 @@ import numpy as np
 from paddle_rt.errors import UserError
 from paddle_rt.files import check_plain_file, whole_file
 from paddle_rt.imaging.lists import read_images
+from paddle_rt.stderr import library_messages
 
 PathLike = str | os.PathLike[str]
 
@@ -18,6 +20,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MAX_SIDES = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383, ".png": 1_000_000}  # pixels that the encoders accept
 _MAX_IMAGE_BYTES = 2**31 - 1  # OpenCV's limit
+_log = logging.getLogger(__name__)
 _COLOURS_OF_8_BITS = (b"\xff\xd8", b"BM", b"RIFF")  # JPEG, BMP and WebP, which have nothing else
 
 
@@ -105,6 +108,8 @@ def read_bytes(path: PathLike) -> bytes:
 def decode(path: PathLike, data: bytes, flags: int) -> np.ndarray:
     """Decode an image with OpenCV.
 
+    What OpenCV's libraries say of an image that they decode all the same becomes a warning that names the file.
+
     Args:
         path: The file that the message of an error names.
         data: The bytes of the file.
@@ -114,11 +119,14 @@ def decode(path: PathLike, data: bytes, flags: int) -> np.ndarray:
         UserError: The bytes are damaged or not an image, or it has more than 2^30 pixels.
     """
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        with library_messages() as messages:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise UserError(f"cannot decode image {path}: {error.err} (OpenCV's limit is 2^30 pixels)") from error
     if image is None:
         raise UserError(f"cannot decode image {path}: it is damaged, or not an image ({len(data)} bytes)")
+    if messages:
+        _log.warning(f"image {path}: {messages[0]}")
     return image
 
 

@@ -29,6 +29,7 @@ def load(
     precision: str = "fp32",
     threads: int | None = None,
     device: str = "cpu",
+    device_id: int = 0,
 ) -> Any:
     """Load an export with the predictor of its task. The arguments are those of `Predictor`.
 
@@ -41,7 +42,7 @@ def load(
     task = load_deployment(export_dir).task
     if task not in _PREDICTORS:
         raise unknown("task with a predictor", task, _PREDICTORS)
-    return _PREDICTORS[task](export_dir, backend, precision, threads, device)
+    return _PREDICTORS[task](export_dir, backend, precision, threads, device, device_id)
 
 
 def _load_segmenter(export_dir: str | os.PathLike, *arguments: Any) -> Segmenter | VideoSegmenter:

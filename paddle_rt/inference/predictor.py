@@ -49,6 +49,7 @@ class Predictor:
         precision: "fp32", "bf16", "fp16" or "int8", as far as `engines.SUPPORTED` lists it.
         threads: CPU threads; None for every core.
         device: "cpu", "gpu" or "tensorrt".
+        device_id: The number of the GPU, from 0.
 
     Attributes:
         task: The task whose exports the class runs.
@@ -70,10 +71,16 @@ class Predictor:
         precision: str = "fp32",
         threads: int | None = None,
         device: str = "cpu",
+        device_id: int = 0,
     ) -> None:
         check_choice(backend, device, precision)
         if threads is not None:
             check_count("threads", threads, 1, 1024)
+        check_count("device_id", device_id, 0, 1023)
+        if device_id and device == "cpu":
+            raise UserError(
+                f"device_id {device_id} is the number of a GPU, but the device is cpu; choose another device"
+            )
         self.deployment = load_deployment(export_dir)
         if self.deployment.task != self.task:
             raise UserError(
@@ -87,7 +94,7 @@ class Predictor:
         self._lock = threading.Lock()
         self._clocks = threading.local()
         self._feeds_floats = self.deployment.takes_frames and self.deployment.target == "gpu" and backend == "paddle"
-        self._engine = _load_engine(self.deployment, backend, precision, threads, device)
+        self._engine = _load_engine(self.deployment, backend, precision, threads, device, device_id)
 
     def check(self, deployment: Deployment) -> None:
         """Check what the task expects of a deploy.yaml; a subclass extends the check.
@@ -108,6 +115,11 @@ class Predictor:
     def timings(self) -> dict[str, float]:
         """Seconds that this thread's last call spent in each of the stages."""
         return dict(getattr(self._clocks, "seconds", {}))
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Facts of the engine, as `Engine.report` describes them."""
+        return self._engine.report
 
     def warmup(self, size: Sequence[int] | None = None) -> float:
         """Predict a black frame, since the first run of an engine takes longer.
@@ -247,7 +259,9 @@ def _check_facts(deployment: Deployment) -> None:
             )
 
 
-def _load_engine(deployment: Deployment, backend: str, precision: str, threads: int | None, device: str) -> Engine:
+def _load_engine(
+    deployment: Deployment, backend: str, precision: str, threads: int | None, device: str, device_id: int
+) -> Engine:
     if backend == "paddle":
         names, remedy = (deployment.model, deployment.params), "export it with --formats paddle"
         engine = PaddleInference
@@ -261,7 +275,7 @@ def _load_engine(deployment: Deployment, backend: str, precision: str, threads: 
         raise UserError(f"the export in {deployment.folder} has no {kind}; {remedy}")
     check_graph(deployment, *names)
     _check_facts(deployment)
+    files = (deployment.folder / name for name in names)
     # oneDNN's bilinear resize ignores aligned corners, which graphs for GPUs contain.
     options = {"onednn": False} if backend == "paddle" and deployment.target == "gpu" else {}
-    files = [deployment.folder / name for name in names]
-    return engine(*files, device=device, threads=threads, precision=precision, **options)
+    return engine(*files, device=device, threads=threads, precision=precision, device_id=device_id, **options)

@@ -9,7 +9,7 @@ import yaml
 
 from paddle_rt import list_models, registry
 from paddle_rt.config import build_network, build_optimizer, build_task, load_config
-from paddle_rt.config.read import read_config_file
+from paddle_rt.config_file import read_config_file
 from paddle_rt.errors import UserError
 from paddle_rt.yaml_file import read_yaml
 from tests.helpers import ROOT, tiny_config
@@ -340,7 +340,7 @@ def test_a_base_is_read_once_however_often_it_is_named(tmp_path, monkeypatch):
         (tmp_path / f"{number}.yml").write_text(f"_base_: [{number + 1}.yml, {number + 1}.yml]\nkey{number}: 1\n")
     (tmp_path / "20.yml").write_text("iters: 3\n")
     calls = []
-    monkeypatch.setattr("paddle_rt.config.read.read_yaml", lambda *line: calls.append(line) or read_yaml(*line))
+    monkeypatch.setattr("paddle_rt.config_file.read_yaml", lambda *line: calls.append(line) or read_yaml(*line))
     assert read_config_file(str(tmp_path / "0.yml"))["iters"] == 3 and len(calls) == 21
     for number in range(20, 60):
         (tmp_path / f"{number}.yml").write_text(f"_base_: {number + 1}.yml\n")

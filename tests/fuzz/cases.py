@@ -43,7 +43,8 @@ class Case:
         own = {"quantize": "export"}.get(self.tool, "output")
         flags = ("--save_dir", "--output", "--markdown")
         named = [value for flag, value in zip(self.arguments, self.arguments[1:], strict=False) if flag in flags]
-        return ["out", own, *(value.split("/")[0] for value in named), *self.arguments[-3:]]
+        charts = [pathlib.Path(value).with_suffix(".png").name for value in named if value.strip("./")]
+        return ["out", own, *(value.split("/")[0] for value in named), *self.arguments[-3:], *charts]
 
 
 def make_material(folder: pathlib.Path) -> None:
@@ -303,7 +304,7 @@ FLAGS = {
     "compare": "input_size images image_path model_path device",
     "export": "input_size input_shape output_op formats save_dir model_path device",
     "quantize": "images agreement export_dir",
-    "infer": "frames backend device precision threads save_dir save scene_cut image_path config",
+    "infer": "frames backend device device_id precision threads save_dir save scene_cut image_path config",
     "benchmark": "models checkpoint num_classes size frames backends precisions against beside threads runs output "
     "markdown",
     "benchmark_training": "model size batch_size num_classes threads runs output",

@@ -1,5 +1,6 @@
 """Reading, writing and drawing of images and labels."""
 
+import contextlib
 import os
 import struct
 import zlib
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from paddle_rt import imaging
+from paddle_rt.errors import UserError
 from paddle_rt.imaging.read_write import PNG_SIGNATURE
 from tests.helpers import message
 
@@ -66,6 +68,24 @@ def test_refuses_cut_off_images(tmp_path: Path, suffix: str, kept: float) -> Non
     data = cv2.imencode(suffix, noise(64, 64))[1].tobytes()
     path.write_bytes(data[: int(kept * len(data))] if kept > 0 else data[:-1])
     assert str(path) in message(imaging.read_image, path)
+
+
+@pytest.mark.parametrize("suffix", imaging.IMAGE_SUFFIXES)
+def test_damage_prints_no_line_that_names_no_file(tmp_path: Path, capfd, caplog, suffix: str) -> None:
+    data, choose = cv2.imencode(suffix, noise(64, 64))[1].tobytes(), np.random.default_rng(0)
+    path, said = tmp_path / f"damaged{suffix}", 0
+    for number in range(30):
+        damaged = bytearray(data)
+        for at in choose.integers(0, len(data), 4):
+            damaged[at] ^= 0xFF
+        path.write_bytes(damaged if number % 2 else data[: choose.integers(1, len(data))])
+        with contextlib.suppress(UserError):
+            imaging.read_image(path)
+            said += bool(caplog.messages)
+            assert all(text.startswith(f"image {path}: ") for text in caplog.messages)
+            caplog.clear()
+    assert capfd.readouterr().err == ""
+    assert said or suffix not in (".jpg", ".jpeg"), "no file was damaged so that it can still be decoded"
 
 
 def test_cut_off_jpeg_is_not_saved_by_its_thumbnail(tmp_path: Path) -> None:

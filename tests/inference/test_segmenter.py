@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from paddle_rt.errors import UserError
 from paddle_rt.export.publish import export
 from paddle_rt.inference import BACKENDS, Segmenter, confidence_from_logits, labels_from_logits, load
-from paddle_rt.inference import engines as backends
 from paddle_rt.inference.deployment import file_digest
+from paddle_rt.inference.engines import openvino as openvino_engine
 from paddle_rt.inference.engines import openvino_core
 from paddle_rt.inference.preprocess import Preprocess
 from paddle_rt.models.rtformer import RTFormer
@@ -205,6 +205,8 @@ os.kill(os.getpid(), signal.SIGUSR1)
         (dict(precision="int8"), "no int8 graph for openvino; make one with tools.quantize.py"),
         (dict(threads=0), "threads must be a whole number from 1 to 1024"),
         (dict(threads=2.5), "threads must be a whole number from 1 to 1024"),
+        (dict(device_id=1), "device_id 1 is the number of a GPU, but the device is cpu"),
+        (dict(device_id=-1), "device_id must be a whole number from 0 to 1023"),
     ],
 )
 def test_wrong_choices(exports, choice, message):
@@ -235,7 +237,7 @@ def test_devices_that_are_not_there(exports, choice, available, message):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_backend_that_is_not_installed_says_how_to_install_it(exports, monkeypatch, backend):
     monkeypatch.setitem(sys.modules, backend, None)  # the packages have the backends' names
-    monkeypatch.setattr(backends, "openvino_core", openvino_core.__wrapped__)  # the cached one is there already
+    monkeypatch.setattr(openvino_engine, "openvino_core", openvino_core.__wrapped__)  # the cached one is there already
     with pytest.raises(UserError, match="pip install"):
         Segmenter(exports["fixed"], backend)
 

@@ -46,6 +46,15 @@ def test_networks_of_paddleseg_train(name, tmp_path):
     ({"type": "DDRNet"}, "unknown model type 'DDRNet', did you mean 'DDRNet_23'"),
     ({**STDC, "backbone": {"type": "STDC"}}, "unknown model.backbone type 'STDC', did you mean 'STDC"),
     ({**STDC, "backbone": {"type": "MSCAN", "depth": 3}}, "unknown argument of MSCAN 'depth', did you mean 'depths'"),
+    ({**STDC, "backbone": {"type": "CAE_base_patch16_224"}}, "unknown model.backbone type 'CAE_base_patch16_224'"),
+    ({"type": "MLATransformer", "in_channels": [8] * 4, "backbone": {"type": "ViT_base_patch16_224"}, "heads": 3},
+     "unknown argument of MLATransformer 'heads'"),
+    ({"type": "SegmentationTransformer", "mla_chanels": 3, "backbone": {"type": "ViT_base_patch16_224"}},
+     "unknown argument of SegmentationTransformer 'mla_chanels', did you mean 'mla_channels'"),
+    ({**STDC, "backbone": {"type": "VisionTransformer", "dept": 3}}, "argument of VisionTransformer 'dept', did you"),
+    ({**STDC, "backbone": {"type": "ViTAdapter", "drop": 3}}, "unknown argument of ViTAdapter 'drop'"),
+    ({**STDC, "backbone": {"type": "SwinTransformer_tiny_patch4_window7_224_maskformer", "windows": 3}},
+     "unknown argument of SwinTransformer_tiny_patch4_window7_224_maskformer 'windows', did you mean 'window_size'"),
     ({**STDC, "use_boundary": 1}, "unknown argument of STDCSeg 'use_boundary', did you mean 'use_boundary_"),
 ])  # fmt: skip
 def test_unknown_networks_and_arguments_are_named(change, match, tmp_path):
@@ -99,6 +108,11 @@ def test_pretrained_weights_of_paddlesegs_networks_are_read_by_ours(part, suffix
     (section if part == "network" else section["backbone"])["pretrained"] = str(file)
     found = build_network(load_config(tiny_config(tmp_path, model=section))).state_dict()
     assert all(np.array_equal(found[name].numpy(), value) for name, value in expected.items())
+    broken = next(iter(expected))
+    atomic_save({**{n.removeprefix(prefix): v for n, v in expected.items()}, broken.removeprefix(prefix):
+                 np.full_like(expected[broken], np.nan)}, file)  # fmt: skip
+    with pytest.raises(UserError, match=rf"x.{suffix} does not fit .*: 1 with numbers that are not finite \(.*weight"):
+        build_network(load_config(tiny_config(tmp_path, model=section)))
     atomic_save({"other.weight": np.zeros(3, "float32")}, file)
     with pytest.raises(UserError, match=f"nothing in .*x.{suffix} fits .*it holds other.weight"):
         build_network(load_config(tiny_config(tmp_path, model=section)))

@@ -9,6 +9,7 @@ import pytest
 from paddle_rt import cli
 from paddle_rt.cli.run import run_tool
 from paddle_rt.errors import InternalError, UserError
+from tests.bad_inputs import alias_bomb
 from tests.helpers import ROOT, refused, run_python, written
 
 PROGRAM = "from paddle_rt.cli import main; main()"
@@ -120,6 +121,10 @@ FLAGS = {
     "train --save_dir /": "--save_dir: / is the root of the file system",
     "export --save_dir {file}": "--save_dir: .*file is no folder",
     "predict --save_dir {file}/deeper": "--save_dir: .*file is no folder",
+    "val --model_path /": "--model_path: / is the root of the file system",
+    "infer --image_path //": "--image_path: // is the root of the file system",
+    "benchmark_training --model rtformer_slum": "unknown model 'rtformer_slum', did you mean 'rtformer_slim'",
+    "benchmark_training --model rtformer_slim:num_heads=0": "model.num_heads must be a whole number",
     "val --output {folder}": "--output: .* is a folder; give the name of a file",
     "val --output {file}/x.json": "--output: .*file is no folder",
     "train --save_dir {nul}": r"--save_dir: 'a\\x00b' cannot be the name",
@@ -147,12 +152,35 @@ def test_a_bad_flag_is_one_line_and_exit_code_2(call, line, tmp_path):
     tool, flag, *values = line.split()
     places = {"file": tmp_path / "file", "folder": tmp_path, "nul": "a\0b"}
     given = [flag, *(value.format(**places) for value in values)]
-    required = {"infer": ["--config", "x", "--image_path", "x"], "benchmark": [], "quantize": ["--export_dir", "x"]}
+    required = {"infer": ["--config", "x", "--image_path", "x"], "quantize": ["--export_dir", "x"]}
+    required |= {"benchmark": [], "benchmark_training": ["--output", tmp_path / "x"]}
     required = required.get(tool, ["--model_path", "x"])
     required += ["--image_path", "x"] if tool == "predict" else []
     if tool in ("train", "data/render_streetscenes"):
         required = ["--output", tmp_path / "x"] if "render" in tool else []
-    if tool not in ("infer", "benchmark", "data/render_streetscenes"):
+    if tool not in ("infer", "benchmark", "benchmark_training", "data/render_streetscenes"):
         required += ["-c", "x.yml"]
     refused(call(tool, *required, *given), FLAGS[line], 2)
     assert written(tmp_path) == ["file"]
+
+
+CONFIG_TOOLS = {
+    "train": [],
+    "val": ["--model_path", "x"],
+    "predict": ["--model_path", "x", "--image_path", "x"],
+    "export": ["--model_path", "x"],
+    "quantize": ["--export_dir", "x"],
+    "compare": [],
+    "video_metrics": ["--model_path", "x"],
+}
+
+
+@pytest.mark.parametrize("tool", CONFIG_TOOLS)
+def test_a_broken_config_is_refused_before_paddle_is_imported(call, tool, tmp_path, monkeypatch):
+    monkeypatch.setattr("paddle_rt.cli.arguments.import_paddle", lambda: pytest.fail("Paddle is imported"))
+    config = tmp_path / "config.yml"
+    for text, expected in ((alias_bomb(), "more than 20000 values"), ("a: [", "not valid YAML")):
+        config.write_text(text)
+        refused(call(tool, "-c", config, *CONFIG_TOOLS[tool]), expected)
+    refused(call(tool, "-c", tmp_path / "none.yml", *CONFIG_TOOLS[tool]), "no config file at")
+    refused(call(tool, "-c", tmp_path / "x.json", *CONFIG_TOOLS[tool]), "a config is a .yml or .yaml file")

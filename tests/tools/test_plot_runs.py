@@ -43,3 +43,17 @@ def test_bad_runs_get_one_line(call, line, code, message, runs, tmp_path):
     flags = line.format(empty=tmp_path, one=runs / "one").split()
     refused(call("plot_runs", "--runs", *flags, "--output", tmp_path / "x.png"), message, code)
     assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize(
+    "name, data, message",
+    [
+        ("vdlrecords.1.log", b"\xff" * 64, r"vdlrecords.1.log is a damaged VisualDL log \(byte 0\)"),
+        ("vdlrecords.1.log", b"\x03" + bytes(7) + b"\xff" * 64, "vdlrecords.1.log is a damaged VisualDL log"),
+        (METRICS, b"\xff{]\n" * 9, f"{METRICS} holds no row of a run; it is empty or damaged"),
+        (METRICS, b"", f"{METRICS} holds no row of a run; it is empty or damaged"),
+    ],
+)
+def test_damaged_logs_are_called_so(call, name, data, message, tmp_path):
+    (tmp_path / name).write_bytes(data)
+    refused(call("plot_runs", "--runs", f"a={tmp_path}", "--output", tmp_path / "x.png"), message)

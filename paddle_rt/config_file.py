@@ -25,6 +25,8 @@ def read_config_file(path: str) -> dict[str, Any]:
     Raises:
         UserError: A file is missing, no mapping of keys, not valid YAML, or its own base.
     """
+    if not path.endswith((".yml", ".yaml")):
+        raise UserError(f"a config is a .yml or .yaml file, got {path}")
     return _without_marks(_read(path, (), {}))
 
 
