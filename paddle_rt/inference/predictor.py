@@ -300,7 +300,7 @@ def graph_names(deployment: Deployment, backend: str, device: str, precision: st
             names, remedy = [deployment.int8], "make one with tools/quantize.py"
         # OpenVINO and TensorRT make a graph of single precision compute in half; CUDA's provider needs one that does.
         if precision == "fp16" and backend == "onnxruntime" and (deployment.fp16 or device == "gpu"):
-            names, remedy = [deployment.fp16], "export it with --precision fp16"
+            names, remedy = [deployment.fp16], "export it with --target gpu --precision fp16"
     if not all(names):
         kind = f"{precision} graph for {backend}"
         raise UserError(f"the export in {deployment.folder} has no {kind}; {remedy}")
