@@ -12,10 +12,13 @@ import pytest
 from paddle import inference, nn
 
 from paddle_rt.errors import UserError
+from paddle_rt.export.publish import export
+from paddle_rt.inference import load as predictor
 from paddle_rt.inference.engines import PaddleInference, check_choice, paddle_inference, paddle_tensorrt_build
 from paddle_rt.inference.engines.gpu import Gpu
 from paddle_rt.inference.engines.paddle_graph import float32_operators, read_graph
-from tests.helpers import message, written
+from tests.export.test_gpu import NETWORKS, SPEC, build
+from tests.helpers import message, smooth_image, written
 from tests.inference.fakes import paddle_tensorrt as fakes
 
 SHAPE = [1, 3, 32, 64]
@@ -120,13 +123,13 @@ def test_the_plain_gpu_is_set_up_as_paddlex_does(graphs, fake):
     assert calls["enable_use_gpu"] == [256, 1, inference.PrecisionType.Float32]
     assert calls["set_optimization_level"] == [3]
     assert engine.report["versions"] == {"paddle": "3.2.2", "cuda": "11.8", "cudnn": "8.9.7", "driver": "520.61.05"}
-    cpu = load(graphs["logits"], "cpu").run(image())
+    cpu = load(graphs["logits"], "cpu", onednn=False).run(image())
     np.testing.assert_array_equal(engine.run(image()), cpu)
 
 
 def test_a_graph_that_takes_frames_runs_on_the_plain_gpu(graphs, fake):
     frames = image(np.uint8, [1, 32, 64, 3])
-    expected = load(graphs["frames"], "cpu").run(frames)
+    expected = load(graphs["frames"], "cpu", onednn=False).run(frames)
     np.testing.assert_array_equal(load(graphs["frames"], "gpu").run(frames), expected)
 
 
@@ -404,6 +407,24 @@ def test_the_other_process_sees_the_chosen_gpu(graphs, fake, monkeypatch, visibl
     uses = [call[2] for call in fake.calls if call[0] == "enable_use_gpu"]
     assert fake.calls[0][2]["visible"] == chosen
     assert uses == [0, 0, 1], "the other process has one GPU, which is number 0 there"
+
+
+@pytest.mark.parametrize("kind, op", [
+    ("segformer mlp", "labels"), pytest.param("rtformer", "coarse", marks=pytest.mark.slow),
+    pytest.param("fanet T=4", "labels", marks=pytest.mark.slow),
+    pytest.param("segformer bsm_hq", "coarse", marks=pytest.mark.slow),
+])  # fmt: skip
+def test_frames_become_labels(fake, tmp_path, kind, op):
+    size = NETWORKS[kind][2]
+    export(build(kind), tmp_path / "export", SPEC, [1, 3, *size], op, formats=("paddle",), target="gpu")
+    frames = [smooth_image(*size, seed) for seed in range(3)]
+    cpu, gpu, tensorrt = (predictor(tmp_path / "export", "paddle", device=d) for d in ("cpu", "gpu", "tensorrt"))
+    assert (tensorrt.report["engines"], tensorrt.report["cache"], gpu.report["engines"]) == (1, "built", 0)
+    for frame in frames:
+        expected = cpu(frame)
+        assert expected.shape == size and np.unique(expected).size > 1
+        np.testing.assert_array_equal(gpu(frame), expected)
+        np.testing.assert_array_equal(tensorrt(frame), expected)
 
 
 # In the place of Paddle's package: it imports the real one and puts the fakes into it.

@@ -7,6 +7,7 @@ paddle.inference 3.2.2 gives in its docstrings (Config). What these do not have,
 
 import ctypes
 import enum
+import functools
 import hashlib
 import importlib.machinery
 import json
@@ -37,7 +38,7 @@ class FakePaddle:
         calls: Each call as (name, arguments...).
         fault: What goes wrong in `convert`: "raise", "no engines", "elsewhere" or "other"; None for nothing.
         other: The prefix of a graph that the fault "other" builds its engine of.
-        gpu: What the engines are built for; another one cannot load them.
+        gpu: What engines are built for; another one cannot load them.
         libraries: Libraries that ctypes finds.
     """
 
@@ -51,8 +52,7 @@ def install(patch, paddle_version="3.2.2", tensorrt_version="8.6.1", count=1) ->
 
     Args:
         patch: pytest's monkeypatch.
-        paddle_version: What paddle.__version__ says.
-        tensorrt_version: The version of the package tensorrt, and the one that Paddle is built for.
+        paddle_version, tensorrt_version: Of the packages; Paddle is built for this TensorRT.
         count: The number of GPUs.
     """
     fake = FakePaddle()
@@ -94,12 +94,12 @@ class Config:
 
     def __getattr__(self, name):
         if name in CPU_METHODS:
-            return lambda *arguments: self.called.update({name: arguments})
+            return lambda *arguments: self.called.update({name: arguments})  # the real one judges them
         if name not in METHODS:
             raise AttributeError(f"Config has no {name}")
+        expected = METHODS[name]
 
         def method(*arguments):
-            expected = METHODS[name]
             if len(arguments) > len(expected) or not all(map(isinstance, arguments, expected)):
                 raise TypeError(f"{name}(): incompatible function arguments {arguments}")
             self.called[name] = arguments
@@ -111,21 +111,30 @@ class Config:
 def create_predictor(fake, config):
     """Make a real predictor for the CPU, of the graph that an engine was built of if there is one."""
     graph, parameters = config.files
-    if "disable_gpu" not in config.called:
-        fake.calls.append(("create_predictor",))
-        assert "enable_use_gpu" in config.called, "the Config has no device"
-        assert pathlib.Path(parameters).is_file()
-        for operator in operators(graph):
-            if operator["#"] == "1.tensorrt_engine":
-                path = next(a["AT"]["D"] for a in operator["A"] if a["N"] == "engine_serialized_data")
-                engine = json.loads(pathlib.Path(path).read_text())
-                if engine["gpu"] != fake.gpu:
-                    raise RuntimeError("(External) the engine is for another GPU. [Hint: TensorRT says so.]")
-                graph, parameters = (f"{engine['prefix']}.{suffix}" for suffix in ("json", "pdiparams"))
-    real = RealConfig(graph, parameters)
-    for name, arguments in {"disable_gpu": (), "disable_glog_info": (), "enable_new_executor": ()}.items():
-        getattr(real, name)(*arguments)
-    return real_create_predictor(real)
+    if "disable_gpu" in config.called:
+        return real_predictor(graph, parameters, **config.called)
+    fake.calls.append(("create_predictor",))
+    assert "enable_use_gpu" in config.called and pathlib.Path(parameters).is_file()
+    for operator in operators(graph):
+        if operator["#"] == "1.tensorrt_engine":
+            engine = json.loads(pathlib.Path(operator["A"][0]["AT"]["D"]).read_text())
+            if engine["gpu"] != fake.gpu:
+                raise RuntimeError("(External) the engine is for another GPU.")
+            graph, parameters = (f"{engine['prefix']}.{suffix}" for suffix in ("json", "pdiparams"))
+    return kept_predictor(graph, parameters, os.stat(graph).st_mtime_ns)
+
+
+def real_predictor(graph, parameters, **settings):
+    config = RealConfig(graph, parameters)
+    for name, arguments in settings.items():
+        getattr(config, name)(*arguments)
+    return real_create_predictor(config)
+
+
+@functools.cache
+def kept_predictor(graph, parameters, changed):
+    """Make a predictor of a file once, since this takes longer than all else. oneDNN resizes wrongly."""
+    return real_predictor(graph, parameters, disable_gpu=(), disable_mkldnn=(), enable_new_executor=())
 
 
 def operators(path):
@@ -160,8 +169,7 @@ def convert(fake, model_path, config):
     fake.calls.append(("convert", model_path, {**config.settings, "visible": visible}))
     if os.path.abspath(config.save_model_dir) == os.path.abspath(model_path):
         raise ValueError("save_model_dir and model_path cannot be the same")
-    assert os.path.isfile(f"{model_path}.pdiparams"), "Parameters file not found"
-    content = json.loads(pathlib.Path(f"{model_path}.json").read_text())
+    content, _ = json.loads(pathlib.Path(f"{model_path}.json").read_text()), os.stat(f"{model_path}.pdiparams")
     all_operators = operators(f"{model_path}.json")
     data = [operator for operator in all_operators if operator["#"] == "1.data"]
     for operator in data:
@@ -178,17 +186,15 @@ def convert(fake, model_path, config):
     folder = pathlib.Path(config.save_model_dir)
     folder.mkdir(parents=True, exist_ok=True)
     prefix = fake.other if fake.fault == "other" else model_path
-    number = int(hashlib.sha256(model_path.encode()).hexdigest(), 16) % 10**8
-    file = folder / f"engine_{number}_1.trt"
+    file = folder / f"engine_{int(hashlib.sha256(model_path.encode()).hexdigest(), 16) % 10**8}_1.trt"
     file.write_text(json.dumps({"prefix": os.path.abspath(prefix), "gpu": fake.gpu}))
     file.with_suffix(".pir").write_text("the group of operators")
     stored = str(folder.parent / "elsewhere.trt") if fake.fault == "elsewhere" else str(file)
-    attribute = {"N": "engine_serialized_data", "AT": {"#": "0.a_str", "D": stored}}
-    engine = {"#": "1.tensorrt_engine", "A": [attribute], "I": [], "O": []}
+    path = {"N": "engine_serialized_data", "AT": {"#": "0.a_str", "D": stored}}
+    engine = {"#": "1.tensorrt_engine", "A": [path], "I": [], "O": []}
     parameter = next(operator for operator in all_operators if operator["#"] == "p")
-    fetches = [operator for operator in all_operators if operator["#"] == "1.fetch"]
     if fake.fault != "no engines":
-        content["program"]["regions"][0]["blocks"][0]["ops"] = [parameter, *data, engine, *fetches]
+        content["program"]["regions"][0]["blocks"][0]["ops"] = [parameter, *data, engine, all_operators[-1]]
     pathlib.Path(f"{folder}.json").write_text(json.dumps(content))
     pathlib.Path(f"{folder}.pdiparams").write_bytes(b"parameters that stay in Paddle")
     return object()
