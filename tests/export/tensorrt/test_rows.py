@@ -112,14 +112,19 @@ def select(build, axis, length=8):
     return build("index_select", [build("data"), index], axis=axis)
 
 
+def gather(build, axis):
+    index, constant = build("data", dtype="int64", shape=(3,)), build("full", dtype="int32", shape=(1,), value=axis)
+    return build("gather", [build("data"), index, constant])
+
+
 def topk(build, k, **attributes):
     constant = build("full", dtype="int32", shape=(1,), value=float(k))
     return build("topk", [build("data", shape=(1, 9999)), constant], shape=(1, k), outputs=2, axis=1, **attributes)
 
 
-def resized(build, **changes):
+def resized(build, height=4, **changes):
     attributes = dict(data_format="NCHW", interp_method="bilinear", scale=[], out_h=8, out_w=8)
-    return build("bilinear_interp", [build("data"), 0, 0, 0], **{**attributes, **changes})
+    return build("bilinear_interp", [build("data", shape=(1, 8, height, 4)), 0, 0, 0], **{**attributes, **changes})
 
 
 PADDLE = {
@@ -144,10 +149,20 @@ PADDLE = {
     "unsqueeze 0": (lambda b: with_axis(b, "unsqueeze", 0, kind="full_int_array"), "axis 0 of a fixed shape"),
     "index_select": (lambda b: select(b, 1), None),
     "index_select, axis -1": (lambda b: select(b, -1), "axis -1 is handed to add_gather as it is"),
+    "gather": (lambda b: gather(b, 0.0), None),
+    "gather, axis -1": (lambda b: gather(b, -1.0), "axis -1 is handed to add_gather as it is"),
+    "flatten": (lambda b: b("flatten", [b("data")], start_axis=2, stop_axis=3), None),
+    "flatten, axis -1": (
+        lambda b: b("flatten", [b("data")], start_axis=2, stop_axis=-1),
+        "axes [2, -1]: a negative one becomes another axis",
+    ),
     "topk": (lambda b: topk(b, 3839), None),
     "topk of 3840": (lambda b: topk(b, 3840), "K is 3840; it must be below 3840"),
     "topk, unsorted": (lambda b: topk(b, 2, sorted=False), "the result is not sorted"),
     "bilinear": (resized, None),
+    "bilinear, 11 to 13": (
+        lambda b: resized(b, 11, out_h=13), "11 times the scale 1.1818181276321411 is a length of 12, not 13"
+    ),
     "bilinear, one length": (lambda b: resized(b, out_h=-1), "one of out_h and out_w is not set"),
     "cast": (lambda b: b("cast", [b("data", dtype="int64")], dtype_="float32"), None),
     "cast to bytes": (lambda b: b("cast", [b("data")], dtype_="uint8"), "casts to uint8"),
