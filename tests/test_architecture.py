@@ -70,7 +70,7 @@ MAY_IMPORT = {
             "streetscenes",
             "tasks",
         ),
-        *("paddleseg/counterparts", "paddleseg/loop", "paddleseg/pipeline", "training"),
+        *("paddleseg/counterparts", "paddleseg/loop", "paddleseg/pipeline", "run_logs", "training"),
         *BASIC,
     },
     "cli": {
