@@ -271,7 +271,10 @@ def _positive_axes(program: Program, operation: Operation) -> str | None:
 
 
 def _resize_lengths(program: Program, operation: Operation) -> str | None:
-    """A fixed size becomes a scale, from which TensorRT computes the length: the product, rounded down."""
+    """A fixed size becomes a scale, from which TensorRT computes the length: the product, rounded down.
+
+    Source: use_scales in common.py; NvInfer.h on IResizeLayer ("calculated as floor(input dimension * scale)").
+    """
     given = (operation.attributes["out_h"], operation.attributes["out_w"])
     for length, wanted in zip(program.input_type(operation, 0).shape[2:], given, strict=True):
         if length > 0 and wanted > 0 and not operation.attributes["scale"]:
@@ -280,6 +283,11 @@ def _resize_lengths(program: Program, operation: Operation) -> str | None:
             if found != wanted:
                 return f"{length} times the scale {scale} is a length of {found}, not {wanted}"
     return None
+
+
+def _equal_ranks(program: Program, operation: Operation) -> str | None:
+    ranks = [len(program.input_type(operation, position).shape) for position in range(3)]
+    return None if len(set(ranks)) == 1 else f"add_select gets inputs of ranks {ranks}"
 
 
 def _argsort_limit(program: Program, operation: Operation) -> str | None:
@@ -322,7 +330,7 @@ ROWS = {
     **_rows("bmm flip", "linalg", "8.x"),
     **_rows("reshape concat expand expand_as", "manipulation"),
     **_rows("tile roll numel", "manipulation", "8.x"),
-    **_rows("add", "math"),
+    **_rows("add", "math", converter=_no_bool),
     **_rows("log isnan", "math", "8.x"),
     **_rows("batch_norm batch_norm_", "norm", converter=_constant_weights(1, 2, 3, 4)),
     **_rows("layer_norm", "norm", "8.6", converter=_constant_weights(1, 2)),
@@ -359,7 +367,7 @@ ROWS = {
     **_rows("argmin", "search", "8.x", marker=_arg),
     **_rows("argsort", "search", "8.x", converter=_argsort_limit),
     **_rows("topk", "search", "8.x", marker=_topk, converter=_topk_limit),
-    **_rows("where", "search", "8.x"),
+    **_rows("where", "search", "8.x", converter=_equal_ranks),
     **_rows("bilinear_interp", "common", marker=_bilinear, converter=_resize_lengths),
     **_rows("arange", "creation", "8.x", converter=_integer_arange),
     **_rows("full_like", "creation", "8.x"),

@@ -170,6 +170,12 @@ PADDLE = {
         lambda b: b("cast", [b("data", dtype="uint8")], dtype_=F32),
         "TypeError: Unsupported dtype: UINT8 (its input from outside)",
     ),
+    "add of bool": (lambda b: b("add", [b("data", dtype="bool")] * 2), "an input is bool"),
+    "where": (lambda b: b("where", [b("data", dtype="bool"), b("data"), b("data")]), None),
+    "where of other ranks": (
+        lambda b: b("where", [b("data", dtype="bool"), b("data"), b("data", shape=(1,))]),
+        "add_select gets inputs of ranks [4, 4, 1]",
+    ),
     "multiply of bool": (lambda b: b("multiply", [b("data"), b("data", dtype="bool")]), "an input is bool"),
     "computed weight": (
         lambda b: b("conv2d", [b("data"), b.many(b("data"))]), "a weight is computed by pd_op.relu"
