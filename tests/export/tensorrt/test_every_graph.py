@@ -6,9 +6,11 @@ and the table to add it to.
 
 from dataclasses import dataclass
 
+import onnx
 import pytest
 
 import paddle_rt
+from paddle_rt.export.graph.half import to_half
 from paddle_rt.models.rtformer_attention import ATTENTIONS
 from paddle_rt.models.token_merging import PRESETS
 from paddle_rt.registry import find_entry
@@ -16,7 +18,7 @@ from paddle_rt.tasks.export import ExportSpec
 from paddle_rt.tasks.segmentation.export import SegmentationExport
 from tests.export.tensorrt import onnx_engines, paddle_engines
 from tests.export.tensorrt.exports import ROADS, write_graph
-from tests.export.tensorrt.onnx_rows import VERSIONS
+from tests.export.tensorrt.onnx_rows import VERSIONS, Graph
 from tests.export.tensorrt.pir import read_program
 from tests.helpers import NORMALIZE, TINY
 
@@ -81,9 +83,13 @@ def faults(folder, variant: str, output_op: str, road: str, size: tuple[int, int
     file = write_graph(folder, network, spec, output_op, [1, 3, *size], "gpu", road)
     if road == "paddle":
         return paddle_engines.partition(read_program(file)).faults()
-    graph = onnx_engines.read_graph(file)
-    parts = {version: onnx_engines.partition(graph, version) for version in VERSIONS}
-    return [f"TensorRT {version}: {fault}" for version, part in parts.items() for fault in part.faults()]
+    half = onnx.load(str(file))
+    to_half(half)
+    graphs = {"fp32": onnx_engines.read_graph(file), "fp16": Graph(half)}
+    parts = [(p, v, onnx_engines.partition(graph, v)) for p, graph in graphs.items() for v in VERSIONS]
+    return [
+        f"{precision}, TensorRT {version}: {fault}" for precision, version, part in parts for fault in part.faults()
+    ]
 
 
 def slow_unless_fast(road: str, variant: str) -> list:
