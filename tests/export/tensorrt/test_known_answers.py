@@ -33,7 +33,6 @@ DYNAMIC = " arange floor_divide minimum stack"
 CASES = [
     pytest.param("rtformer_slim", {}, SMALL, 250, 1, 1, {}, RTFORMER, id="slim"),
     pytest.param("rtformer_slim", {}, OPEN, 378, 1, 1, {}, RTFORMER + DYNAMIC, id="slim-open", marks=slow),
-    pytest.param("rtformer_base", {}, SMALL, 243, 1, 1, {}, RTFORMER, id="base", marks=slow),
     pytest.param("fanet18", {}, SMALL, 212, 4, 4, CUTS, FANET, id="fanet18"),
     pytest.param("fanet18", {}, OPEN, 248, 5, 5, CUTS, FANET + " stack", id="fanet-open", marks=slow),
     pytest.param("fanet18", WINDOW, SMALL, 218, 4, 4, CUTS, FANET, id="T4", marks=slow),
