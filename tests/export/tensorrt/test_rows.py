@@ -241,6 +241,10 @@ def one(op, names="x", result="y", **attributes) -> list[onnx.NodeProto]:
     return [helper.make_node(op, names.split(), result.split(), **attributes)]
 
 
+def quantiser(zero) -> dict:
+    return {"s": np.float32(0.1), "z": zero}
+
+
 INT = TensorProto.INT64
 BYTES = [("x", TensorProto.UINT8, (1, 4, 4, 3))]
 ONNX = {
@@ -259,6 +263,12 @@ ONNX = {
     "statistics": (
         one("LayerNormalization", "x s", "y m"), {"constants": {"s": np.ones(4, np.float32)}},
         "only the first output is supported",
+    ),
+    "quantised to int8": (one("QuantizeLinear", "x s z"), {"constants": quantiser(np.int8(0))}, None),
+    "quantised with a zero point": (
+        one("QuantizeLinear", "x s z"),
+        {"constants": quantiser(np.int8(3))},
+        "zero point is not 0",
     ),
     "bytes and Cast": (one("Cast", to=1), {"inputs": BYTES}, None),
     "bytes and Erf": (one("Erf"), {"inputs": BYTES}, "x is uint8, not float32 or float16"),
@@ -301,5 +311,5 @@ def test_command_prints_a_table_and_faults(tmp_path, capsys):
     onnx.save(model, str(tmp_path / "model.onnx"))
     assert main([str(tmp_path)]) == 1
     printed = capsys.readouterr().out
-    assert f"| {tmp_path.name} | - | - | - | 2 | 1 | 1 | - | - | - |" in printed
+    assert f"| {tmp_path.name} | - | - | - | 2 | 1 | 1 |" in printed
     assert "TensorRT 10: Cast  is refused: gives uint8 that is no output of the network" in printed
