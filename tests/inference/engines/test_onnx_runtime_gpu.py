@@ -3,11 +3,14 @@
 Nothing here runs on a GPU; the arithmetic is that of ONNX Runtime on the CPU.
 """
 
+import concurrent.futures
+import fcntl
 import json
 import logging
 import pathlib
 import pickle
 import sys
+import threading
 import weakref
 
 import numpy as np
@@ -191,7 +194,7 @@ def test_precisions_are_what_they_say(machine, graph, caplog, precision, is_half
     options = machine.ort.options[-1][TENSORRT]
     keys = ("trt_fp16_enable", "trt_int8_enable", "trt_layer_norm_fp32_fallback")
     assert tuple(options[key] for key in keys) == flags
-    assert ("export with --precision fp16" in caplog.text) == flags[0]
+    assert ("export with --target gpu --precision fp16" in caplog.text) == flags[0]
 
 
 def test_the_graph_s_inputs_stay_on_the_gpu_for_a_benchmark(machine, graph):
@@ -210,6 +213,13 @@ def test_a_wrong_input_is_refused_before_it_runs(machine, graph, wrong):
         engine.run(wrong)
     assert not [call for call in machine.calls if call[0] == "run"]
     same(engine, graph, frame())
+
+
+def test_a_state_of_another_type_is_refused_as_on_the_cpu(machine, tmp_path):
+    graph = write_graph(tmp_path / "video.onnx", video=True)
+    for engine in (OnnxRuntime(graph, "gpu"), OnnxRuntime(graph)):
+        with pytest.raises(Exception, match="double|float64"):
+            engine.step(frame(), np.zeros(STATE, np.float64))
 
 
 # The cache
@@ -265,6 +275,32 @@ def test_a_build_that_fails_leaves_nothing(machine, graph, tmp_path, error):
     assert not [name for name in written(tmp_path / "cache") if not name.endswith(".lock")]
     machine.ort.on_build = lambda folder: None
     same(OnnxRuntime(graph, "tensorrt"), graph, frame())
+
+
+def test_of_two_that_need_an_engine_one_builds_it(machine, graph, caplog):
+    started = threading.Event()
+
+    def wait(folder: pathlib.Path) -> None:
+        started.set()
+        waiting.wait(10)
+
+    waiting = threading.Event()
+    machine.ort.on_build = wait
+    real = fcntl.flock
+
+    def flock(file: object, operation: int) -> None:
+        if operation == fcntl.LOCK_EX:  # the call that waits
+            waiting.set()
+        real(file, operation)
+
+    with concurrent.futures.ThreadPoolExecutor() as pool, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fcntl, "flock", flock)
+        first = pool.submit(OnnxRuntime, graph, "tensorrt")
+        assert started.wait(10)
+        second = pool.submit(OnnxRuntime, graph, "tensorrt")
+        caches = [each.result(20).report["cache"] for each in (first, second)]
+    assert caches == ["built", "reused"] and machine.ort.builds == 1
+    assert "waiting for process" in caplog.text
 
 
 def test_an_engine_that_the_provider_wrote_on_a_full_disk_is_not_kept(machine, graph, tmp_path, monkeypatch):
@@ -383,7 +419,7 @@ def test_half_precision_takes_the_export_s_half_graph(machine, graph, tmp_path, 
     write_graph(tmp_path / "half.onnx", seed=2)
     export = write_export(tmp_path, graph, [1, 3, HEIGHT, WIDTH])
     if device == "gpu":
-        assert "has no fp16 graph for onnxruntime; export it with --precision fp16" in message(
+        assert "has no fp16 graph for onnxruntime; export it with --target gpu --precision fp16" in message(
             Segmenter, export, "onnxruntime", "fp16", None, "gpu")  # fmt: skip
     else:
         Segmenter(export, "onnxruntime", "fp16", None, device)
@@ -477,6 +513,7 @@ def test_no_onnxruntime(machine, graph, monkeypatch):
 @pytest.mark.parametrize("gpu, precision, expected", [
     ("NVIDIA GeForce GTX 980, 5.2, 580.1", "fp16", "has no fp16, which needs 5.3"),
     ("Tesla P100, 6.0, 580.1", "int8", "has no int8, which needs 6.1"),
+    ("NVIDIA H100, 9.0, 550.54.14", "fp32", "the NVIDIA driver 550.54.14 is too old for CUDA 13, which needs 580"),
     ("Tesla V100, 7.0, 580.1", "fp16", "Tesla V100 (compute capability 7.0) is too old for CUDA 13 and TensorRT 10"),
 ])  # fmt: skip
 def test_a_gpu_that_lacks_a_precision_or_is_too_old(tmp_path, monkeypatch, graph, gpu, precision, expected):
