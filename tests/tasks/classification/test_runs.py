@@ -103,3 +103,21 @@ def test_a_run_that_is_resumed_is_the_whole_run(config, tmp_path):
     resumed = train(config, tmp_path / "parts", "--resume_model", tmp_path / "whole/iter_3", "--num_workers", 1)
     for name, value in whole.items():
         assert np.array_equal(value, resumed[name]), f"{name} differs by {np.abs(value - resumed[name]).max():.1e}"
+
+
+@pytest.mark.slow
+def test_int8_is_judged_by_top1_and_the_benchmark_measures_it(config, tmp_path, capsys):
+    export, rows_file = tmp_path / "export", tmp_path / "bench.json"
+    train(config, tmp_path / "run")
+    flags = ["--model_path", tmp_path / "run/iter_6", "--input_size", 32, 32, "--save_dir", export]
+    assert call_tool("export", "-c", config, *flags, "--formats", "onnx") == 0
+    assert call_tool("quantize", "-c", config, "--export_dir", export, "--images", 12, "--agreement", 0.5) == 0
+    assert "top1:" in capsys.readouterr().out
+    assert load(export, precision="int8")(np.zeros((32, 32, 3), np.uint8)) in range(12)
+
+    flags = ["--models", "stand_in", "--num_classes", 12, "--size", 32, 32, "--against", "none", "--runs", 2]
+    engines = ["--backends", "openvino", "--precisions", "fp32", "int8", "--threads", 1]
+    assert call_tool("benchmark", *flags, *engines, "--output", rows_file) == 0
+    measured = json.loads(rows_file.read_text())
+    assert [row["precision"] for row in measured] == ["fp32", "int8"]
+    assert all(0 <= row["label_agreement"] <= 1 and row["end_to_end_ms"] > 0 for row in measured)
