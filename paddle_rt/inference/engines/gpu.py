@@ -17,11 +17,13 @@ class Gpu:
     """A GPU.
 
     Args:
+        uuid: Its identity.
         name: As its driver names it, such as "NVIDIA GeForce RTX 2080 Ti".
         capability: Its compute capability, such as (7, 5).
         driver: The version of the driver.
     """
 
+    uuid: str
     name: str
     capability: tuple[int, int]
     driver: str
@@ -40,16 +42,16 @@ def find_gpu(device_id: int = 0) -> Gpu:
         UserError: There is no driver, it finds no GPU, or not that many.
     """
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    rows = _query()
+    rows = [row for row in nvidia_smi(*_QUERY) if row[2].replace(".", "", 1).isdigit()]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         rows = _visible(rows, [entry.strip() for entry in visible.split(",")])
     if device_id >= len(rows):
         chosen = f", with CUDA_VISIBLE_DEVICES={visible}" if visible is not None else ""
         raise UserError(f"there is no GPU {device_id}: the driver has {len(rows)}{chosen}; use device cpu without one")
-    _, name, capability, driver = rows[device_id]
+    uuid, name, capability, driver = rows[device_id]
     major, minor = capability.split(".")
-    return Gpu(name, (int(major), int(minor)), driver)
+    return Gpu(uuid, name, (int(major), int(minor)), driver)
 
 
 def check_precision(gpu: Gpu, precision: str) -> None:
@@ -67,17 +69,22 @@ def check_precision(gpu: Gpu, precision: str) -> None:
         raise UserError(f"{gpu.name} (compute capability {has}) has no {precision}, which needs {needs}; use fp32")
 
 
-def _query() -> list[list[str]]:
+def nvidia_smi(*fields: str) -> list[list[str]]:
+    """Return the values of fields of nvidia-smi, such as "clocks.sm", with a row for each GPU of the machine.
+
+    Raises:
+        UserError: There is no driver, it does not answer, it finds no GPU, or it does not know a field.
+    """
     program = shutil.which("nvidia-smi")
     if program is None:
         raise UserError("there is no NVIDIA driver here (no nvidia-smi); install it, or use device cpu")
-    command = [program, f"--query-gpu={','.join(_QUERY)}", "--format=csv,noheader"]
+    command = [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UserError(f"the NVIDIA driver does not answer ({program}: {error}); is it loaded?") from error
     rows = [[field.strip() for field in line.split(",")] for line in done.stdout.splitlines()]
-    rows = [row for row in rows if len(row) == len(_QUERY) and row[2].replace(".", "", 1).isdigit()]
+    rows = [row for row in rows if len(row) == len(fields)]
     if done.returncode or not rows:
         said = " ".join((done.stdout + done.stderr).split())[:200] or f"exit code {done.returncode}"
         raise UserError(f"the NVIDIA driver has no GPU for us (nvidia-smi: {said}); use device cpu, or mend the driver")

@@ -29,7 +29,7 @@ def install(folder: pathlib.Path, monkeypatch: pytest.MonkeyPatch, *lines: str, 
 
 def test_the_gpu_and_its_order(tmp_path, monkeypatch):
     install(tmp_path, monkeypatch, TURING, HOPPER)
-    assert find_gpu() == Gpu("NVIDIA GeForce RTX 2080 Ti", (7, 5), "580.65.06")
+    assert find_gpu() == Gpu("GPU-aaaa-1", "NVIDIA GeForce RTX 2080 Ti", (7, 5), "580.65.06")
     assert find_gpu(1).capability == (9, 0)
     assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID", "nvidia-smi counts so"
 
@@ -57,7 +57,7 @@ def test_no_driver(tmp_path, monkeypatch):
     ([""], 9, "exit code 9"),
     (["NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."], 9, "couldn't communicate"),
     (['Field "compute_cap" is not a valid field to query.'], 2, "compute_cap"),
-    (["GPU-a, NVIDIA A, [N/A], 470.1"], 0, "N/A"),
+    (["GPU-a, NVIDIA A, [N/A], 470.1"], 0, "there is no GPU 0: the driver has 0"),
 ])  # fmt: skip
 def test_a_driver_without_a_device(tmp_path, monkeypatch, lines, code, expected):
     install(tmp_path, monkeypatch, *lines, code=code)
@@ -69,7 +69,7 @@ def test_a_driver_without_a_device(tmp_path, monkeypatch, lines, code, expected)
     ((5, 2), ["fp16", "int8", "bf16"]), ((5, 3), ["int8", "bf16"]), ((6, 1), ["bf16"]), ((7, 5), ["bf16"]),
     ((8, 0), []), ((10, 0), []), ((12, 0), [])])  # fmt: skip
 def test_precisions_that_a_gpu_lacks(capability, refused):
-    gpu = Gpu("NVIDIA X", capability, "580.1")
+    gpu = Gpu("GPU-a", "NVIDIA X", capability, "580.1")
     for precision in ("fp32", "fp16", "int8", "bf16"):
         if precision in refused:
             said = message(check_precision, gpu, precision)
