@@ -37,15 +37,10 @@ class ClassificationExport(ExportSpec):
     def takes_frames(self, output_op: str) -> bool:
         return True
 
-    def output(self, network: Network, images: paddle.Tensor, output_op: str) -> paddle.Tensor:
-        return self.finish(self.reference(network, images, output_op), output_op)
-
     def finish(self, reference: paddle.Tensor, output_op: str) -> paddle.Tensor:
-        """Turn logits into the output of a graph."""
         return paddle.nn.functional.softmax(reference, axis=1) if output_op == "softmax" else reference
 
     def choices(self, output: np.ndarray, output_op: str) -> np.ndarray:
-        """Return the most likely class of each image, of which half precision should change little."""
         return output.argmax(axis=1)
 
     def verified_outputs(self, output_op: str) -> list[str]:
