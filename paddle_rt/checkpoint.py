@@ -3,7 +3,7 @@
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any
 
@@ -232,12 +232,15 @@ def _load(
         own[name].set_value(values[name])
 
 
-def _other_task(own: Iterable[str], state: State) -> str:
-    """Return what a checkpoint is that has the trunk of a model and the head of another task; "" if it is not one."""
-    ours, theirs = ({name.partition(".")[0]: None for name in names} for names in (own, state))
-    shared = [part for part in ours if part in theirs]
-    lacking, unknown = ([p for p in parts if p not in shared] for parts in (ours, theirs))
-    if not (shared and lacking and unknown):
+def _other_task(own: Collection[str], state: State) -> str:
+    """Return what a checkpoint is that has the trunk of a model and the head of another task; "" if it is not one.
+
+    It is one if each of the two has parts that the other lacks, and the file has most of the model's names. A part is
+    what stands before the first dot of a name.
+    """
+    ours, theirs = (dict.fromkeys(name.partition(".")[0] for name in names) for names in (own, state))
+    lacking, unknown = [part for part in ours if part not in theirs], [part for part in theirs if part not in ours]
+    if not (lacking and unknown) or sum(name in state for name in own) <= len(own) / 2:
         return ""
     return (
         f"is of a network for another task: the trunk is this model's, but it has {', '.join(unknown)} in place of "
