@@ -76,6 +76,15 @@ def temporary_home() -> Iterator[None]:
                 os.environ["HOME"] = before
 
 
+def flush(path: str | os.PathLike) -> None:
+    """Have the operating system write a file or folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def errors_name(path: str | os.PathLike) -> Iterator[None]:
     """Give an OSError of the block the name of the file where it has none, as that of a full disk."""
