@@ -125,6 +125,7 @@ FLAGS = {
     "infer --image_path //": "--image_path: // is the root of the file system",
     "benchmark_training --model rtformer_slum": "unknown model 'rtformer_slum', did you mean 'rtformer_slim'",
     "benchmark_training --model rtformer_slim:num_heads=0": "model.num_heads must be a whole number",
+    "val --output /dev/null": "--output: /dev/null is a device, a pipe or a socket; give the name of a file",
     "val --output {folder}": "--output: .* is a folder; give the name of a file",
     "val --output {file}/x.json": "--output: .*file is no folder",
     "train --save_dir {nul}": r"--save_dir: 'a\\x00b' cannot be the name",

@@ -354,13 +354,13 @@ def test_cameras_that_fail_keep_what_they_gave(camera):
 def test_frames_of_another_size_get_that_of_the_first(tmp_path, caplog, suffix, code):
     """As in recordings of a stream whose sender changes the resolution."""
     images = [flat(100), flat(120)] * 4
-    parts = [images, [cv2.resize(image, (96, 80)) for image in images], [cv2.resize(images[0], (32, 32))] * 4]
+    parts = [images, [cv2.resize(image, (96, 80)) for image in images]]
     files = [write_video(tmp_path / f"{number}{suffix}", part, code) for number, part in enumerate(parts)]
     video = tmp_path / f"all{suffix}"
     video.write_bytes(b"".join(file.read_bytes() for file in files))
     caplog.set_level(logging.WARNING, logger="paddle_rt")
     report = run(open_source(str(video)), tmp_path)
-    assert not report.failures and report.labelled >= 17, "FFmpeg may keep back the last frame of each part"
+    assert not report.failures and report.labelled >= 14, "FFmpeg may keep back the last frame of each part"
     (line,) = caplog.messages
     assert re.search(r"frame [78] is 96x80, those before are 64x48; all get the size of the first one", line), line
     frames = read_video(tmp_path / "all_overlay.mp4")[0]
