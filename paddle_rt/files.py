@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from paddle_rt.errors import UserError, shown
 
+_LONGEST_NAME = 255  # bytes, in the file systems that are in use
 _HOME_LOCK = threading.RLock()  # of several threads, one at a time sets the variable HOME and restores it
 
 # What a path may lead to instead of a plain file. Opening a pipe, a socket or a device may wait for ever or never end.
@@ -117,6 +118,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         The temporary name. It is removed if the block raises.
 
     Raises:
+        UserError: The name is too long.
         OSError: The folder cannot be made or written, the disk is full, or `path` is a folder, a device, a pipe or a
             socket; it names the file.
     """
@@ -125,8 +127,11 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     if target.exists() and not target.is_file():  # such as /dev/null, whose place the new file would take
         raise OSError(errno.EINVAL, "No regular file, and not replaced by one", str(target))
+    if len(os.fsencode(target.name)) > _LONGEST_NAME:
+        raise UserError(f"{shown(target.name)} is too long for the name of a file; rename what it comes from")
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    fits = len(os.fsencode(target.name)) <= _LONGEST_NAME - 20
+    temporary = target.with_name(f".{target.name if fits else target.name[:50]}.{os.getpid()}.part")
     try:
         with errors_name(target):
             yield temporary

@@ -74,6 +74,19 @@ def test_files_of_the_system_that_call_themselves_regular_are_refused(name, tmp_
         check_plain_file(name)
 
 
+def test_names_may_be_as_long_as_the_file_system_takes(tmp_path):
+    for name in ("n" * 251 + ".png", "ä" * 127):
+        with whole_file(tmp_path / name) as part:
+            part.write_text("x")
+        assert os.listdir(tmp_path) == [name]
+        (tmp_path / name).unlink()
+    with (
+        pytest.raises(UserError, match="is too long for the name of a file; rename"),
+        whole_file(tmp_path / ("n" * 256)),
+    ):
+        pass
+
+
 @pytest.mark.parametrize("make", [os.mkfifo, unix_socket, lambda path: path.symlink_to("/dev/zero")])
 def test_no_new_file_takes_the_place_of_what_is_no_file(make, tmp_path):
     make(tmp_path / "x")
