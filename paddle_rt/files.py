@@ -123,12 +123,12 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
             socket; it names the file.
     """
     target = pathlib.Path(path)
+    if len(os.fsencode(target.name)) > _LONGEST_NAME:
+        raise UserError(f"{shown(target.name)} is too long for the name of a file; rename what it comes from")
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     if target.exists() and not target.is_file():  # such as /dev/null, whose place the new file would take
         raise OSError(errno.EINVAL, "No regular file, and not replaced by one", str(target))
-    if len(os.fsencode(target.name)) > _LONGEST_NAME:
-        raise UserError(f"{shown(target.name)} is too long for the name of a file; rename what it comes from")
     target.parent.mkdir(parents=True, exist_ok=True)
     fits = len(os.fsencode(target.name)) <= _LONGEST_NAME - 20
     temporary = target.with_name(f".{target.name if fits else target.name[:50]}.{os.getpid()}.part")

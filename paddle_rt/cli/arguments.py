@@ -42,10 +42,10 @@ def file_or_folder(text: str) -> str:
 
 def output_file(text: str) -> str:
     """Return the name of a file that can be written."""
-    path = pathlib.Path(file_or_folder(text))
-    if path.is_dir():
+    file_or_folder(text)
+    if os.path.isdir(text):
         raise argparse.ArgumentTypeError(f"{text} is a folder; give the name of a file")
-    if path.exists() and not path.is_file():
+    if os.path.exists(text) and not os.path.isfile(text):
         raise argparse.ArgumentTypeError(f"{text} is a device, a pipe or a socket; give the name of a file")
     _check_place(pathlib.Path(text).parent)
     return text
