@@ -1,5 +1,6 @@
 # make demo: train, score, export and run RTFormer on rendered streets.   make test: the tests.   make lint: the linter.
 # make test-slow: tests that take long.   make test-install: the base installation labels an image without Paddle.
+# On a machine with an NVIDIA GPU: make benchmark-gpu writes docs/benchmarks_gpu.md; make test-gpu runs tests/gpu on it.
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -7,8 +8,11 @@ DEMO := output/demo
 INSTALL := output/test_install
 CONFIG := configs/quick_start/rtformer_slim_streetscenes_256x128.yml
 PIP := -m pip install --quiet --disable-pip-version-check
+GPU_VENV ?= .venv-gpu
+GPU_BIN := $(GPU_VENV)/bin
+GPU_OUT := output/benchmark_gpu
 
-.PHONY: demo test test-slow test-install lint clean
+.PHONY: demo test test-slow test-install test-gpu benchmark-gpu gpu lint clean
 .DELETE_ON_ERROR:
 
 $(VENV)/installed: requirements.txt requirements-dev.txt pyproject.toml
@@ -42,9 +46,26 @@ test-install: $(VENV)/installed
 	$(INSTALL)/venv/bin/python $(PIP) '.[openvino]'
 	$(INSTALL)/venv/bin/python -P tests/base_install.py $(INSTALL)/export
 
+gpu:
+	@nvidia-smi -L > /dev/null 2>&1 || { echo "error: this needs an NVIDIA GPU with its driver; nvidia-smi finds none here"; exit 1; }
+
+$(GPU_VENV)/installed: requirements-gpu.txt requirements-dev.txt pyproject.toml | gpu
+	$(PYTHON) -m venv $(GPU_VENV)
+	$(GPU_BIN)/python $(PIP) -r requirements-gpu.txt
+	@touch $@
+
+test-gpu: gpu $(GPU_VENV)/installed
+	$(GPU_BIN)/python -m pytest tests/gpu --device gpu -m gpu
+
+benchmark-gpu: gpu $(GPU_VENV)/installed
+	$(GPU_BIN)/paddle-rt train -c $(CONFIG) --do_eval --save_interval 250 --log_iters 25 --seed 0 --save_dir $(GPU_OUT)/weights
+	$(GPU_BIN)/paddle-rt benchmark --devices gpu tensorrt --size 1024 2048 --models rtformer_slim rtformer_base \
+		fanet18 fanet34 segformerpp_b0:head=mlp segformerpp_b0 segformerpp_b0:token_merging=bsm_hq \
+		--checkpoint rtformer_slim=$(GPU_OUT)/weights/best_model --output $(GPU_OUT)/bench.json --markdown docs/benchmarks_gpu.md
+
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf $(VENV) output build
+	rm -rf $(VENV) $(GPU_VENV) output build

@@ -64,7 +64,7 @@ def count_operations(onnx_file: str | pathlib.Path) -> float:
         if node.op_type == "Conv":
             total += 2 * np.prod(shapes[node.input[1]][1:]) * np.prod(shapes[node.output[0]][1:])
         elif node.op_type in ("MatMul", "Gemm"):
-            total += 2 * np.prod(shapes[node.input[0]][1:]) * shapes[node.output[0]][-1]
+            total += 2 * shapes[node.input[0]][-1] * np.prod(shapes[node.output[0]][1:])
         if node.op_type in ("Conv", "MatMul", "Gemm") and 0 in shapes[node.output[0]][1:]:
             raise UserError(f"{onnx_file} leaves sizes open; export it with --input_size to count its operations")
     return float(total)

@@ -4,23 +4,18 @@ Every pipeline processes the same frames in turns, so that a machine whose speed
 speed-up is the median of the ratios within a round, not the ratio of medians.
 """
 
-import multiprocessing
 import pathlib
 import statistics
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from paddle_rt.benchmark.pipelines import Pipeline, prepare, prepare_beside
+from paddle_rt.benchmark.pipelines import Pipeline, prepare_groups
 from paddle_rt.benchmark.plan import Plan
-from paddle_rt.cpu import import_paddle
-from paddle_rt.paddleseg.pipeline import PaddleSegPipeline
 
 STAGES = ("preprocess", "network", "labels")
 # Seconds before each turn: after a frame the threads of OpenMP and ONNX Runtime wait for more work at full load for up
@@ -63,17 +58,11 @@ def run(plan: Plan, frames: Sequence[np.ndarray], floors: Floors) -> list[dict[s
         UserError: A network, a checkpoint or an argument is wrong.
     """
     rows = []
-    for names in [list(plan.groups)] if plan.beside else [[name] for name in plan.groups]:
-        with tempfile.TemporaryDirectory() as scratch:
-            folder, operations = pathlib.Path(scratch), {}
-            pipelines = prepare_beside(plan, folder)
-            for name in names:
-                prepared, work = prepare(plan, name, frames, folder / name)
-                pipelines, operations = pipelines + prepared, operations | work
-            records = measure(pipelines, frames, plan.runs)
-            of_name = {name: [r for r in records if r.pipeline.name == name] for name in names}
-            truth = {name: true_labels(of_model, frames) for name, of_model in of_name.items()}
-            rows += tabulate(records, truth, plan.size, operations, floors)
+    for pipelines, operations in prepare_groups(plan, "cpu", frames):
+        records = measure(pipelines, frames, plan.runs_on("cpu"))
+        of_name = {name: [r for r in records if r.pipeline.name == name] for name in plan.groups}
+        truth = {name: true_labels(of_group, frames) for name, of_group in of_name.items() if of_group}
+        rows += tabulate(records, truth, plan.size, operations, floors)
     return rows
 
 
@@ -122,6 +111,8 @@ def true_labels(records: Sequence[Record], frames: Sequence[np.ndarray]) -> list
     first = records[0].pipeline
     if first.side != "paddleseg":
         return records[0].labels
+    from paddle_rt.paddleseg.pipeline import PaddleSegPipeline
+
     plain = PaddleSegPipeline(pathlib.Path(first.folder), first.threads, onednn=False)
     return [plain(frame) for frame in frames]
 
@@ -150,12 +141,12 @@ def tabulate(
         network = statistics.median(record.stages["network"])
         floor, work = floors.get((pipeline.backend, pipeline.precision)), operations.get(pipeline.model)
         rows.append({
-            "model": pipeline.model, "size": list(size), "backend": pipeline.backend, "precision": pipeline.precision,
-            "threads": pipeline.threads, "pipeline": pipeline.side, "end_to_end_ms": _median_ms(record.seconds),
-            "p90_ms": 1e3 * float(np.percentile(record.seconds, 90)), "network_ms": 1e3 * network,
+            "model": pipeline.model, "size": list(size), "backend": pipeline.backend, "device": pipeline.device,
+            "precision": pipeline.precision, "threads": pipeline.threads, "pipeline": pipeline.side,
+            **times_in_ms("end_to_end", record.seconds), "network_ms": 1e3 * network,
             "preprocess_ms": _median_ms(record.stages["preprocess"]), "labels_ms": _median_ms(record.stages["labels"]),
             "fps": 1 / statistics.median(record.seconds),
-            "label_agreement": expected and pipeline.spec().agreement(expected, record.labels),
+            "label_agreement": expected and pipeline.agreement(expected, record.labels),
             "speedup": statistics.median(ratios), "peak_rss_mb": peak_memory(pipeline, size),
             "gflop": work and work / 1e9, "floor_gflop_per_s": floor and floor / 1e9,
             "share_of_floor": floor and work and work / network / floor, "runs": len(record.seconds),
@@ -167,16 +158,30 @@ def _median_ms(seconds: Sequence[float]) -> float:
     return 1e3 * statistics.median(seconds)
 
 
+def times_in_ms(scope: str, seconds: Sequence[float]) -> dict[str, float]:
+    """Return the median and two percentiles of times by the names that they have in a row.
+
+    The percentiles of the time from a frame to its result, "end_to_end", are named without it.
+    """
+    prefix = "" if scope == "end_to_end" else f"{scope}_"
+    p90, p99 = (1e3 * float(np.percentile(seconds, share)) for share in (90, 99))
+    return {f"{scope}_ms": _median_ms(seconds), f"{prefix}p90_ms": p90, f"{prefix}p99_ms": p99}
+
+
 def peak_memory(pipeline: Pipeline, size: Sequence[int]) -> float:
     """Return the most memory, in MB, that a process holds while it loads the pipeline and processes two frames."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), import_paddle) as pool:
-        return pool.submit(_peak_memory, pipeline, tuple(size)).result()
+    return pipeline.in_own_process(_peak_memory, tuple(size))
 
 
 def _peak_memory(pipeline: Pipeline, size: tuple[int, int]) -> float:
     predict = pipeline.load()
     for _ in range(2):
         predict(np.zeros((*size, 3), np.uint8))
+    return own_peak_memory()
+
+
+def own_peak_memory() -> float:
+    """Return the most memory, in MB, that this process has held."""
     # Not ru_maxrss, which a new process inherits from the one that started it.
     status = pathlib.Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024

@@ -1,20 +1,48 @@
 """The plan of a benchmark: what is measured, on which frames, and in which ways."""
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
 from paddle_rt.errors import UserError, unknown
 from paddle_rt.imaging import list_images, read_image
+from paddle_rt.inference import load_deployment
 from paddle_rt.inference.engines import UnsupportedError, check_choice
 from paddle_rt.registry import list_models
 from paddle_rt.yaml_file import parse_yaml
 
 _RENDERED = 6  # frames that are rendered where none are given
+# The backends and precisions of a device where none are named. OpenVINO's device "gpu" is Intel's.
+_USUAL = {
+    "cpu": (("openvino", "onnxruntime", "paddle"), ("fp32", "bf16", "int8")),
+    "gpu": (("onnxruntime", "paddle"), ("fp32", "fp16")),
+    "tensorrt": (("onnxruntime", "paddle"), ("fp32", "fp16", "int8")),
+}
+_RUNS = {"cpu": 15, "gpu": 200}  # by target
+
+
+class Choice(NamedTuple):
+    """One way to run a graph.
+
+    Args:
+        backend: The backend.
+        device: The device.
+        precision: The precision.
+    """
+
+    backend: str
+    device: str
+    precision: str
+
+    @property
+    def target(self) -> str:
+        """The target of the exports for the device: "cpu", or "gpu" for an NVIDIA GPU with and without TensorRT."""
+        return "cpu" if self.device == "cpu" else "gpu"
 
 
 @dataclass(frozen=True)
@@ -38,46 +66,82 @@ class Plan:
 
     Args:
         models: Networks of `paddle_rt.list_models()`, each NAME or NAME:key=value,key=value. Those that share a name
-            are measured together.
+            are measured together. With `exports`, they name the network of each export, for PaddleSeg's counterpart.
         size: (height, width) of the frames.
         checkpoints: NAME=FILE pairs; networks without one get random weights.
         num_classes: The number of classes of the checkpoints.
-        backends: The backends to run our graphs in.
-        precisions: The precisions to run our graphs in.
+        devices: The devices to run our graphs on.
+        backends: The backends to run our graphs in; None for those that are usual on a device.
+        precisions: The precisions to run our graphs in; None for those that are usual on a device.
         against: "paddleseg" puts PaddleSeg's pipeline with the same weights first, "paddleseg-openvino" its graph in
             OpenVINO, "none" neither.
         beside: Networks that only PaddleSeg has, in the form of `models`, to be measured in the same rounds.
+        exports: Folders of exports, which are measured as they are, in place of exports of `models`.
         frames: An image, a folder or a list of images; None for rendered streets.
         threads: CPU threads of every pipeline.
-        runs: Rounds whose times count.
+        runs: Runs of a pipeline whose times count, in each block on a GPU; None for what is usual on a device.
 
     Raises:
-        UserError: A network, a backend, a precision or a pair is unknown, or nothing is left to measure.
+        UserError: A network, a device, a backend, a precision, an export or a combination is unknown, or nothing is
+            left to measure.
     """
 
     models: Sequence[str]
     size: tuple[int, int]
     checkpoints: Sequence[str] = ()
     num_classes: int = 19
-    backends: Sequence[str] = ("openvino",)
-    precisions: Sequence[str] = ("fp32",)
+    devices: Sequence[str] = ("cpu",)
+    backends: Sequence[str] | None = None
+    precisions: Sequence[str] | None = None
     against: Sequence[str] = ("paddleseg",)
     beside: Sequence[str] = ()
+    exports: Sequence[str] = ()
     frames: str | None = None
     threads: int = 2
-    runs: int = 15
+    runs: int | None = None
 
     def __post_init__(self) -> None:
-        for name in self.groups:
-            if name not in list_models():
-                raise unknown("model", name, list_models())
+        for model in map(read_model, self.models):
+            if model.name not in list_models():
+                raise unknown("model", model.name, list_models())
+        if self.exports and len(self.models) != (len(self.exports) if self.compares else 0):
+            raise UserError(
+                f"got {len(self.exports)} exports and {len(self.models)} models: with exports, --models names the "
+                "network of each one, in their order, and only for --against paddleseg"
+            )
+        _ = self.weights
+        for model in self.models if self.exports else ():
+            if read_model(model).name not in self.weights:
+                raise UserError(
+                    f"the weights of the exports are needed for PaddleSeg's network: --checkpoint {model}=FILE"
+                )
         if not self.choices:
             raise UserError(f"nothing to measure: {'; '.join(self.refusals)}")
-        _ = self.weights
+        for folder in self.exports:
+            made_for = load_deployment(folder).target
+            if self.targets != [made_for]:
+                wanted = " and ".join(self.targets)
+                raise UserError(
+                    f"{folder} is for the target {made_for}; make another with tools/export.py --target {wanted}"
+                )
+
+    @property
+    def compares(self) -> bool:
+        """Whether PaddleSeg's counterparts are measured."""
+        return "none" not in self.against
+
+    @property
+    def needs_paddle(self) -> bool:
+        """Whether anything but exports in other engines is measured."""
+        return (
+            not self.exports or self.compares or bool(self.beside) or any(c.backend == "paddle" for c in self.choices)
+        )
 
     @functools.cached_property
     def groups(self) -> dict[str, list[Model]]:
-        """The networks by their names."""
+        """The networks that are measured together by their names, or each export under its folder's name."""
+        if self.exports:
+            return {folder: [Model(folder, folder, {})] for folder in self.exports}
         groups: dict[str, list[Model]] = {}
         for text in self.models:
             model = read_model(text)
@@ -88,42 +152,89 @@ class Plan:
     def weights(self) -> dict[str, str]:
         """Checkpoints by the names of the networks."""
         found = {}
+        names = [read_model(text).name for text in self.models]
         for pair in self.checkpoints:
             name, equals, file = pair.partition("=")
             if not equals or not file:
                 raise UserError(f"--checkpoint takes MODEL=FILE, got {pair!r}")
-            if name not in self.groups:
-                raise unknown("model in --checkpoint", name, self.groups)
+            if name not in names:
+                raise unknown("model in --checkpoint", name, names)
             found[name] = file
         return found
 
     @functools.cached_property
-    def choices(self) -> list[tuple[str, str]]:
-        """The pairs of backend and precision that exist on a CPU."""
-        return [pair for pair, refusal in self._pairs if refusal is None]
+    def choices(self) -> list[Choice]:
+        """The combinations of backend, device and precision that exist."""
+        return [choice for choice, refusal in self._combinations if refusal is None]
 
     @functools.cached_property
     def refusals(self) -> list[str]:
-        """The reasons why the other pairs do not exist."""
-        return [refusal for _, refusal in self._pairs if refusal is not None]
+        """The reasons why the other combinations do not exist."""
+        return [refusal for _, refusal in self._combinations if refusal is not None]
 
     @functools.cached_property
-    def _pairs(self) -> list[tuple[tuple[str, str], str | None]]:
-        pairs = [(backend, precision) for backend in self.backends for precision in self.precisions]
-        return [(pair, _refusal(*pair)) for pair in pairs]
+    def _combinations(self) -> list[tuple[Choice, str | None]]:
+        found = []
+        for device in self.devices:
+            backends, precisions = _USUAL.get(device, _USUAL["cpu"])  # an unknown device is refused below
+            found += [
+                Choice(backend, device, precision)
+                for backend in self.backends or backends
+                for precision in self.precisions or precisions
+            ]
+        return [(choice, _refusal(choice)) for choice in found]
 
     @property
-    def theirs(self) -> list[str]:
-        """The backends of PaddleSeg's pipeline for the counterpart of a network, in the order of the rows."""
+    def targets(self) -> list[str]:
+        """The targets of the exports that are measured."""
+        return list(dict.fromkeys(choice.target for choice in self.choices))
+
+    def on(self, target: str) -> list[Choice]:
+        """Return the choices whose devices run the exports of a target, "cpu" or "gpu"."""
+        return [choice for choice in self.choices if choice.target == target]
+
+    def theirs(self, target: str) -> list[Choice]:
+        """Return how PaddleSeg's pipeline runs the counterpart of a network, in the order of the rows.
+
+        Its deployment has one way on an NVIDIA GPU: Paddle 3 ignores the TensorRT that it asks for.
+        """
         backends = {"paddleseg": "paddle", "paddleseg-openvino": "openvino"}
-        return [] if "none" in self.against else [backends[name] for name in sorted(self.against)]
+        choices = [Choice(backends[name], target, "fp32") for name in sorted(self.against) if name != "none"]
+        return [c for c in choices if self.compares and (target == "cpu" or c.backend == "paddle")]
+
+    def runs_on(self, target: str) -> int:
+        """Return the number of runs whose times count."""
+        return self.runs or _RUNS[target]
+
+    @property
+    def short(self) -> bool:
+        """Whether the runs are too few for a GPU."""
+        return "gpu" in self.targets and self.runs_on("gpu") < _RUNS["gpu"]
 
 
-def _refusal(backend: str, precision: str) -> str | None:
+def export_size(folders: Sequence[str]) -> tuple[int, int]:
+    """Return the fixed (height, width) that all exports take.
+
+    Raises:
+        UserError: A folder holds no export, a size is open, or they differ.
+    """
+    sizes = {folder: tuple(load_deployment(folder).input_shape[2:]) for folder in folders}
+    first = next(iter(sizes.values()))
+    if None in first or set(sizes.values()) != {first}:
+        found = "; ".join(
+            f"{folder} takes {' x '.join(str(n or 'any') for n in size)}" for folder, size in sizes.items()
+        )
+        raise UserError(f"give the size of the frames with --size, since {found}")
+    return first
+
+
+def _refusal(choice: Choice) -> str | None:
     try:
-        check_choice(backend, "cpu", precision)
+        check_choice(*choice)
     except UnsupportedError as error:
         return str(error)
+    if choice.backend == "openvino" and choice.target == "gpu":
+        return "openvino's gpu is Intel's; this benchmark measures NVIDIA's"
     return None
 
 
@@ -135,7 +246,7 @@ def read_model(text: str) -> Model:
     """
     name, _, rest = text.partition(":")
     arguments = {}
-    for item in rest.split(",") if rest else []:
+    for item in re.split(r",(?![^\[]*\])", rest) if rest else []:  # a comma between brackets is part of a value
         key, equals, value = item.partition("=")
         if not equals or not key:
             raise UserError(f"a model is given as NAME or NAME:key=value,key=value, got {text!r}")

@@ -9,7 +9,8 @@ from typing import Any
 
 from paddle_rt.files import whole_file
 
-_COLUMNS = (
+Columns = Sequence[tuple[str, str, str]]  # title, key of a row, format
+CPU_COLUMNS = (
     ("model", "model", "{}"), ("pipeline", "pipeline", "{}"), ("backend", "backend", "{}"),
     ("precision", "precision", "{}"), ("end to end ms", "end_to_end_ms", "{:.1f}"), ("p90 ms", "p90_ms", "{:.1f}"),
     ("preprocess", "preprocess_ms", "{:.1f}"), ("network", "network_ms", "{:.1f}"), ("labels", "labels_ms", "{:.1f}"),
@@ -18,7 +19,8 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-_PACKAGES = ("paddlepaddle", "paddleseg", "onnxruntime", "openvino", "numpy", "numba")
+_PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddleseg", "onnxruntime", "onnxruntime-gpu", "openvino", "numpy",
+             "numba")  # fmt: skip
 _RTFORMER_FAULT = """\
   With oneDNN, PaddleSeg's RTFormer is wrong from the second frame on: its cross attention is a convolution whose
   weights are computed from the frame, and oneDNN keeps those of the first frame. Its row shows what that costs.
@@ -41,25 +43,30 @@ def machine() -> dict[str, str]:
     return found
 
 
-def cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+def packages(about: dict[str, str]) -> str:
+    """Return the versions of packages in what `machine` returned."""
+    return ", ".join(f"{name} {about[name]}" for name in _PACKAGES if name in about)
+
+
+def cells(rows: Sequence[dict[str, Any]], columns: Columns) -> list[list[str]]:
     """Return the head and the lines of the table as text; a dash stands for what is not known."""
-    lines = [[title for title, _, _ in _COLUMNS]]
+    lines = [[title for title, _, _ in columns]]
     for row in rows:
-        lines.append([form.format(row[key]) if row[key] is not None else "-" for _, key, form in _COLUMNS])
+        lines.append([form.format(row[key]) if row[key] is not None else "-" for _, key, form in columns])
     return lines
 
 
-def text_table(rows: Sequence[dict[str, Any]]) -> str:
+def text_table(rows: Sequence[dict[str, Any]], columns: Columns = CPU_COLUMNS) -> str:
     """Return the table in aligned columns for a terminal."""
-    lines = cells(rows)
-    widths = [max(len(line[i]) for line in lines) for i in range(len(_COLUMNS))]
+    lines = cells(rows, columns)
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
     return "\n".join("  ".join(cell.rjust(w) for cell, w in zip(line, widths, strict=True)) for line in lines)
 
 
-def markdown_table(rows: Sequence[dict[str, Any]]) -> str:
+def markdown_table(rows: Sequence[dict[str, Any]], columns: Columns = CPU_COLUMNS) -> str:
     """Return the table in Markdown."""
-    head, *body = ["| " + " | ".join(line) + " |" for line in cells(rows)]
-    return "\n".join([head, "|" + " --- |" * len(_COLUMNS), *body])
+    head, *body = ["| " + " | ".join(line) + " |" for line in cells(rows, columns)]
+    return "\n".join([head, "|" + " --- |" * len(columns), *body])
 
 
 def _bar_name(row: dict[str, Any], with_model: bool) -> str:
@@ -114,7 +121,6 @@ def page(table: str, chart: str, rows: Sequence[dict[str, Any]], command: Sequen
     """
     row = rows[0]
     about = row["machine"]
-    packages = ", ".join(f"{name} {about[name]}" for name in _PACKAGES if name in about)
     floors = {(r["backend"], r["precision"]): r["floor_gflop_per_s"] for r in rows if r["floor_gflop_per_s"]}
     rates = ", ".join(f"{backend} {precision} {rate:.0f}" for (backend, precision), rate in floors.items())
     work = ", ".join(dict.fromkeys(f"{r['model']} {r['gflop']:.0f}" for r in rows if r["gflop"]))
@@ -126,7 +132,7 @@ def page(table: str, chart: str, rows: Sequence[dict[str, Any]], command: Sequen
     return f"""# Benchmarks
 
 From a decoded frame of {row["size"][0]}x{row["size"][1]} to its labels, {row["threads"]} threads of {about["cpu"]},
-CPython {about["python"]}, {packages}. Written by
+CPython {about["python"]}, {packages(about)}. Written by
 
     python tools/benchmark.py {shlex.join(command)}
 

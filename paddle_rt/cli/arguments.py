@@ -26,6 +26,7 @@ positive = flag(whole(1))
 not_negative = flag(whole(0))
 count = flag(whole(1, 1_000_000))  # of what lies in memory or takes time
 threads = flag(whole(1, max(64, 8 * (os.cpu_count() or 1))))  # far more take turns on the cores for minutes
+device_id = flag(whole(0, 1023))
 workers = flag(whole(0, 1024))
 seed = flag(whole(0, 2**32 - 1))  # what NumPy takes
 side = flag(SIDE)  # pixels

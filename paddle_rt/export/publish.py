@@ -26,7 +26,9 @@ from paddle_rt.tasks.export import ExportSpec
 
 FORMATS = ("paddle", "onnx")
 # The files of an export. deploy.yaml comes last: with it the export is complete.
-_FILES = ("model.json", "model.pdiparams", "model.onnx", "model_int8.onnx", VERIFICATION, "deploy.yaml")
+_FILES = (
+    "model.json", "model.pdiparams", "model.onnx", "model_int8.onnx", "model_fp16.onnx", VERIFICATION, "deploy.yaml"
+)  # fmt: skip
 
 
 def export(

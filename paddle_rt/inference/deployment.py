@@ -18,6 +18,7 @@ from paddle_rt.yaml_file import read_yaml
 FILE = "deploy.yaml"
 VERIFICATION = "verification.json"
 DEFAULT_TASK = "segmentation"  # the task of a deploy.yaml that names none
+TARGETS = ("cpu", "gpu")
 _MAX_BYTES, _MAX_VERIFICATION_BYTES = 2**33, 2**24
 _REQUIRED = ("transforms", "input_shape", "output_op")
 
@@ -42,6 +43,9 @@ class Deployment:
         params: Paddle's parameters.
         onnx: The ONNX graph.
         int8: The ONNX graph with quantised layers.
+        fp16: The ONNX graph in half precision.
+        target: The devices that the graphs are made for, "cpu" or "gpu". For "gpu", a Paddle graph that goes with
+            `input_dtype` "uint8" takes the frames as float32 [N, C, H, W] with values from 0 to 255.
         num_classes: The number of classes, where known.
         dataset_type: The type of the data set in the config, which determines the colours.
         class_names: One name for each class.
@@ -61,6 +65,8 @@ class Deployment:
     params: str | None = None
     onnx: str | None = None
     int8: str | None = None
+    fp16: str | None = None
+    target: str = "cpu"
     num_classes: int | None = None
     dataset_type: str | None = None
     class_names: list[str] = field(default_factory=list)
@@ -73,9 +79,17 @@ class Deployment:
 
 
 # The file is written in this order: wherever it is cut off, a required key or the end of a list is missing.
-_KEYS = ("task", "model", "params", "onnx", "int8", "transforms", "input_shape", "input_dtype", "output_op",
-         "output_dtype", "state_shape", "align_corners", "settings", "num_classes", "dataset_type",
+_KEYS = ("task", "model", "params", "onnx", "int8", "fp16", "target", "transforms", "input_shape", "input_dtype",
+         "output_op", "output_dtype", "state_shape", "align_corners", "settings", "num_classes", "dataset_type",
          "class_names")  # fmt: skip
+
+_NAMES = ("task", "model", "params", "onnx", "int8", "fp16", "output_op", "output_dtype", "dataset_type")
+_KINDS = {
+    "transforms": (list, "a list"),
+    **dict.fromkeys(_NAMES, (str, "a name")),
+    "align_corners": (bool, "true or false"),
+    "settings": (dict, "a mapping"),
+}
 
 
 def save_deployment(deployment: Deployment) -> None:
@@ -117,21 +131,16 @@ def _check(values: dict[str, Any]) -> None:
     for key in _REQUIRED:
         if key not in values:
             raise UserError(f"key {key!r} is missing; the file is not whole")
-    if not isinstance(values["transforms"], list):
-        raise UserError(f"transforms must be a list, got {values['transforms']!r}")
+    for key, (kind, words) in _KINDS.items():
+        if not isinstance(values.get(key, kind()), kind):
+            raise UserError(f"{key} must be {words}, got {values[key]!r}")
     check_input_shape(values["input_shape"])
     state = values.get("state_shape", [1, 1, 1, 1])
     if not isinstance(state, list) or len(state) != 4 or not all(type(n) is int and n >= 1 for n in state):
         raise UserError(f"state_shape must be 4 numbers of at least 1, got {state!r}")
-    if values.get("input_dtype", "float32") not in ("float32", "uint8"):
-        raise UserError(f"input_dtype must be float32 or uint8, got {values['input_dtype']!r}")
-    for key in ("task", "model", "params", "onnx", "int8", "output_op", "output_dtype", "dataset_type"):
-        if not isinstance(values.get(key, ""), str):
-            raise UserError(f"{key} must be a name, got {values[key]!r}")
-    if not isinstance(values.get("align_corners", False), bool):
-        raise UserError(f"align_corners must be true or false, got {values['align_corners']!r}")
-    if not isinstance(values.get("settings", {}), dict):
-        raise UserError(f"settings must be a mapping, got {values['settings']!r}")
+    for key, valid in (("input_dtype", ("float32", "uint8")), ("target", TARGETS)):
+        if values.get(key, valid[0]) not in valid:
+            raise UserError(f"{key} must be {' or '.join(valid)}, got {values[key]!r}")
     names, number = values.get("class_names", []), values.get("num_classes")
     if number is not None:
         check_count("num_classes", number)
@@ -160,7 +169,7 @@ def check_input_shape(shape: Any) -> None:
 def _check_files(deployment: Deployment) -> None:
     if bool(deployment.model) != bool(deployment.params) or not (deployment.model or deployment.onnx):
         raise UserError("it must name model and params, or onnx, or all three")
-    for name in (deployment.model, deployment.params, deployment.onnx, deployment.int8, VERIFICATION):
+    for name in (deployment.model, deployment.params, deployment.onnx, deployment.int8, deployment.fp16, VERIFICATION):
         if name:
             file_of(deployment, name)
 

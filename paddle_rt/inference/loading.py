@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from paddle_rt.errors import unknown
+from paddle_rt.inference.classifier import Classifier
 from paddle_rt.inference.deployment import load_deployment
 from paddle_rt.inference.segmenter import FrameSegmenter, Segmenter
 from paddle_rt.inference.video_segmenter import VideoSegmenter
@@ -29,11 +30,13 @@ def load(
     precision: str = "fp32",
     threads: int | None = None,
     device: str = "cpu",
+    device_id: int = 0,
 ) -> Any:
     """Load an export with the predictor of its task. The arguments are those of `Predictor`.
 
     Returns:
-        A `Segmenter` or `VideoSegmenter` for segmentation, else what was registered for the task.
+        A `Segmenter` or `VideoSegmenter` for segmentation, a `Classifier` for classification, else what was registered
+        for the task.
 
     Raises:
         UserError: The task has no predictor, or the predictor refuses the export or an argument.
@@ -41,7 +44,7 @@ def load(
     task = load_deployment(export_dir).task
     if task not in _PREDICTORS:
         raise unknown("task with a predictor", task, _PREDICTORS)
-    return _PREDICTORS[task](export_dir, backend, precision, threads, device)
+    return _PREDICTORS[task](export_dir, backend, precision, threads, device, device_id)
 
 
 def _load_segmenter(export_dir: str | os.PathLike, *arguments: Any) -> Segmenter | VideoSegmenter:
@@ -50,3 +53,4 @@ def _load_segmenter(export_dir: str | os.PathLike, *arguments: Any) -> Segmenter
 
 
 register_predictor(FrameSegmenter.task, _load_segmenter)
+register_predictor(Classifier.task, Classifier)

@@ -49,6 +49,7 @@ class Predictor:
         precision: "fp32", "bf16", "fp16" or "int8", as far as `engines.SUPPORTED` lists it.
         threads: CPU threads; None for every core.
         device: "cpu", "gpu" or "tensorrt".
+        device_id: The number of the GPU, from 0.
 
     Attributes:
         task: The task whose exports the class runs.
@@ -70,10 +71,16 @@ class Predictor:
         precision: str = "fp32",
         threads: int | None = None,
         device: str = "cpu",
+        device_id: int = 0,
     ) -> None:
         check_choice(backend, device, precision)
         if threads is not None:
             check_count("threads", threads, 1, 1024)
+        check_count("device_id", device_id, 0, 1023)
+        if device_id and device == "cpu":
+            raise UserError(
+                f"device_id {device_id} is the number of a GPU, but the device is cpu; choose another device"
+            )
         self.deployment = load_deployment(export_dir)
         if self.deployment.task != self.task:
             raise UserError(
@@ -86,7 +93,7 @@ class Predictor:
         self._threads = threads
         self._lock = threading.Lock()
         self._clocks = threading.local()
-        self._engine = _load_engine(self.deployment, backend, precision, threads, device)
+        self._engine = _load_engine(self.deployment, backend, precision, threads, device, device_id)
 
     def check(self, deployment: Deployment) -> None:
         """Check what the task expects of a deploy.yaml; a subclass extends the check.
@@ -107,6 +114,11 @@ class Predictor:
     def timings(self) -> dict[str, float]:
         """Seconds that this thread's last call spent in each of the stages."""
         return dict(getattr(self._clocks, "seconds", {}))
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """Facts of the engine, as `Engine.report` describes them."""
+        return self._engine.report
 
     def warmup(self, size: Sequence[int] | None = None) -> float:
         """Predict a black frame, since the first run of an engine takes longer.
@@ -192,16 +204,33 @@ class Predictor:
             raise UserError(f"the graph fails on an image of {list(images.shape[1:])}: {brief(error)}") from error
 
     def _run(self, prepared: Sequence[Prepared], batch: int) -> np.ndarray:
-        """Run the network on a batch, which is filled up with copies of the last image."""
+        """Run the network on a batch."""
+        images = self._stack(prepared, batch)
+        outputs = self.run_engine(self._engine.run, images)
+        if outputs.shape[:1] != (batch,):
+            raise UserError(f"the graph returns {list(outputs.shape)} for {batch} images; is it from this export?")
+        return outputs[: len(prepared)]
+
+    def _stack(self, prepared: Sequence[Prepared], batch: int) -> np.ndarray:
+        """Make a batch, which is filled up with copies of the last image."""
         with self.timed("preprocess"):
             images = [item.image for item in prepared]
             images = images[0][np.newaxis] if len(images) == 1 else np.stack(images)
             if len(images) < batch:
                 images = np.concatenate([images, np.repeat(images[-1:], batch - len(images), axis=0)])
-        outputs = self.run_engine(self._engine.run, images)
-        if outputs.shape[:1] != (batch,):
-            raise UserError(f"the graph returns {list(outputs.shape)} for {batch} images; is it from this export?")
-        return outputs[: len(prepared)]
+            return images
+
+    def engine_and_inputs(self, frame: np.ndarray) -> tuple[Engine, tuple[np.ndarray, ...]]:
+        """Return the engine and the arrays that it runs on for a frame, which benchmarks run it on by itself.
+
+        For a network for video, the second array is the state before the first frame.
+
+        Raises:
+            UserError: The argument is not a frame, or it is too large.
+        """
+        self.begin([frame])
+        images, state_shape = self._stack([self.prepare(frame)], self._batch or 1), self.deployment.state_shape
+        return self._engine, (images,) if state_shape is None else (images, np.zeros(state_shape, np.float32))
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -227,7 +256,7 @@ def graph_facts(deployment: Deployment) -> dict[str, Any]:
     verification.json holds it as well. An edited deploy.yaml that contradicts it would give wrong results silently: the
     Normalize of a graph that takes frames, for one, is only a record of what the graph does.
     """
-    keys = ("task", "input_shape", "input_dtype", "output_op", "state_shape", "align_corners")
+    keys = ("task", "target", "input_shape", "input_dtype", "output_op", "state_shape", "align_corners")
     facts = {key: getattr(deployment, key) for key in keys}
     if deployment.takes_frames:
         normalize = split_normalize(deployment.transforms)[1]
@@ -246,18 +275,30 @@ def _check_facts(deployment: Deployment) -> None:
             )
 
 
-def _load_engine(deployment: Deployment, backend: str, precision: str, threads: int | None, device: str) -> Engine:
+def graph_names(deployment: Deployment, backend: str, device: str, precision: str) -> list[str]:
+    """Return the files of an export that a backend runs on a device in a precision.
+
+    Raises:
+        UserError: The export does not have them.
+    """
     if backend == "paddle":
-        names, remedy = (deployment.model, deployment.params), "export it with --formats paddle"
-        engine = PaddleInference
+        names, remedy = [deployment.model, deployment.params], "export it with --formats paddle"
     else:
         quantised = precision == "int8"
-        names = (deployment.int8 if quantised else deployment.onnx,)
+        names = [deployment.int8 if quantised else deployment.onnx]
         remedy = "make one with tools/quantize.py" if quantised else "export it with --formats onnx"
-        engine = ONNX_ENGINES[backend]
     if not all(names):
         kind = f"{precision} graph for {backend}"
         raise UserError(f"the export in {deployment.folder} has no {kind}; {remedy}")
+    return names
+
+
+def _load_engine(
+    deployment: Deployment, backend: str, precision: str, threads: int | None, device: str, device_id: int
+) -> Engine:
+    names = graph_names(deployment, backend, device, precision)
     check_graph(deployment, *names)
     _check_facts(deployment)
-    return engine(*(deployment.folder / name for name in names), device=device, threads=threads, precision=precision)
+    files = (deployment.folder / name for name in names)
+    engine = PaddleInference if backend == "paddle" else ONNX_ENGINES[backend]
+    return engine(*files, device=device, threads=threads, precision=precision, device_id=device_id)

@@ -50,7 +50,7 @@ class VideoSegmenter(FrameSegmenter):
     one thread and one video at a time; several videos need a segmenter each, or take turns by setting `state`.
 
     Args:
-        export_dir: The export of a network with a temporal window above 1; the next four arguments, too, are those of
+        export_dir: The export of a network with a temporal window above 1; the next five arguments, too, are those of
             `Predictor`.
         scene_cut: A scene is cut where a frame and the one before it, both reduced to 32x16 pixels, differ by more than
             this on average, out of 255. None for videos without cuts, or with so few frames a second that every frame
@@ -69,9 +69,10 @@ class VideoSegmenter(FrameSegmenter):
         precision: str = "fp32",
         threads: int | None = None,
         device: str = "cpu",
+        device_id: int = 0,
         scene_cut: float | None = SCENE_CUT,
     ) -> None:
-        super().__init__(export_dir, backend, precision, threads, device)
+        super().__init__(export_dir, backend, precision, threads, device, device_id)
         self.scene_cut = scene_cut
         self._export = file_digest(self.deployment.folder / VERIFICATION)
         self._state: VideoState | None = None

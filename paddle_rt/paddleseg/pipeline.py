@@ -27,9 +27,12 @@ class PaddleSegPipeline:
         onednn: Whether oneDNN is used, which is PaddleSeg's fastest choice on a CPU. RTFormer's labels are right
             without it only: the weights of its cross attention's convolution are computed anew for each frame, and
             oneDNN keeps those of the first.
+        device: "cpu", or "gpu" for an NVIDIA GPU, with backend "paddle".
     """
 
-    def __init__(self, folder: pathlib.Path, threads: int, backend: str = "paddle", onednn: bool = True) -> None:
+    def __init__(
+        self, folder: pathlib.Path, threads: int, backend: str = "paddle", onednn: bool = True, device: str = "cpu"
+    ) -> None:
         import_paddleseg()
         from paddleseg.cvlibs import manager
         from paddleseg.transforms import Compose
@@ -40,7 +43,7 @@ class PaddleSegPipeline:
             self._engine: Engine = OpenVino(folder / "model.onnx", threads=threads)
         else:
             files = folder / "model.json", folder / "model.pdiparams"
-            self._engine = PaddleInference(*files, threads=threads, onednn=onednn)
+            self._engine = PaddleInference(*files, device, threads=threads, onednn=onednn)
         self.timings: dict[str, float] = {}
 
     def warmup(self) -> float:
@@ -50,7 +53,7 @@ class PaddleSegPipeline:
     def __call__(self, frame: np.ndarray) -> np.ndarray:
         """Label a frame. Shape: uint8 BGR [H, W, 3] to uint8 [H, W]."""
         moments = [time.perf_counter()]
-        image = self._transforms({"img": frame.astype("float32")})["img"][np.newaxis]
+        image = self._prepare(frame)
         moments.append(time.perf_counter())
         output = self._engine.run(image)
         moments.append(time.perf_counter())
@@ -59,6 +62,13 @@ class PaddleSegPipeline:
         stages = ("preprocess", "network", "labels")
         self.timings = {s: b - a for s, a, b in zip(stages, moments[:-1], moments[1:], strict=True)}
         return labels
+
+    def _prepare(self, frame: np.ndarray) -> np.ndarray:
+        return self._transforms({"img": frame.astype("float32")})["img"][np.newaxis]
+
+    def engine_and_inputs(self, frame: np.ndarray) -> tuple[Engine, tuple[np.ndarray, ...]]:
+        """Return the engine and what it runs on, as `Predictor.engine_and_inputs` does."""
+        return self._engine, (self._prepare(frame),)
 
 
 def export_paddleseg(network: "nn.Layer", size: Sequence[int], folder: pathlib.Path, onnx: bool = False) -> None:

@@ -205,6 +205,8 @@ os.kill(os.getpid(), signal.SIGUSR1)
         (dict(precision="int8"), "no int8 graph for openvino; make one with tools.quantize.py"),
         (dict(threads=0), "threads must be a whole number from 1 to 1024"),
         (dict(threads=2.5), "threads must be a whole number from 1 to 1024"),
+        (dict(device_id=1), "device_id 1 is the number of a GPU, but the device is cpu"),
+        (dict(device_id=-1), "device_id must be a whole number from 0 to 1023"),
     ],
 )
 def test_wrong_choices(exports, choice, message):
@@ -345,8 +347,9 @@ def _mutations() -> st.SearchStrategy:
         st.lists(st.one_of(st.none(), st.integers(-2, 200)), max_size=5),
     )  # fmt: skip
     keys = st.sampled_from(
-        ["model", "params", "onnx", "int8", "transforms", "input_shape", "input_dtype", "output_op", "output_dtype",
-         "align_corners", "num_classes", "dataset_type", "class_names", "state_shape", "task", "settings", "surprise"]
+        ["model", "params", "onnx", "int8", "fp16", "target", "transforms", "input_shape", "input_dtype", "output_op",
+         "output_dtype", "align_corners", "num_classes", "dataset_type", "class_names", "state_shape", "task",
+         "settings", "surprise"]
     )  # fmt: skip
     return st.lists(st.tuples(keys, values), min_size=1, max_size=3)
 

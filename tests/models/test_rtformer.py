@@ -228,7 +228,7 @@ def test_drop_path_changes_training_only():
         (dict(drop_rate=2.0), "drop_rate must be"),
         (dict(head_channels=0), "head_channels must be"),
         (dict(use_injection=True), "use_injection must be two booleans"),
-        (dict(num_heads=7), "num_heads must divide"),
+        (dict(num_heads=7), "num_heads.* must divide the number of learned keys, 256, got 7"),
         (dict(num_heads=True), "num_heads must be a whole number"),
         (dict(use_aux_head=1), "use_aux_head must be True or False"),
         (dict(cross_size=0), "cross_size must be a whole number from 1 to 1024, got 0"),

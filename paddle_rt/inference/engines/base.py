@@ -2,10 +2,12 @@
 
 import abc
 import contextlib
+import functools
 import os
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +31,17 @@ class UnsupportedError(UserError):
 class Engine(abc.ABC):
     """A loaded graph."""
 
+    @functools.cached_property
+    def report(self) -> dict[str, Any]:
+        """Facts for benchmarks, which an engine on a GPU fills in.
+
+        nodes_elsewhere: The number of nodes that the device left to another one.
+        engines: The number of parts of the graph that TensorRT runs.
+        cache: "built" or "reused" for engines that are kept, else None.
+        versions: The versions of what computes, by name.
+        """
+        return {"nodes_elsewhere": 0, "engines": 0, "cache": None, "versions": {}}
+
     def run(self, images: np.ndarray) -> np.ndarray:
         """Return the graph's output for images.
 
@@ -43,6 +56,13 @@ class Engine(abc.ABC):
         """
         logits, state = self._run(frame, state)
         return logits, state
+
+    def resident(self, *inputs: np.ndarray) -> Callable[[], object]:
+        """Copy inputs to the device once, and return a function that runs the graph on them and waits for its end.
+
+        The outputs stay on the device, so that a benchmark times the graph alone. On a CPU there is nothing to copy.
+        """
+        return lambda: self._run(*inputs)
 
     @abc.abstractmethod
     def _run(self, *inputs: np.ndarray) -> Sequence[np.ndarray]:

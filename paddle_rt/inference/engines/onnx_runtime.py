@@ -17,6 +17,7 @@ class OnnxRuntime(Engine):
         graph: The file.
         device: "cpu", "gpu" (CUDA) or "tensorrt", where CUDA runs what TensorRT does not support.
         threads: Threads within an operator; None for every core.
+        device_id: The number of the GPU, from 0.
         precision: "fp16" lets TensorRT compute in half precision; "int8" needs a quantised graph.
 
     Raises:
@@ -24,7 +25,12 @@ class OnnxRuntime(Engine):
     """
 
     def __init__(
-        self, graph: pathlib.Path, device: str = "cpu", threads: int | None = None, precision: str = "fp32"
+        self,
+        graph: pathlib.Path,
+        device: str = "cpu",
+        threads: int | None = None,
+        precision: str = "fp32",
+        device_id: int = 0,
     ) -> None:
         switch_off_telemetry()
         try:
@@ -39,10 +45,14 @@ class OnnxRuntime(Engine):
                 f"this onnxruntime has no {wanted}: pip uninstall onnxruntime && pip install onnxruntime-gpu"
                 f"{', and install TensorRT' if device == 'tensorrt' else ''}, or use device cpu"
             )
-        providers: list[Any] = [wanted]
+        providers: list[Any] = [wanted if device == "cpu" else (wanted, {"device_id": device_id})]
         if device == "tensorrt":
-            flags = {"trt_fp16_enable": precision != "fp32", "trt_int8_enable": precision == "int8"}
-            providers = [(wanted, flags), "CUDAExecutionProvider"]
+            flags = {
+                "device_id": device_id,
+                "trt_fp16_enable": precision != "fp32",
+                "trt_int8_enable": precision == "int8",
+            }
+            providers = [(wanted, flags), ("CUDAExecutionProvider", {"device_id": device_id})]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3

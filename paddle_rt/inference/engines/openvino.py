@@ -38,6 +38,7 @@ class OpenVino(Engine):
     Args:
         graph: The file.
         device: "cpu" or "gpu" (Intel's).
+        device_id: The number of the GPU among several.
         threads: CPU threads; None for every core.
         precision: The precision of the arithmetic. With "int8", the layers that are not quantised are computed in bf16
             where the CPU has it.
@@ -47,14 +48,19 @@ class OpenVino(Engine):
     """
 
     def __init__(
-        self, graph: pathlib.Path, device: str = "cpu", threads: int | None = None, precision: str = "fp32"
+        self,
+        graph: pathlib.Path,
+        device: str = "cpu",
+        threads: int | None = None,
+        precision: str = "fp32",
+        device_id: int = 0,
     ) -> None:
         try:
             core = openvino_core()
         except ImportError as error:
             raise UserError(f"backend openvino needs its package ({error}): pip install openvino") from error
-        name = device.upper()
-        if not any(found.split(".")[0] == name for found in core.available_devices):
+        name = f"{device.upper()}.{device_id}" if device_id else device.upper()
+        if not any(name in (found, found.split(".")[0]) for found in core.available_devices):
             raise UserError(f"OpenVINO finds no {name} here, only {', '.join(core.available_devices)}; use device cpu")
         offered = core.get_property(name, "OPTIMIZATION_CAPABILITIES")
         if precision in ("bf16", "fp16") and precision.upper() not in offered:
