@@ -1,7 +1,8 @@
 """Paddle Inference on a CPU, and on a GPU with Paddle's kernels or with TensorRT."""
 
+import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -45,6 +46,7 @@ class PaddleInference(Engine):
         device_id: int = 0,
     ) -> None:
         paddle, inference = import_paddle()
+        self._wait: Callable[[], object] | None = None  # for the GPU
         if device == "cpu":
             config = _cpu_config(inference, graph, parameters, threads or cores(), onednn)
         else:
@@ -52,6 +54,7 @@ class PaddleInference(Engine):
             versions = self.report["versions"] = _versions(paddle, gpu)
             if device == "tensorrt":
                 versions["tensorrt"] = check_tensorrt(paddle, inference, gpu, precision)
+            self._wait = functools.partial(paddle.device.cuda.synchronize, device_id)
             with loading("Paddle Inference", graph):
                 content = read_graph(graph)
             if device == "tensorrt":
@@ -63,6 +66,16 @@ class PaddleInference(Engine):
         with loading("Paddle Inference", graph, parameters):
             self._graph = LoadedGraph(inference, config)
 
+    def resident(self, *inputs: np.ndarray) -> Callable[[], object]:
+        if self._wait is None:
+            return super().resident(*inputs)
+        self._graph.feed(*inputs)
+        return self._run_resident
+
+    def _run_resident(self) -> None:
+        self._graph.run()
+        self._wait()
+
     def _run(self, *inputs: np.ndarray) -> Sequence[np.ndarray]:
         return self._graph(*inputs)
 
@@ -73,20 +86,29 @@ class LoadedGraph:
     Args:
         inference: paddle.inference.
         config: Its Config.
+
+    Attributes:
+        run: Runs the graph on what `feed` copied and leaves the outputs on the device; it may return before a GPU is
+            done.
     """
 
     def __init__(self, inference: ModuleType, config: Any) -> None:
         self._predictor = inference.create_predictor(config)
+        self.run = self._predictor.run
         self._inputs = [self._predictor.get_input_handle(name) for name in self._predictor.get_input_names()]
         self._outputs = [self._predictor.get_output_handle(name) for name in self._predictor.get_output_names()]
 
     def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
         """Return the graph's outputs."""
+        self.feed(*inputs)
+        self.run()
+        return [handle.copy_to_cpu() for handle in self._outputs]
+
+    def feed(self, *inputs: np.ndarray) -> None:
+        """Copy the inputs for the next runs to the device."""
         for handle, array in zip(self._inputs, inputs, strict=True):
             handle.reshape(array.shape)
             handle.copy_from_cpu(np.ascontiguousarray(array))
-        self._predictor.run()
-        return [handle.copy_to_cpu() for handle in self._outputs]
 
 
 def import_paddle() -> tuple[ModuleType, ModuleType]:

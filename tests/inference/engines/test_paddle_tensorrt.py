@@ -19,7 +19,7 @@ from tests.helpers import message, written
 from tests.inference.fakes import paddle_tensorrt as fakes
 
 SHAPE = [1, 3, 32, 64]
-TURING = Gpu("NVIDIA GeForce RTX 2080 Ti", (7, 5), "520.61.05")
+TURING = Gpu("GPU-1", "NVIDIA GeForce RTX 2080 Ti", (7, 5), "520.61.05")
 
 
 class Net(nn.Layer):
@@ -130,6 +130,17 @@ def test_a_graph_that_takes_frames_runs_on_the_plain_gpu(graphs, fake):
     np.testing.assert_array_equal(load(graphs["frames"], "gpu").run(frames), expected)
 
 
+@pytest.mark.parametrize("device", ["gpu", "tensorrt"])
+def test_a_benchmark_runs_on_inputs_that_stay_on_the_gpu(graphs, fake, device):
+    engine = load(graphs["logits"], device, device_id=1)
+    run = engine.resident(image())
+    fake.calls.clear()
+    run()
+    run()
+    assert fake.calls == [("synchronize", 1), ("synchronize", 1)]
+    np.testing.assert_array_equal(engine._graph._outputs[0].copy_to_cpu(), engine.run(image()))
+
+
 def test_what_stays_in_single_precision(graphs, fake):
     load(graphs["logits"], "gpu", precision="fp16")
     calls = {name: arguments for name, *arguments in fake.calls}
@@ -192,8 +203,11 @@ def test_half_precision_names_what_stays_single(graphs, fake):
 @pytest.mark.parametrize("change", ["gpu", "capability", "driver", "paddle", "tensorrt", "precision", "parameters"])
 def test_each_of_these_has_its_own_engines(graphs, fake, monkeypatch, tmp_path, change):
     load(graphs["logits"])
-    gpus = {"gpu": Gpu("Tesla T4", (7, 5), "520.61.05"), "capability": Gpu(TURING.name, (8, 6), TURING.driver),
-            "driver": Gpu(TURING.name, TURING.capability, "535.54.03")}  # fmt: skip
+    gpus = {
+        "gpu": Gpu("GPU-1", "Tesla T4", (7, 5), "520.61.05"),
+        "capability": Gpu("GPU-1", TURING.name, (8, 6), TURING.driver),
+        "driver": Gpu("GPU-1", TURING.name, TURING.capability, "535.54.03"),
+    }
     graph, precision = graphs["logits"], "fp32"
     if change in gpus:
         monkeypatch.setattr(paddle_inference, "find_gpu", lambda device_id: gpus[change])
@@ -302,11 +316,11 @@ def test_a_damaged_graph(graphs, fake, tmp_path):
     assert "Paddle Inference cannot load" in one_line(load, file)
 
 
-@pytest.mark.parametrize("precision", ["int8", "bf16"])
-def test_other_precisions(precision):
-    assert f"backend paddle has no precision {precision} on tensorrt, only fp32, fp16" in one_line(
-        check_choice, "paddle", "tensorrt", precision
-    )
+@pytest.mark.parametrize("precision, instead", [("int8", "int8 on tensorrt is for backend onnxruntime"),
+                                                ("bf16", "bf16 on cpu is for backend openvino")])  # fmt: skip
+def test_other_precisions_say_where_they_are(precision, instead):
+    said = one_line(check_choice, "paddle", "tensorrt", precision)
+    assert said == f"backend paddle has no precision {precision} on tensorrt, only fp32, fp16; {instead}"
 
 
 def break_paddle(fake, monkeypatch, what: str) -> None:
@@ -335,7 +349,11 @@ def break_paddle(fake, monkeypatch, what: str) -> None:
         monkeypatch.setattr(paddle, "__version__", "3.3.0")
         monkeypatch.setattr(sys.modules["tensorrt"], "__version__", "10.5.0")
         monkeypatch.setattr(inference, "get_trt_compile_version", lambda: (10, 5, 0))
-        gpu = Gpu("Tesla V100", (7, 0), "560.1") if what == "Volta" else Gpu("GTX 1080", (6, 1), "560.1")
+        gpu = (
+            Gpu("GPU-1", "Tesla V100", (7, 0), "560.1")
+            if what == "Volta"
+            else Gpu("GPU-1", "GTX 1080", (6, 1), "560.1")
+        )
         monkeypatch.setattr(paddle_inference, "find_gpu", lambda device_id: gpu)
     else:
         monkeypatch.setitem(sys.modules, what, None)
@@ -364,9 +382,9 @@ def test_what_is_missing_or_does_not_fit(graphs, fake, monkeypatch, tmp_path, wh
 
 
 def test_half_precision_that_a_gpu_lacks(graphs, fake, monkeypatch):
-    monkeypatch.setattr(paddle_inference, "find_gpu", lambda device_id: Gpu("GTX 1080", (6, 1), "520.61.05"))
+    monkeypatch.setattr(paddle_inference, "find_gpu", lambda device_id: Gpu("GPU-1", "GTX 1080", (6, 1), "520.61.05"))
     assert "for fp16, TensorRT 8.6.1 would compute in fp32 there" in one_line(load, graphs["logits"], precision="fp16")
-    monkeypatch.setattr(paddle_inference, "find_gpu", lambda device_id: Gpu("GTX 980", (5, 2), "520.61.05"))
+    monkeypatch.setattr(paddle_inference, "find_gpu", lambda device_id: Gpu("GPU-1", "GTX 980", (5, 2), "520.61.05"))
     for device in ("gpu", "tensorrt"):
         assert "GTX 980 (compute capability 5.2) has no fp16" in one_line(
             load, graphs["logits"], device, precision="fp16"

@@ -68,6 +68,7 @@ def install(patch, paddle_version="3.2.2", tensorrt_version="8.6.1", count=1) ->
     patch.setattr(paddle, "__version__", paddle_version)
     patch.setattr(paddle, "is_compiled_with_cuda", lambda: True)
     patch.setattr(paddle.device.cuda, "device_count", lambda: count)
+    patch.setattr(paddle.device.cuda, "synchronize", lambda device=None: fake.calls.append(("synchronize", device)))
     patch.setattr(paddle.version, "cuda", lambda: "11.8")
     patch.setattr(paddle.version, "cudnn", lambda: "8.9.7")
     numbers = tuple(int(number) for number in tensorrt_version.split("."))
