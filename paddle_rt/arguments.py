@@ -45,6 +45,17 @@ _ITERATIONS = whole(0, 10**12)
 SCALE = number(0, 100, above=True)
 _PADDING = either(number(), listed(number(), 1, 3, 4))
 _FOUR = listed(whole(1, 1000), 4, valid="four whole numbers from 1 to 1000")
+_RTFORMER_TRUNK = {
+    "layer_nums": _FOUR,
+    "base_channels": _CHANNELS,
+    "num_heads": _CHANNELS,
+    "cross_size": whole(1, 1024),
+    "bn_momentum": _SHARE,
+    "mhea_ratio": number(0, 64, above=True),
+    "low_groups": either(_CHANNELS, NULL),
+    "high_groups": _CHANNELS,
+    "image_size": either(_SIZE, NULL),
+}
 
 RANGES: dict[str, dict[str, Kind]] = {
     "any": {
@@ -89,20 +100,13 @@ RANGES: dict[str, dict[str, Kind]] = {
     },
     # Networks
     "RTFormer": {
-        "layer_nums": _FOUR,
-        "base_channels": _CHANNELS,
+        **_RTFORMER_TRUNK,
         "spp_channels": _CHANNELS,
-        "num_heads": _CHANNELS,
         "head_channels": _CHANNELS,
         "use_injection": listed(SWITCH, 2, valid="two booleans"),
         "lr_mult": _NOT_NEGATIVE,
-        "cross_size": whole(1, 1024),
-        "bn_momentum": _SHARE,
-        "mhea_ratio": number(0, 64, above=True),
-        "low_groups": either(_CHANNELS, NULL),
-        "high_groups": _CHANNELS,
-        "image_size": either(_SIZE, NULL),
     },
+    "RTFormerClassifier": {**_RTFORMER_TRUNK, "feature_channels": _CHANNELS},
     "FANet": {"depth": whole(1, 1000), "temporal_window": whole(1, 1000)},
     "SegFormerPlusPlus": {
         "embed_dim": _CHANNELS,

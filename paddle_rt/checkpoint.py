@@ -226,9 +226,23 @@ def _load(
     if broken:
         problems.append(f"{len(broken)} with numbers that are not finite ({_few(broken)})")
     if problems:
-        raise UserError(f"{where} does not fit {type(model).__name__}: {'; '.join(problems)}")
+        hint = _other_task(own, state) if missing and extra and not (misshapen or kinds or broken) else ""
+        raise UserError(f"{where} {hint or f'does not fit {type(model).__name__}: ' + '; '.join(problems)}")
     for name in matching:
         own[name].set_value(values[name])
+
+
+def _other_task(own: Iterable[str], state: State) -> str:
+    """Return what a checkpoint is that has the trunk of a model and the head of another task; "" if it is not one."""
+    ours, theirs = ({name.partition(".")[0]: None for name in names} for names in (own, state))
+    shared = [part for part in ours if part in theirs]
+    lacking, unknown = ([p for p in parts if p not in shared] for parts in (ours, theirs))
+    if not (shared and lacking and unknown):
+        return ""
+    return (
+        f"is of a network for another task: the trunk is this model's, but it has {', '.join(unknown)} in place of "
+        f"{', '.join(lacking)}; to start from its trunk, give it as model.pretrained"
+    )
 
 
 def load_pretrained(
@@ -255,6 +269,25 @@ def load_pretrained(
     if not any(name.startswith(trunk) for name in state):
         state = {trunk + name: value for name, value in state.items()}
     _load(model, source, state, may_miss=[*new_head, *optional], may_skip=["*"])
+    taken = {name for name in own if name in state and list(state[name].shape) == list(own[name].shape)}
+    new, left = (_parts([name for name in names if name not in taken], taken) for names in (own, state))
+    _log.info(
+        f"Took {len(taken)} of {len(own)} parameters and buffers from {source}; new: {', '.join(new) or 'none'}; "
+        f"left out of the file: {', '.join(left) or 'none'}"
+    )
+
+
+def _parts(names: Iterable[str], taken: Iterable[str]) -> list[str]:
+    """Return the parts of a model that names belong to, with the number of names of each.
+
+    A part is what stands before the first dot, or before the second where other names of that part were taken.
+    """
+    touched, counts = {name.partition(".")[0] for name in taken}, {}
+    for name in names:
+        first, *rest = name.split(".")
+        part = ".".join([first, *rest[:1]]) if first in touched else first
+        counts[part] = counts.get(part, 0) + 1
+    return [f"{part} ({count})" for part, count in counts.items()]
 
 
 def _matches(name: str, patterns: Iterable[str]) -> bool:

@@ -48,6 +48,10 @@ def _rtformer(variant: str, **arguments: Any) -> Entry:
     return Entry("paddle_rt.models.rtformer", "RTFormer", variant, arguments, counterpart="RTFormer")
 
 
+def _rtformer_cls(variant: str, **arguments: Any) -> Entry:
+    return Entry("paddle_rt.models.rtformer_cls", "RTFormerClassifier", variant, arguments, task="classification")
+
+
 def _segformerpp(variant: str, **arguments: Any) -> Entry:
     return Entry(
         "paddle_rt.models.segformer",
@@ -65,6 +69,8 @@ ENTRIES = {
     "fanet50": _fanet("50", depth=50),
     "rtformer_slim": _rtformer("slim", base_channels=32, head_channels=64, use_injection=[True, True]),
     "rtformer_base": _rtformer("base", base_channels=64, head_channels=128, use_injection=[True, False]),
+    "rtformer_slim_cls": _rtformer_cls("slim", base_channels=32, feature_channels=1024),
+    "rtformer_base_cls": _rtformer_cls("base", base_channels=64, feature_channels=2048),
     "segformerpp_b0": _segformerpp("b0", embed_dim=32, depths=[2, 2, 2, 2]),
     "segformerpp_b1": _segformerpp("b1", embed_dim=64, depths=[2, 2, 2, 2]),
     "segformerpp_b2": _segformerpp("b2", embed_dim=64, depths=[3, 4, 6, 3]),
@@ -102,6 +108,11 @@ def find_entry(name: str) -> Entry:
 def entries_of(class_name: str) -> list[Entry]:
     """Return the rows of a class of networks, one for each variant; none if the class is not in the table."""
     return [entry for entry in ENTRIES.values() if entry.class_name == class_name]
+
+
+def class_names(task: str) -> list[str]:
+    """Return the names of the classes of networks for a task, which are the values of `model.type`."""
+    return list(dict.fromkeys(entry.class_name for entry in ENTRIES.values() if entry.task == task))
 
 
 def model_config(name: str) -> dict[str, Any]:

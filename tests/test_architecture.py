@@ -42,7 +42,10 @@ MAY_IMPORT = {
     "paddleseg/releases": BASIC,
     "components": {"models", "registry", "paddleseg/components", *BASIC},
     "tasks": {"components", "imaging", "inference", "models", "paddleseg/components", "streetscenes", *BASIC},
-    "config": {"checkpoint", "components", "config_file", "models", "paddleseg/components", "tasks", *BASIC},
+    "config": {
+        *("checkpoint", "components", "config_file", "models", "paddleseg/components", "registry", "tasks"),
+        *BASIC,
+    },
     "training": {"checkpoint", "config", "run_logs", "tasks", *BASIC},
     "export": {"imaging", "inference", "models", "tasks", *BASIC},
     "paddleseg/compare": {"checkpoint", *BASIC},

@@ -14,7 +14,7 @@ import sys
 import cv2
 from tqdm import tqdm
 
-from paddle_rt.cli.arguments import Parser, device_id, file_or_folder, output_folder, positive, threads
+from paddle_rt.cli.arguments import Parser, device_id, file_or_folder, output_folder, positive, side, threads
 from paddle_rt.cpu import import_paddle
 from paddle_rt.errors import UserError
 from paddle_rt.imaging.palettes import palette
@@ -49,7 +49,8 @@ def main() -> None:
 
 def open_segmenter(arguments: argparse.Namespace) -> FrameSegmenter:
     """Load the export, which must be one of a segmentation network."""
-    engine = (arguments.backend, arguments.precision, arguments.threads, arguments.device, arguments.device_id)
+    profile = arguments.profile and tuple((1, *size) for size in arguments.profile)
+    engine = (arguments.backend, arguments.precision, arguments.threads, arguments.device, arguments.device_id, profile)
     predictor = load(arguments.config, *engine)
     if not isinstance(predictor, FrameSegmenter):
         raise UserError(f"{arguments.config} is not an export for segmentation; load it with paddle_rt.inference.load")
@@ -74,6 +75,14 @@ def parse_arguments() -> argparse.Namespace:
     add("--device", choices=DEVICES, default="cpu", help="where it computes")
     add("--device_id", type=device_id, default=0, help="the number of the GPU, from 0")
     add("--precision", choices=PRECISIONS, default="fp32", help="in which it computes")
+    add(
+        "--profile",
+        nargs=3,
+        type=_size,
+        metavar="HxW",
+        help="for TensorRT in ONNX Runtime on a graph with open sizes: the smallest, the usual and the largest size of "
+        "an image, such as 512x1024 1024x2048 1024x2048",
+    )
     add("--threads", "--cpu_threads", type=threads, help="CPU threads; by default one for each core")
     add("--save_dir", type=output_folder, default="./output", help="folder for what is written")
     add(
@@ -91,6 +100,11 @@ def parse_arguments() -> argparse.Namespace:
         "and the one before differ by more than this on average, of 255; off for never",
     )
     return parser.parse_args()
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    return side(height), side(width)
 
 
 def _threshold(text: str) -> float | None:

@@ -4,6 +4,7 @@ import math
 import re
 from typing import Any
 
+from paddle_rt import registry
 from paddle_rt.arguments import RANGES
 from paddle_rt.components import check_network
 from paddle_rt.config.optimizer import check_optimizer, check_schedule
@@ -41,9 +42,21 @@ def check(values: dict[str, Any]) -> None:
         if not isinstance(values[key], dict):
             raise UserError(f"config key {key!r} must hold a mapping, got {shown(values[key])}")
     check_network(values["model"])
+    _check_task_of_network(values["model"], task.name)
     check_optimizer(values["optimizer"])
     check_schedule(values["lr_scheduler"], values["iters"])
     task.check(values)
+
+
+def _check_task_of_network(section: dict[str, Any], task: str) -> None:
+    """Refuse a network of another task, if the config's task has networks of its own."""
+    tasks = {entry.task for entry in registry.entries_of(section["type"])}
+    valid = registry.class_names(task)
+    if tasks and valid and task not in tasks:
+        raise UserError(
+            f"model.type {section['type']} is a network for {' or '.join(tasks)}, but the config's task is {task}; "
+            f"change task, or take {' or '.join(valid)}"
+        )
 
 
 def _check_numbers(where: str, value: Any) -> None:

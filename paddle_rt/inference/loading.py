@@ -6,6 +6,7 @@ from typing import Any
 
 from paddle_rt.errors import unknown
 from paddle_rt.inference.deployment import load_deployment
+from paddle_rt.inference.engines import Profile
 from paddle_rt.inference.segmenter import FrameSegmenter, Segmenter
 from paddle_rt.inference.video_segmenter import VideoSegmenter
 
@@ -30,6 +31,7 @@ def load(
     threads: int | None = None,
     device: str = "cpu",
     device_id: int = 0,
+    profile: Profile | None = None,
 ) -> Any:
     """Load an export with the predictor of its task. The arguments are those of `Predictor`.
 
@@ -42,7 +44,7 @@ def load(
     task = load_deployment(export_dir).task
     if task not in _PREDICTORS:
         raise unknown("task with a predictor", task, _PREDICTORS)
-    return _PREDICTORS[task](export_dir, backend, precision, threads, device, device_id)
+    return _PREDICTORS[task](export_dir, backend, precision, threads, device, device_id, profile)
 
 
 def _load_segmenter(export_dir: str | os.PathLike, *arguments: Any) -> Segmenter | VideoSegmenter:

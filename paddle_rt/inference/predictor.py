@@ -15,7 +15,7 @@ import numpy as np
 
 from paddle_rt.errors import UserError
 from paddle_rt.inference.deployment import VERIFICATION, Deployment, check_graph, load_deployment
-from paddle_rt.inference.engines import ONNX_ENGINES, Engine, PaddleInference, brief, check_choice
+from paddle_rt.inference.engines import ONNX_ENGINES, Engine, PaddleInference, Profile, brief, check_choice
 from paddle_rt.inference.preprocess import Preprocess, ResizeSteps, split_normalize
 from paddle_rt.kinds import check_count
 
@@ -50,6 +50,8 @@ class Predictor:
         threads: CPU threads; None for every core.
         device: "cpu", "gpu" or "tensorrt".
         device_id: The number of the GPU, from 0.
+        profile: For TensorRT in ONNX Runtime on a graph with open sizes: the smallest, the usual and the largest input,
+            each as (batch, height, width). Sizes beyond them are refused.
 
     Attributes:
         task: The task whose exports the class runs.
@@ -72,6 +74,7 @@ class Predictor:
         threads: int | None = None,
         device: str = "cpu",
         device_id: int = 0,
+        profile: Profile | None = None,
     ) -> None:
         check_choice(backend, device, precision)
         if threads is not None:
@@ -81,6 +84,8 @@ class Predictor:
             raise UserError(
                 f"device_id {device_id} is the number of a GPU, but the device is cpu; choose another device"
             )
+        if profile is not None and (backend, device) != ("onnxruntime", "tensorrt"):
+            raise UserError(f"a profile is for backend onnxruntime on device tensorrt, not for {backend} on {device}")
         self.deployment = load_deployment(export_dir)
         if self.deployment.task != self.task:
             raise UserError(
@@ -90,10 +95,13 @@ class Predictor:
         self.check(self.deployment)
         self._batch, _, *self._size = self.deployment.input_shape
         self._preprocess = Preprocess(self.deployment.transforms, self._size, self.deployment.takes_frames)
-        self._threads = threads
+        self._threads, self._profile = threads, profile
         self._lock = threading.Lock()
         self._clocks = threading.local()
-        self._engine = _load_engine(self.deployment, backend, precision, threads, device, device_id)
+        settings = {"threads": threads, "device_id": device_id}
+        if profile is not None:
+            settings["profile"] = profile
+        self._engine = _load_engine(self.deployment, backend, device, precision, settings)
 
     def check(self, deployment: Deployment) -> None:
         """Check what the task expects of a deploy.yaml; a subclass extends the check.
@@ -157,7 +165,7 @@ class Predictor:
         prepared = [self.prepare(frame) for frame in frames]
         for _, group in itertools.groupby(prepared, key=lambda item: item.image.shape):
             group = list(group)
-            most = self._batch or len(group)
+            most = self._batch or min(len(group), self._profile[2][0] if self._profile else len(group))
             for start in range(0, len(group), most):
                 part = group[start : start + most]
                 yield from zip(self._run(part, most if self._batch else len(part)), part, strict=True)
@@ -200,6 +208,8 @@ class Predictor:
         try:
             with self.timed("network"), self._lock:
                 return graph(images, *state)
+        except UserError:
+            raise
         except Exception as error:  # each engine has its own exceptions, also for lack of memory
             raise UserError(f"the graph fails on an image of {list(images.shape[1:])}: {brief(error)}") from error
 
@@ -284,21 +294,24 @@ def graph_names(deployment: Deployment, backend: str, device: str, precision: st
     if backend == "paddle":
         names, remedy = [deployment.model, deployment.params], "export it with --formats paddle"
     else:
-        quantised = precision == "int8"
-        names = [deployment.int8 if quantised else deployment.onnx]
-        remedy = "make one with tools/quantize.py" if quantised else "export it with --formats onnx"
+        names, remedy = [deployment.onnx], "export it with --formats onnx"
+        if precision == "int8":
+            names, remedy = [deployment.int8], "make one with tools/quantize.py"
+        # OpenVINO and TensorRT make a graph of single precision compute in half; CUDA's provider needs one that does.
+        if precision == "fp16" and backend == "onnxruntime" and (deployment.fp16 or device == "gpu"):
+            names, remedy = [deployment.fp16], "export it with --precision fp16"
     if not all(names):
         kind = f"{precision} graph for {backend}"
         raise UserError(f"the export in {deployment.folder} has no {kind}; {remedy}")
     return names
 
 
-def _load_engine(
-    deployment: Deployment, backend: str, precision: str, threads: int | None, device: str, device_id: int
-) -> Engine:
+def _load_engine(deployment: Deployment, backend: str, device: str, precision: str, settings: dict[str, Any]) -> Engine:
     names = graph_names(deployment, backend, device, precision)
     check_graph(deployment, *names)
     _check_facts(deployment)
     files = (deployment.folder / name for name in names)
     engine = PaddleInference if backend == "paddle" else ONNX_ENGINES[backend]
-    return engine(*files, device=device, threads=threads, precision=precision, device_id=device_id)
+    if deployment.fp16 in names:
+        settings["is_half"] = True
+    return engine(*files, device=device, precision=precision, **settings)

@@ -14,6 +14,7 @@ import numpy as np
 
 from paddle_rt.errors import UserError
 from paddle_rt.inference.deployment import VERIFICATION, file_digest
+from paddle_rt.inference.engines import DeviceArray, Profile
 from paddle_rt.inference.segmenter import Finish, FrameSegmenter
 
 # Mean difference of thumbnails, out of 255. Measured: frames of one drive, 10 or more a second, differ by at most 16 in
@@ -27,14 +28,15 @@ class VideoState:
     """The state of a `VideoSegmenter` between two frames.
 
     Args:
-        contexts: The state that the graph takes beside the next frame.
+        contexts: The state that the graph takes beside the next frame; an array on the GPU where the engine is there,
+            which `numpy.asarray` copies.
         frames: The number of frames in it, at most the network's temporal window less one.
         size: (height, width) of the last frame.
         thumbnail: The last frame at 32x16 pixels.
         export: The digest of the export's verification.json, which identifies the export.
     """
 
-    contexts: np.ndarray
+    contexts: np.ndarray | DeviceArray
     frames: int
     size: tuple[int, int]
     thumbnail: np.ndarray
@@ -50,7 +52,7 @@ class VideoSegmenter(FrameSegmenter):
     one thread and one video at a time; several videos need a segmenter each, or take turns by setting `state`.
 
     Args:
-        export_dir: The export of a network with a temporal window above 1; the next five arguments, too, are those of
+        export_dir: The export of a network with a temporal window above 1; the next six arguments, too, are those of
             `Predictor`.
         scene_cut: A scene is cut where a frame and the one before it, both reduced to 32x16 pixels, differ by more than
             this on average, out of 255. None for videos without cuts, or with so few frames a second that every frame
@@ -70,9 +72,10 @@ class VideoSegmenter(FrameSegmenter):
         threads: int | None = None,
         device: str = "cpu",
         device_id: int = 0,
+        profile: Profile | None = None,
         scene_cut: float | None = SCENE_CUT,
     ) -> None:
-        super().__init__(export_dir, backend, precision, threads, device, device_id)
+        super().__init__(export_dir, backend, precision, threads, device, device_id, profile)
         self.scene_cut = scene_cut
         self._export = file_digest(self.deployment.folder / VERIFICATION)
         self._state: VideoState | None = None

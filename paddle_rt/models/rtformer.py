@@ -33,6 +33,7 @@ from paddle_rt.models.rtformer_attention import (
 # release passes PyTorch's usual 0.1 to Paddle, so that each batch replaces nine tenths of the running statistics.
 RELEASE_BN_MOMENTUM = 0.1
 INTENDED_BN_MOMENTUM = 0.9
+HEADS = ("spp.*", "seghead*", "head.*")  # names of the parameters that belong to a task; all others are the trunk's
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,16 @@ class RTFormerTrunk(Network):
         high, low = self.layer5(F.relu(high), F.relu(low))
         return high, low, shallow
 
-    def set_momentum(self, bn_momentum: float) -> None:
-        """Set Paddle's momentum of every BatchNorm of the network."""
+    def finish(self, bn_momentum: float, pretrained: str | None) -> None:
+        """Set Paddle's momentum of every BatchNorm, and load the trunk and what fits of the head.
+
+        Each block injects or does not, so that its convolutions for it may be missing or left over.
+        """
         for layer in self.sublayers():
             if isinstance(layer, nn.BatchNorm2D):
                 layer._momentum = bn_momentum
+        if pretrained is not None:
+            load_pretrained(self, pretrained, new_head=HEADS, optional=("layer?.down.*",))
 
     def for_export(self: "_Trunk") -> "_Trunk":
         network = copy_for_export(self)
@@ -197,9 +203,7 @@ class RTFormer(RTFormerTrunk):
         if use_aux_head:
             self.seghead_extra = SegHead(2 * width, head_channels, num_classes, lr_mult)
 
-        self.set_momentum(bn_momentum)
-        if pretrained is not None:
-            load_pretrained(self, pretrained, new_head=("spp.*", "seghead*"), optional=("layer?.down.*",))
+        self.finish(bn_momentum, pretrained)
 
     def _features(self, images: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         """Return the features of the main and of the auxiliary head, [B, 4w, H/8, W/8] and [B, 2w, H/8, W/8]."""

@@ -304,7 +304,7 @@ FLAGS = {
     "compare": "input_size images image_path model_path device",
     "export": "input_size input_shape output_op formats save_dir model_path device",
     "quantize": "images agreement export_dir",
-    "infer": "frames backend device device_id precision threads save_dir save scene_cut image_path config",
+    "infer": "frames backend device device_id precision profile threads save_dir save scene_cut image_path config",
     "benchmark": "models checkpoint num_classes size frames backends precisions against beside threads runs output "
     "markdown",
     "benchmark_training": "model size batch_size num_classes threads runs output",

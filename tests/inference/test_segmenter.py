@@ -26,6 +26,8 @@ from paddle_rt.inference.preprocess import Preprocess
 from paddle_rt.models.rtformer import RTFormer
 from paddle_rt.tasks.segmentation.export import SegmentationExport
 from tests.helpers import NORMALIZE, randomize, run_python, smooth_image, written
+from tests.inference.fakes.cuda_machine import Machine
+from tests.inference.fakes.onnxruntime_gpu import OnnxRuntime
 
 CLASSES = 5
 SHAPES = {"fixed": [1, 3, 96, 160], "open": [None, 3, None, None], "pair": [2, 3, 96, 160], "odd": [1, 3, 97, 131]}
@@ -217,8 +219,8 @@ def test_wrong_choices(exports, choice, message):
 @pytest.mark.parametrize(
     ("choice", "available", "message"),
     [
-        (dict(backend="onnxruntime", device="gpu"), "CUDAExecutionProvider", "pip install onnxruntime-gpu"),
-        (dict(backend="onnxruntime", device="tensorrt"), "TensorrtExecutionProvider", "install TensorRT"),
+        (dict(backend="onnxruntime", device="gpu"), "CUDAExecutionProvider", "pip install .onnxruntime-gpu.cuda,cudnn"),
+        (dict(backend="onnxruntime", device="tensorrt"), "TensorrtExecutionProvider", ".tensorrt-cu13<11"),
         (dict(backend="paddle", device="gpu"), "cuda", "install paddlepaddle-gpu"),
         (dict(backend="paddle", device="tensorrt"), "cuda", "install paddlepaddle-gpu"),
         (dict(backend="openvino", device="gpu"), "GPU", "OpenVINO finds no GPU here"),
@@ -385,3 +387,20 @@ def test_a_cut_or_overwritten_deploy_yaml(exports, tmp_path, cut, junk):
         assert str(error)
     else:
         assert labels.shape == (20, 30)
+
+
+@pytest.mark.parametrize("device", ["gpu", "tensorrt"])
+@pytest.mark.parametrize("shape", ["fixed", "open", "pair"])
+def test_exports_on_a_gpu_give_the_labels_of_the_cpu(exports, tmp_path, monkeypatch, device, shape):
+    """The GPU is a recorded interface, which computes on the CPU: what is tested are the calls."""
+    machine, module = Machine(tmp_path), OnnxRuntime()
+    machine.install(monkeypatch, tmp_path, onnxruntime=module)
+    sizes = ((1, 64, 64), (2, 96, 160), (2, 128, 192)) if (shape, device) == ("open", "tensorrt") else None
+    frames = [frame_of(96, 160, seed) for seed in range(3)]
+    segmenter = Segmenter(exports[shape], "onnxruntime", device=device, profile=sizes)
+    wanted = Segmenter(exports[shape], "onnxruntime").batch(frames)
+    assert all(np.array_equal(*pair) for pair in zip(segmenter.batch(frames), wanted, strict=True))
+    assert segmenter.report["nodes_elsewhere"] == 0
+    flag = {"gpu": "enable_cuda_graph", "tensorrt": "trt_cuda_graph_enable"}[device]
+    settings = list(module.options[-1].values())[0]
+    assert settings[flag] == (shape != "open"), "a graph of fixed sizes is one CUDA graph"

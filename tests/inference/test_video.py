@@ -26,6 +26,8 @@ from paddle_rt.models import resnet
 from paddle_rt.models.fanet import KEYS, FANet
 from paddle_rt.tasks.segmentation.export import SegmentationExport
 from tests.helpers import NORMALIZE, TENSORRT_OPERATORS, randomize, relative_error, run_python
+from tests.inference.fakes.cuda_machine import Machine
+from tests.inference.fakes.onnxruntime_gpu import OnnxRuntime
 
 CLASSES, WINDOW, WIDTHS = 5, 3, (4, 8, 16, 32)
 SIZE = (64, 96)
@@ -315,3 +317,17 @@ def test_infer_carries_the_state_through_a_video(exports, tmp_path):
         assert np.array_equal(read_label(tmp_path / f"out/v/{i:06d}.png", CLASSES), expected), f"frame {i}"
         assert segment.state.frames == (1 if i in (0, 4) else 2)
     assert (tmp_path / "out/v_overlay.mp4").is_file()
+
+
+@pytest.mark.parametrize("device", ["gpu", "tensorrt"])
+def test_a_video_on_a_gpu_has_the_labels_of_the_cpu(exports, tmp_path, monkeypatch, device):
+    """The GPU is a recorded interface, which computes on the CPU: what is tested is the state's way."""
+    machine, module = Machine(tmp_path), OnnxRuntime()
+    machine.install(monkeypatch, tmp_path, onnxruntime=module)
+    on_gpu = VideoSegmenter(exports["video"], "onnxruntime", threads=1, device=device)
+    on_cpu = VideoSegmenter(exports["video"], "onnxruntime", threads=1)
+    for frame in cut_video():
+        assert np.array_equal(on_gpu(frame), on_cpu(frame))
+    assert np.array_equal(np.asarray(on_gpu.state.contexts), on_cpu.state.contexts)
+    settings = list(module.options[-1].values())[0]
+    assert settings[{"gpu": "enable_cuda_graph", "tensorrt": "trt_cuda_graph_enable"}[device]]

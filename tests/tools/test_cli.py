@@ -141,6 +141,8 @@ FLAGS = {
     "infer --backend openvin": "--backend: unknown choice 'openvin', did you mean 'openvino'",
     "infer --threads 5000": "--threads/--cpu_threads: expected a whole number from 1 to 1024",
     "infer --thread 5": "unknown flag or word '--thread', did you mean '--threads'",
+    "infer --device_id -1": "--device_id: expected a whole number from 0 to 1023, got '-1'",
+    "infer --profile 64x64 64 64x64": "--profile: expected a whole number from 1 to 65500, got ''",
     "infer --scene_cut nan": "--scene_cut: expected a number from 0 to 255, got 'nan'",
 }
 

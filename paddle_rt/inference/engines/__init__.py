@@ -19,6 +19,7 @@ from paddle_rt.inference.engines.base import (
     switch_off_telemetry,
 )
 from paddle_rt.inference.engines.onnx_runtime import OnnxRuntime
+from paddle_rt.inference.engines.onnx_runtime_gpu import DeviceArray, Profile
 from paddle_rt.inference.engines.openvino import OpenVino, openvino_core
 from paddle_rt.inference.engines.paddle_inference import PaddleInference
 
@@ -30,10 +31,12 @@ __all__ = [
     "ONNX_ENGINES",
     "PRECISIONS",
     "SUPPORTED",
+    "DeviceArray",
     "Engine",
     "OnnxRuntime",
     "OpenVino",
     "PaddleInference",
+    "Profile",
     "UnsupportedError",
     "brief",
     "check_choice",

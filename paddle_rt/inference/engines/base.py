@@ -17,7 +17,7 @@ DEVICES = ("cpu", "gpu", "tensorrt")
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 # Precisions by backend and device; int8 runs the quantised graph of an export.
 SUPPORTED = {
-    "onnxruntime": {"cpu": ("fp32", "int8"), "gpu": ("fp32",), "tensorrt": ("fp32", "fp16", "int8")},
+    "onnxruntime": {"cpu": ("fp32", "int8"), "gpu": ("fp32", "fp16"), "tensorrt": ("fp32", "fp16", "int8")},
     "openvino": {"cpu": ("fp32", "bf16", "fp16", "int8"), "gpu": ("fp32", "fp16", "int8")},
     "paddle": {"cpu": ("fp32",), "gpu": ("fp32", "fp16"), "tensorrt": ("fp32", "fp16")},
 }
@@ -54,7 +54,7 @@ class Engine(abc.ABC):
 
         Shape: uint8 [1, H, W, 3] and deploy.yaml's state_shape to [1, num_classes, h, w] and state_shape.
         """
-        logits, state = self._run(frame, state)
+        logits, state = self._run(frame, np.asarray(state))  # the state of an engine on a GPU is there
         return logits, state
 
     def resident(self, *inputs: np.ndarray) -> Callable[[], object]:

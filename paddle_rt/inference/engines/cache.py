@@ -127,7 +127,7 @@ def read_manifest(folder: pathlib.Path, expected: dict[str, Any]) -> dict[str, A
         is_valid = False
     if is_valid:
         return content
-    _empty(folder)
+    empty(folder)
     return None
 
 
@@ -165,7 +165,8 @@ def _as_json(content: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(content))
 
 
-def _empty(folder: pathlib.Path) -> None:
+def empty(folder: pathlib.Path) -> None:
+    """Remove all that lies in a folder of the cache, which is locked, but for its lock."""
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

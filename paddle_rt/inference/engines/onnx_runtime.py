@@ -1,13 +1,13 @@
 """ONNX Runtime."""
 
 import pathlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from paddle_rt.errors import UserError
 from paddle_rt.inference.engines.base import Engine, loading, switch_off_telemetry
+from paddle_rt.inference.engines.onnx_runtime_gpu import INSTALL, DeviceArray, GpuSession, Profile
 
 
 class OnnxRuntime(Engine):
@@ -17,8 +17,11 @@ class OnnxRuntime(Engine):
         graph: The file.
         device: "cpu", "gpu" (CUDA) or "tensorrt", where CUDA runs what TensorRT does not support.
         threads: Threads within an operator; None for every core.
+        precision: "fp16" needs a graph in half precision, or lets TensorRT compute in half precision; "int8" needs a
+            quantised graph.
         device_id: The number of the GPU, from 0.
-        precision: "fp16" lets TensorRT compute in half precision; "int8" needs a quantised graph.
+        profile: For TensorRT on a graph with open sizes: the smallest, the usual and the largest input.
+        is_half: Whether the graph itself is in half precision.
 
     Raises:
         UserError: The package is missing, the file is damaged, or the device is not available.
@@ -31,37 +34,42 @@ class OnnxRuntime(Engine):
         threads: int | None = None,
         precision: str = "fp32",
         device_id: int = 0,
+        profile: Profile | None = None,
+        is_half: bool = False,
     ) -> None:
         switch_off_telemetry()
         try:
             import onnxruntime
         except ImportError as error:
+            gpu = f"on a GPU: {INSTALL}"
             raise UserError(
-                f"backend onnxruntime needs its package ({error}): pip install onnxruntime, or onnxruntime-gpu on a GPU"
+                f"backend onnxruntime needs its package ({error}): pip install onnxruntime, or {gpu}"
             ) from error
-        wanted = {"cpu": "CPU", "gpu": "CUDA", "tensorrt": "Tensorrt"}[device] + "ExecutionProvider"
-        if wanted not in onnxruntime.get_available_providers():
-            raise UserError(
-                f"this onnxruntime has no {wanted}: pip uninstall onnxruntime && pip install onnxruntime-gpu"
-                f"{', and install TensorRT' if device == 'tensorrt' else ''}, or use device cpu"
-            )
-        providers: list[Any] = [wanted if device == "cpu" else (wanted, {"device_id": device_id})]
-        if device == "tensorrt":
-            flags = {
-                "device_id": device_id,
-                "trt_fp16_enable": precision != "fp32",
-                "trt_int8_enable": precision == "int8",
-            }
-            providers = [(wanted, flags), ("CUDAExecutionProvider", {"device_id": device_id})]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3
+        self._on_gpu = None
+        if device != "cpu":
+            self._on_gpu = GpuSession(graph, device, options, precision, device_id, profile, is_half)
+            self.report.update(self._on_gpu.report)
+            return
         with loading("ONNX Runtime", graph):
             # Its fallback prints the error and tries the same again.
+            providers = ["CPUExecutionProvider"]
             self._session = onnxruntime.InferenceSession(str(graph), options, providers=providers, enable_fallback=0)
-        if self._session.get_providers()[0] != wanted:  # ONNX Runtime falls back to the CPU silently
-            raise UserError(f"ONNX Runtime cannot start {wanted}: CUDA, cuDNN or TensorRT of its version is missing")
         self._inputs = [item.name for item in self._session.get_inputs()]
 
+    def step(self, frame: np.ndarray, state: np.ndarray | DeviceArray) -> tuple[np.ndarray, np.ndarray | DeviceArray]:
+        """Run as `Engine.step` does; on a GPU the state stays there, where the next step finds it."""
+        if self._on_gpu is None:
+            return super().step(frame, state)
+        logits, state = self._on_gpu.run(frame, state, keep=(1,))
+        return logits, state
+
+    def resident(self, *inputs: np.ndarray) -> Callable[[], object]:
+        return super().resident(*inputs) if self._on_gpu is None else self._on_gpu.resident(*inputs)
+
     def _run(self, *inputs: np.ndarray) -> Sequence[np.ndarray]:
+        if self._on_gpu is not None:
+            return self._on_gpu.run(*inputs)
         return self._session.run(None, dict(zip(self._inputs, inputs, strict=True)))
