@@ -33,9 +33,13 @@ def main() -> None:
     size.add_argument("--input_size", action=Size, help="one image of this size")
     size.add_argument("--input_shape", nargs=4, type=_length, metavar=("N", "C", "H", "W"),
         help="None or -1 leaves N, H or W open; without either flag all three are open")  # fmt: skip
-    add("--output_op", help="coarse (default: uint8 frames in, small logits out, for Segmenter), or PaddleSeg's argmax "
-        "(labels), softmax, none (logits), which take normalised images")  # fmt: skip
+    add("--output_op", help="coarse (default: uint8 frames in, small logits out, for Segmenter), labels (uint8 frames "
+        "in, uint8 labels out), or PaddleSeg's argmax, softmax, none (logits), which take images")  # fmt: skip
     add("--formats", nargs="+", choices=["paddle", "onnx"], default=["paddle", "onnx"], help="either or both")
+    add("--target", default="cpu", help="cpu (default), or gpu: operators that TensorRT takes, and for Paddle's graph "
+        "frames as float32 [N, 3, H, W]")  # fmt: skip
+    add("--precision", nargs="+", default=["fp32"], help="fp32 (default), and fp16 for an ONNX graph in half precision "
+        "with --target gpu")  # fmt: skip
     parser.set_defaults(device="cpu")
     arguments = parser.parse_args()
     if bool(arguments.model_path) == arguments.random_weights:
@@ -60,11 +64,16 @@ def main() -> None:
     else:
         network = trained_network(config, arguments.model_path)
     shape = _input_shape(arguments, config.values["model"].get("in_channels", 3))
-    report = export(network, arguments.save_dir, spec, shape, arguments.output_op, arguments.formats)
-    for row in report["comparisons"]:
+    report = export(
+        network, arguments.save_dir, spec, shape, arguments.output_op, arguments.formats, arguments.target,
+        arguments.precision,
+    )  # fmt: skip
+    for row in [*report["comparisons"], *report.get("fp16", {}).get("comparisons", [])]:
         print("; ".join(f"{key} {f'{value:.2g}' if isinstance(value, float) else value}" for key, value in row.items()))
     if any(row.get("relative_error", 0) > TOLERANCE for row in report["comparisons"]):
         print("warning: these weights multiply rounding, so more than 1e-4 was allowed", file=sys.stderr)
+    if arguments.target == "gpu" and "paddle" in arguments.formats and None in report["input_shape"]:
+        print("warning: Paddle's TensorRT needs --input_size; open sizes run on Paddle's plain GPU", file=sys.stderr)
     print(f"exported {report['output_op']} {report['input_shape']} to {arguments.save_dir}")
 
 

@@ -12,13 +12,14 @@ class ConversionError(InternalError):
     """paddle2onnx or the ONNX checker refuses a graph."""
 
 
-def convert_to_onnx(graph: pathlib.Path, parameters: pathlib.Path, target: pathlib.Path) -> None:
+def convert_to_onnx(graph: pathlib.Path, parameters: pathlib.Path, file: pathlib.Path, target: str = "cpu") -> None:
     """Convert a Paddle graph with paddle2onnx and optimise the result.
 
     Args:
         graph: model.json.
         parameters: model.pdiparams.
-        target: The ONNX file to write.
+        file: The ONNX file to write.
+        target: "cpu", where the first convolution is rewritten, or "gpu".
 
     Raises:
         UserError: A package is missing.
@@ -34,13 +35,14 @@ def convert_to_onnx(graph: pathlib.Path, parameters: pathlib.Path, target: pathl
         raise UserError(f"format onnx needs the packages onnx and paddle2onnx: {error}") from error
     try:
         # The default optimize_tool, "polygraphy", installs packages with pip while it runs; "none" writes the graph.
-        paddle2onnx.export(str(graph), str(parameters), str(target), opset_version=OPSET, optimize_tool="none")
-        converted = onnx.load(str(target))
+        paddle2onnx.export(str(graph), str(parameters), str(file), opset_version=OPSET, optimize_tool="none")
+        converted = onnx.load(str(file))
         optimise(converted)
-        rewrite_stem(converted)
+        if target == "cpu":
+            rewrite_stem(converted)
         onnx.checker.check_model(converted, full_check=True)
     except Exception as error:  # paddle2onnx logs what it met and goes on to an UnboundLocalError
         raise ConversionError(
             f"paddle2onnx cannot convert the graph: {type(error).__name__}: {brief(error)}"
         ) from error
-    onnx.save(converted, str(target))
+    onnx.save(converted, str(file))

@@ -1,18 +1,21 @@
 """Export a network as Paddle and ONNX graphs, which are published whole after they have been verified."""
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from paddle_rt.errors import UserError, unknown
 from paddle_rt.export import convert
-from paddle_rt.export.trace import TracedNetwork, TracedStep, save_graph
+from paddle_rt.export.half import write_half
+from paddle_rt.export.trace import Frames, TracedNetwork, TracedStep, save_graph
 from paddle_rt.export.verify import make_cases, make_video_cases, verify, verify_video, versions
 from paddle_rt.inference.deployment import (
+    TARGETS,
     VERIFICATION,
     Deployment,
     check_input_shape,
@@ -20,11 +23,12 @@ from paddle_rt.inference.deployment import (
     save_deployment,
 )
 from paddle_rt.inference.predictor import graph_facts
-from paddle_rt.inference.preprocess import split_normalize
+from paddle_rt.inference.preprocess import Normalize, split_normalize
 from paddle_rt.models.base import Network
 from paddle_rt.tasks.export import ExportSpec
 
 FORMATS = ("paddle", "onnx")
+PRECISIONS = ("fp32", "fp16")
 # The files of an export. deploy.yaml comes last: with it the export is complete.
 _FILES = (
     "model.json", "model.pdiparams", "model.onnx", "model_int8.onnx", "model_fp16.onnx", VERIFICATION, "deploy.yaml"
@@ -38,6 +42,8 @@ def export(
     input_shape: Sequence[int | None] = (None, 3, None, None),
     output_op: str | None = None,
     formats: Sequence[str] = FORMATS,
+    target: str = "cpu",
+    precisions: Sequence[str] = ("fp32",),
 ) -> dict[str, Any]:
     """Write model.json and model.pdiparams, model.onnx, deploy.yaml and verification.json, or nothing at all.
 
@@ -52,6 +58,10 @@ def export(
         input_shape: [N, C, H, W]; None leaves N, H or W open.
         output_op: What the graphs compute; by default the spec's choice for the network.
         formats: "paddle", "onnx" or both.
+        target: The devices that the graphs are for, "cpu" or "gpu". For "gpu" the operators are those that TensorRT
+            takes, and Paddle's graph takes frames as float32 [N, 3, H, W] with values from 0 to 255.
+        precisions: "fp32" and, for the target "gpu" and the format "onnx", "fp16", which adds a graph in half
+            precision.
 
     Returns:
         The contents of verification.json: an error for each engine and input, what was allowed, and versions.
@@ -68,16 +78,22 @@ def export(
         input_shape = [input_shape[0] or 1, *input_shape[1:]]
     _check_arguments(network, save_dir, input_shape, formats)
     spec.check(network, input_shape, output_op)
+    _check_target(spec, output_op, formats, target, precisions)
     with _evaluating(network), _scratch_folder(pathlib.Path(save_dir)) as scratch:
         write = _write_video_graphs if network.temporal_window > 1 else _write_image_graphs
-        files, comparisons, description = write(network, spec, input_shape, output_op, _Writer(scratch, formats))
+        writer = _Writer(scratch, formats, target)
+        files, comparisons, description = write(network, spec, input_shape, output_op, writer)
+        half = {}
+        if "fp16" in precisions:
+            files["fp16"] = "model_fp16.onnx"
+            half["fp16"] = write_half(scratch, files, spec, output_op, input_shape, description.get("state_shape"))
         deployment = Deployment(
             scratch, [dict(step) for step in spec.transforms], list(input_shape), output_op, spec.task,
-            "uint8" if spec.takes_frames(output_op) else "float32", **description, **files,
+            "uint8" if spec.takes_frames(output_op) else "float32", target=target, **description, **files,
         )  # fmt: skip
         digests = {name: file_digest(scratch / name) for name in files.values()}
         report = {**graph_facts(deployment), "opset": convert.OPSET, "versions": versions(formats), "files": digests}
-        report["comparisons"] = comparisons
+        report |= {"comparisons": comparisons, **half}
         (scratch / VERIFICATION).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
         save_deployment(deployment)
         _publish(scratch, pathlib.Path(save_dir))
@@ -101,23 +117,65 @@ def _check_arguments(
         raise UserError(f"save_dir {save_dir} is a file; give a folder")
 
 
+def _check_target(
+    spec: ExportSpec, output_op: str, formats: Sequence[str], target: str, precisions: Sequence[str]
+) -> None:
+    if target not in TARGETS:
+        raise unknown("target", target, TARGETS)
+    if target == "gpu" and not spec.takes_frames(output_op):
+        valid = [op for op in spec.output_ops if spec.takes_frames(op)]
+        raise UserError(
+            f"target gpu is for graphs that take frames: output_op {' or '.join(valid) or 'of no kind'} of this task, "
+            f"got {output_op}; use target cpu for {output_op}"
+        )
+    for precision in precisions:
+        if precision == "int8":
+            raise UserError(
+                "an export has no precision int8; export it as output_op coarse, then use tools/quantize.py"
+            )
+        if precision not in PRECISIONS:
+            raise unknown("precision", precision, PRECISIONS)
+    if "fp16" in precisions and (target != "gpu" or "onnx" not in formats):
+        raise UserError(
+            f"precision fp16 is for target gpu and format onnx, got target {target} and format {' '.join(formats)}; "
+            "on a CPU, OpenVINO runs the fp32 graph in half precision"
+        )
+
+
 class _Writer:
     """Writes graphs in the formats that were asked for."""
 
-    def __init__(self, folder: pathlib.Path, formats: Sequence[str]) -> None:
-        self.folder, self.formats = folder, formats
+    def __init__(self, folder: pathlib.Path, formats: Sequence[str], target: str) -> None:
+        self.folder, self.formats, self.target = folder, formats, target
 
-    def write(self, traced: TracedNetwork | TracedStep, input_shape: Sequence[int | None]) -> dict[str, str]:
-        """Write the graphs of a layer and return their names by deploy.yaml's keys."""
-        graph, parameters = save_graph(traced, self.folder, input_shape)
+    def write(
+        self, trace: Callable[[Frames | None], TracedNetwork], normalize: Normalize | None,
+        input_shape: Sequence[int | None],
+    ) -> dict[str, str]:  # fmt: skip
+        """Write the graphs of a layer, and return their names by deploy.yaml's keys.
+
+        Args:
+            trace: Makes the layer for the frames that a graph takes.
+            normalize: The normalisation of frames; None for graphs that take images.
+            input_shape: As for `export`.
+        """
+        # PIR-TensorRT takes no bytes and onnx-tensorrt does, so the two graphs of a GPU have different inputs.
+        shared = {"uint8": FORMATS} if self.target == "cpu" else {"uint8": ("onnx",), "float32": ("paddle",)}
         files = {}
-        if "onnx" in self.formats:
-            files["onnx"] = "model.onnx"
-            convert.convert_to_onnx(graph, parameters, self.folder / files["onnx"])
-        if "paddle" in self.formats:
-            return {"model": graph.name, "params": parameters.name, **files}
-        graph.unlink()
-        parameters.unlink()
+        for dtype, formats in shared.items():
+            formats = set(formats).intersection(self.formats)
+            if not formats:
+                continue
+            traced = trace(None if normalize is None else Frames(normalize, dtype))
+            graph, parameters = save_graph(traced, self.folder, input_shape)
+            if "onnx" in formats:
+                files["onnx"] = "model.onnx"
+                convert.convert_to_onnx(graph, parameters, self.folder / files["onnx"], self.target)
+            if "paddle" in formats:
+                files.update(model=graph.name, params=parameters.name)
+            else:
+                graph.unlink()
+                parameters.unlink()
         return files
 
 
@@ -135,10 +193,11 @@ def _write_image_graphs(
     """
     cases, comparisons, files = make_cases(network, spec, input_shape, output_op), [], {}
     normalize = split_normalize(spec.transforms)[1] if spec.takes_frames(output_op) else None
-    exported = network.for_export()
+    exported = network.for_export(writer.target)
     for op in spec.verified_outputs(output_op):
-        files = writer.write(TracedNetwork(exported, spec, op, normalize), input_shape)
-        comparisons += verify(writer.folder, files, spec, op, cases)
+        trace = functools.partial(TracedNetwork, exported, spec, op)
+        files = writer.write(trace, normalize, input_shape)
+        comparisons += verify(writer.folder, files, spec, op, cases, writer.target)
     return files, comparisons, spec.describe(network, output_op, cases[0].reference)
 
 
@@ -146,10 +205,13 @@ def _write_video_graphs(
     network: Network, spec: ExportSpec, input_shape: Sequence[int | None], output_op: str, writer: _Writer
 ) -> _Written:
     """Write and verify the graphs of a network for video; the result is that of `_write_image_graphs`."""
-    cases, state_shape = make_video_cases(network, spec, input_shape), network.state_shape()
-    files = writer.write(TracedStep(network.for_export(), split_normalize(spec.transforms)[1]), input_shape)
-    comparisons = verify_video(writer.folder, files, state_shape, cases)
-    return files, comparisons, spec.describe(network, output_op, cases[0].logits[0]) | {"state_shape": state_shape}
+    cases, comparisons, files = make_video_cases(network, spec, input_shape), [], {}
+    normalize, exported = split_normalize(spec.transforms)[1], network.for_export(writer.target)
+    for op in spec.verified_outputs(output_op):
+        files = writer.write(functools.partial(TracedStep, exported, spec, op), normalize, input_shape)
+        comparisons += verify_video(writer.folder, files, network, spec, op, cases, writer.target)
+    description = spec.describe(network, output_op, cases[0].logits[0])
+    return files, comparisons, description | {"state_shape": network.state_shape()}
 
 
 @contextlib.contextmanager

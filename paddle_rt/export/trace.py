@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import paddle
@@ -14,6 +15,19 @@ from paddle_rt.models.base import Network
 from paddle_rt.tasks.export import ExportSpec
 
 
+@dataclass(frozen=True)
+class Frames:
+    """The frames that a graph takes, BGR with values from 0 to 255.
+
+    Args:
+        normalize: The normalisation of frames, which the graph does.
+        dtype: "uint8" for frames [N, H, W, 3], "float32" for [N, 3, H, W].
+    """
+
+    normalize: Normalize
+    dtype: str = "uint8"
+
+
 class TracedNetwork(paddle.nn.Layer):
     """A network with a task's output and, where the graph takes frames, their normalisation.
 
@@ -21,30 +35,20 @@ class TracedNetwork(paddle.nn.Layer):
         network: The network, as its `for_export` returns it.
         spec: The task's part of the export.
         output_op: What the graph computes.
-        normalize: The normalisation of frames; None for a graph that takes images.
+        frames: The frames that the graph takes; None for a graph that takes images.
     """
 
-    def __init__(self, network: Network, spec: ExportSpec, output_op: str, normalize: Normalize | None) -> None:
+    def __init__(self, network: Network, spec: ExportSpec, output_op: str, frames: Frames | None) -> None:
         super().__init__()
         self.network = network
-        self.spec, self.output_op, self.normalize = spec, output_op, normalize
+        self.spec, self.output_op, self.frames = spec, output_op, frames
 
     def forward(self, inputs: paddle.Tensor) -> paddle.Tensor:
         return _run(self, inputs)
 
 
-class TracedStep(paddle.nn.Layer):
-    """A step of a network for video with the normalisation of its frame.
-
-    Args:
-        network: The network, as its `for_export` returns it.
-        normalize: The normalisation of frames.
-    """
-
-    def __init__(self, network: Network, normalize: Normalize) -> None:
-        super().__init__()
-        self.network = network
-        self.normalize = normalize
+class TracedStep(TracedNetwork):
+    """A step of a network for video, with the same arguments."""
 
     def forward(self, frame: paddle.Tensor, state: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         return _run_step(self, frame, state)
@@ -53,25 +57,38 @@ class TracedStep(paddle.nn.Layer):
 # `not_to_static` keeps Paddle from rewriting the Python code: the graph records the operators as they run.
 @paddle.jit.not_to_static
 def _run(traced: TracedNetwork, inputs: paddle.Tensor) -> paddle.Tensor:
-    images = inputs if traced.normalize is None else _normalize_frames(inputs, traced.normalize)
-    return traced.spec.output(traced.network, images, traced.output_op)
+    images = inputs if traced.frames is None else _normalize_frames(inputs, traced.frames, traced.network.takes_bgr)
+    return _narrow(traced, traced.spec.output(traced.network, images, traced.output_op))
 
 
 @paddle.jit.not_to_static
 def _run_step(traced: TracedStep, frame: paddle.Tensor, state: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-    return traced.network.coarse_step(_normalize_frames(frame, traced.normalize), state)
+    images = _normalize_frames(frame, traced.frames, traced.network.takes_bgr)
+    output, state = traced.spec.step_output(traced.network, images, state, traced.output_op)
+    return _narrow(traced, output), state
 
 
-def _normalize_frames(frames: paddle.Tensor, normalize: Normalize) -> paddle.Tensor:
-    """Turn uint8 BGR frames [N, H, W, 3] into RGB images [N, 3, H, W] by one product and one sum."""
+def _narrow(traced: TracedNetwork, output: paddle.Tensor) -> paddle.Tensor:
+    """Give labels as bytes where frames come as bytes."""
+    return output.astype("uint8") if traced.output_op == "labels" and traced.frames.dtype == "uint8" else output
+
+
+def _normalize_frames(inputs: paddle.Tensor, frames: Frames, takes_bgr: bool) -> paddle.Tensor:
+    """Turn frames into images [N, 3, H, W] by one product and one sum; the images are RGB unless `takes_bgr`."""
+    normalize = frames.normalize
     mean, std = (np.broadcast_to(np.array(v, np.float64), 3)[::-1] for v in (normalize.mean, normalize.std))
-    scale, shift = (paddle.to_tensor(v.astype(np.float32)) for v in (1 / (255 * std), -mean / std))
-    images = (frames.astype("float32") * scale + shift).transpose([0, 3, 1, 2])
-    return images.index_select(paddle.to_tensor([2, 1, 0]), axis=1)
+    values = [v.astype(np.float32) for v in (1 / (255 * std), -mean / std)]
+    if frames.dtype == "float32":
+        scale, shift = (paddle.to_tensor(v.reshape(1, 3, 1, 1)) for v in values)
+        images = inputs * scale + shift
+    else:
+        scale, shift = (paddle.to_tensor(v) for v in values)
+        images = (inputs.astype("float32") * scale + shift).transpose([0, 3, 1, 2])
+    return images if takes_bgr else images.index_select(paddle.to_tensor([2, 1, 0]), axis=1)
 
 
 def save_graph(
-    traced: TracedNetwork | TracedStep, folder: pathlib.Path, input_shape: Sequence[int | None]
+    traced: TracedNetwork, folder: pathlib.Path, input_shape: Sequence[int | None]
 ) -> tuple[pathlib.Path, pathlib.Path]:
     """Trace a layer and write model.json and model.pdiparams.
 
@@ -88,8 +105,10 @@ def save_graph(
     """
     traced.eval()
     batch, channels, *size = input_shape
-    if traced.normalize is None:
+    if traced.frames is None:
         specs = [paddle.static.InputSpec([batch, channels, *size], "float32", "x")]  # PaddleSeg's readers expect x
+    elif traced.frames.dtype == "float32":
+        specs = [paddle.static.InputSpec([batch, channels, *size], "float32", "frame")]
     else:
         specs = [paddle.static.InputSpec([batch, *size, channels], "uint8", "frame")]
     if isinstance(traced, TracedStep):
@@ -97,6 +116,8 @@ def save_graph(
     try:
         with temporary_home():  # where Paddle writes the code that it traces
             paddle.jit.save(paddle.jit.to_static(traced, input_spec=specs, full_graph=True), str(folder / "model"))
+    except UserError:
+        raise
     except (ValueError, RuntimeError, AssertionError, TypeError) as error:  # what Paddle's operators and tracer raise
         raise UserError(f"Paddle cannot trace the network at {list(input_shape)}: {brief(error)}") from error
     graph, parameters = folder / "model.json", folder / "model.pdiparams"

@@ -16,7 +16,7 @@ import numpy as np
 from paddle_rt.errors import UserError
 from paddle_rt.inference.deployment import VERIFICATION, Deployment, check_graph, load_deployment
 from paddle_rt.inference.engines import ONNX_ENGINES, Engine, PaddleInference, Profile, brief, check_choice
-from paddle_rt.inference.preprocess import Preprocess, ResizeSteps, split_normalize
+from paddle_rt.inference.preprocess import Preprocess, ResizeSteps, planar_floats, split_normalize
 from paddle_rt.kinds import check_count
 
 # The first feature maps of a network take hundreds of bytes a pixel: a machine can hold about 64 million pixels.
@@ -98,6 +98,7 @@ class Predictor:
         self._threads, self._profile = threads, profile
         self._lock = threading.Lock()
         self._clocks = threading.local()
+        self._feeds_floats = self.deployment.takes_frames and self.deployment.target == "gpu" and backend == "paddle"
         settings = {"threads": threads, "device_id": device_id}
         if profile is not None:
             settings["profile"] = profile
@@ -197,7 +198,7 @@ class Predictor:
                     "most; export with --input_size, or with a Resize in the config's val_dataset"
                 )
             size = image.shape[:2] if self._preprocess.graph_normalizes else image.shape[1:]
-            return Prepared(image, size, resize_steps)
+            return Prepared(planar_floats(image) if self._feeds_floats else image, size, resize_steps)
 
     def run_engine(self, graph: Callable[..., Any], images: np.ndarray, *state: np.ndarray) -> Any:
         """Run one of the engine's methods and measure its time.
@@ -314,4 +315,7 @@ def _load_engine(deployment: Deployment, backend: str, device: str, precision: s
     engine = PaddleInference if backend == "paddle" else ONNX_ENGINES[backend]
     if deployment.fp16 in names:
         settings["is_half"] = True
+    if backend == "paddle" and deployment.target == "gpu":
+        # oneDNN's bilinear resize ignores aligned corners, which graphs for GPUs contain.
+        settings["onednn"] = False
     return engine(*files, device=device, precision=precision, **settings)

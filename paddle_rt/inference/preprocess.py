@@ -208,6 +208,11 @@ def split_normalize(transforms: Sequence[dict[str, Any]]) -> tuple[list[Any], No
     return steps[:-1], steps[-1]
 
 
+def planar_floats(frames: np.ndarray) -> np.ndarray:
+    """Turn frames of bytes [..., H, W, C] into what a Paddle graph for GPUs takes: float32 [..., C, H, W], 0 to 255."""
+    return np.ascontiguousarray(np.moveaxis(frames, -1, -3), np.float32)
+
+
 def restore(plane: np.ndarray, resize_steps: ResizeSteps, interpolation: int) -> np.ndarray:
     """Bring one plane of the network's output [h, w] back to the image's size by undoing the steps, the last first."""
     for kind, height, width in reversed(resize_steps):

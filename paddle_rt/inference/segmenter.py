@@ -13,7 +13,9 @@ from paddle_rt.inference.predictor import Predictor, Prepared
 from paddle_rt.inference.preprocess import ResizeSteps, restore
 from paddle_rt.inference.upsample import confidence_from_logits, labels_from_logits, warmup
 
-OUTPUT_OPS = ("argmax", "softmax", "none", "coarse")
+OUTPUT_OPS = ("argmax", "softmax", "none", "coarse", "labels")
+FRAME_OPS = ("coarse", "labels")  # what a graph that takes frames may give
+LABEL_OPS = ("argmax", "labels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,10 +91,10 @@ class FrameSegmenter(Predictor):
         op, file = deployment.output_op, deployment.folder / "deploy.yaml"
         if op not in OUTPUT_OPS:
             raise UserError(f"{file}: {unknown('output_op', op, OUTPUT_OPS)}")
-        if deployment.takes_frames != (op == "coarse"):
+        if deployment.takes_frames != (op in FRAME_OPS):
             raise UserError(f"{file}: input_dtype {deployment.input_dtype!r} does not fit output_op {op!r}")
-        if deployment.state_shape and (op != "coarse" or deployment.input_shape[0] != 1):
-            raise UserError(f"{file}: a graph with a state takes one frame and gives coarse logits")
+        if deployment.state_shape and (op not in FRAME_OPS or deployment.input_shape[0] != 1):
+            raise UserError(f"{file}: a graph with a state takes one frame and gives coarse logits or labels")
         if self.is_video != (deployment.state_shape is not None):
             kinds = ("video: use VideoSegmenter", "images, without a state: use Segmenter")
             raise UserError(f"the export in {deployment.folder} is a model for {kinds[self.is_video]}")
@@ -109,7 +111,7 @@ class FrameSegmenter(Predictor):
         with self.timed("labels"):
             self._check_output(output, prepared.size)
             op, steps = self.deployment.output_op, prepared.resize_steps
-            if op == "argmax":
+            if op in LABEL_OPS:
                 return restore(output.astype(np.uint8), steps, cv2.INTER_NEAREST_EXACT)
             if op != "coarse":
                 return _best_class(output, steps, size)
@@ -127,7 +129,7 @@ class FrameSegmenter(Predictor):
     def _check_output(self, output: np.ndarray, size: Sequence[int]) -> None:
         """Refuse the output of a graph that is not the one that deploy.yaml describes."""
         op, classes = self.deployment.output_op, self.deployment.num_classes
-        if op == "argmax":
+        if op in LABEL_OPS:
             fits = output.shape == tuple(size) and (classes is None or int(output.max()) < classes)
         else:
             fits = output.ndim == 3 and classes in (None, output.shape[0])

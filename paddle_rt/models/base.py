@@ -3,6 +3,8 @@
 import paddle
 import paddle.nn as nn
 
+from paddle_rt.models.layers import resize_as
+
 
 class Network(nn.Layer):
     """Base class of every network.
@@ -20,6 +22,8 @@ class Network(nn.Layer):
             that rounding may decide a choice differently in another engine.
         takes_clips: Whether the network also takes clips, [B, n C, H, W].
         temporal_window: Number of frames that one output depends on; 1 for a network that takes single images.
+        takes_bgr: Whether the channels of an image come in the order blue, green, red. Only a network that `for_export`
+            returns may have it.
     """
 
     output_stride: int | None = None
@@ -28,6 +32,7 @@ class Network(nn.Layer):
     near_ties: bool = False
     takes_clips: bool = False
     temporal_window: int = 1
+    takes_bgr: bool = False
 
     def coarse_logits(self, images: paddle.Tensor) -> paddle.Tensor:
         """Return the main output before its final resize.
@@ -35,6 +40,10 @@ class Network(nn.Layer):
         Shape: images [B, C, H, W] to [B, num_classes, H / output_stride, W / output_stride].
         """
         raise NotImplementedError(f"{type(self).__name__} has no coarse logits: its output_stride is None")
+
+    def resize_logits(self, coarse: paddle.Tensor, images: paddle.Tensor) -> paddle.Tensor:
+        """Resize coarse logits to the height and width of the images, as the end of `forward` does."""
+        return resize_as(coarse, images, self.align_corners)
 
     def state_shape(self, batch: int = 1) -> list[int]:
         """Return the shape of the state that `coarse_step` carries from frame to frame."""
@@ -47,10 +56,16 @@ class Network(nn.Layer):
         """
         raise NotImplementedError(f"{type(self).__name__} keeps no state: its temporal_window is 1")
 
-    def for_export(self) -> "Network":
+    def for_export(self, target: str = "cpu") -> "Network":
         """Return the network that an exported graph is traced from.
 
         It computes the same numbers as this network in evaluation mode, with constants folded and with operators that
-        every inference engine computes correctly. It may share parameters with this network, which is not changed.
+        every inference engine of the target computes correctly. It may share parameters with this network, which is not
+        changed.
+
+        Args:
+            target: "cpu" or "gpu". For "gpu" the operators are those that TensorRT takes, no intermediate value comes
+                near the limit of half precision, the network may take its channels in reverse order (`takes_bgr`), and
+                its state may have another scale.
         """
         return self

@@ -27,12 +27,15 @@ from paddle_rt.checkpoint import load_pretrained
 from paddle_rt.errors import UserError
 from paddle_rt.models.base import Network
 from paddle_rt.models.layers import resize_as, spatial_size, to_map, to_tokens
-from paddle_rt.models.layers_export import copy_for_export, resize_with_aligned_corners
+from paddle_rt.models.layers_export import copy_for_export, resize_with_aligned_corners, set_constant, take_bgr
 from paddle_rt.models.resnet import ResNet
 
 KEYS = 32  # channels of keys and queries
 SMOOTH = 128  # channels of the smoothed features
 SLOPE = 0.01  # negative slope of the leaky ReLU after nearly every BatchNorm
+# Length of the keys in a graph for GPUs. A context sums over all positions: with keys of length 1 it reached 1.6e4 at
+# 1024x2048 and four times as much over a window of 4 frames, while half precision ends at 65504.
+GPU_KEY_LENGTH = 2.0**-8
 
 
 class Level(NamedTuple):
@@ -127,7 +130,7 @@ class FANet(Network):
         if self.training:
             logits += [self.clslayer_32(self.ffm_32.smooth(lowest)), self.clslayer_16(context)]
         reference = images.flatten(0, 1) if images.ndim == 5 else images
-        return [self.resize(coarse, reference) for coarse in logits]  # [B, num_classes, H, W]
+        return [self.resize_logits(coarse, reference) for coarse in logits]  # [B, num_classes, H, W]
 
     def coarse_logits(self, images: paddle.Tensor) -> paddle.Tensor:
         main, _, _ = self._fuse(self._read_clips(images))
@@ -180,10 +183,18 @@ class FANet(Network):
         coarse, contexts = self.coarse_step(frame, contexts)
         return coarse, StreamState(contexts, size, self)
 
-    def for_export(self) -> "FANet":
+    def resize_logits(self, coarse: paddle.Tensor, images: paddle.Tensor) -> paddle.Tensor:
+        return self.resize(coarse, images)
+
+    def for_export(self, target: str = "cpu") -> "FANet":
         # `_unit` needs no replacement: it has x * x, not `square`, which oneDNN gets wrong for part of a split tensor.
         network = copy_for_export(self)
-        network.resize = resize_with_aligned_corners
+        if target == "gpu":
+            for attention in (network.ffm_4, network.ffm_8, network.ffm_16, network.ffm_32):
+                attention.shorten_keys(GPU_KEY_LENGTH)
+            take_bgr(network, network.resnet.conv1)
+        else:
+            network.resize = resize_with_aligned_corners
         network.eval()
         return network
 
@@ -242,6 +253,7 @@ class FastAttention(nn.Layer):
         # One convolution in place of the original's three; each of its channels is a channel of one of them.
         self.qkv = ConvNorm(channels, 2 * KEYS + channels, 1, slope=1.0)
         self.latlayer3 = ConvNorm(channels, channels, 1)
+        self.key_length = 1.0
         if has_up:
             # As in the original, this 1x1 convolution pads: the map grows by 2, with a border of BatchNorm(0).
             self.up = ConvNorm(channels, channels // 2, 1, padding=1)
@@ -252,7 +264,7 @@ class FastAttention(nn.Layer):
         """Compute queries and context of features [B, C, h, w]."""
         tokens = to_tokens(self.qkv(features))  # [B, h w, 64 + C]
         queries, keys, values = paddle.split(tokens, [KEYS, KEYS, features.shape[1]], axis=2)
-        context = paddle.matmul(F.leaky_relu(values, SLOPE), _unit(keys), transpose_x=True)
+        context = paddle.matmul(F.leaky_relu(values, SLOPE), _unit(keys, self.key_length), transpose_x=True)
         return Level(features, _unit(queries), context)
 
     def forward(self, features: paddle.Tensor, queries: paddle.Tensor, context: paddle.Tensor) -> paddle.Tensor:
@@ -260,6 +272,16 @@ class FastAttention(nn.Layer):
         context = self.latlayer3.conv(context.unsqueeze(3)).squeeze(3)  # [B, C, 32]
         attended = paddle.matmul(queries, context, transpose_y=True)  # [B, h w, C]
         return self.latlayer3.normalise(to_map(attended, spatial_size(features))) + features
+
+    def shorten_keys(self, length: float) -> None:
+        """Give the keys of a copy for export another length, and let the BatchNorm behind them make up for it.
+
+        Args:
+            length: A power of two, so that the results stay the same to the bit. Contexts become as much smaller.
+        """
+        norm, self.key_length = self.latlayer3.bn, length
+        set_constant(norm, "weight", norm.weight / length)
+        set_constant(norm, "_mean", norm._mean * length)
 
 
 class Head(nn.Layer):
@@ -301,10 +323,11 @@ def _resize(x: paddle.Tensor, reference: paddle.Tensor) -> paddle.Tensor:
     return resize_as(x, reference, align_corners=True)
 
 
-def _unit(x: paddle.Tensor) -> paddle.Tensor:
-    """Divide vectors along the last axis by their length, or by 1e-12 if that is larger."""
+def _unit(x: paddle.Tensor, length: float = 1.0) -> paddle.Tensor:
+    """Scale the vectors of [B, n, C] to a length; those shorter than 1e-12 are treated as if they had that length."""
     # The square root of a clipped sum has a finite gradient even for a vector of zeros.
-    return x / (x * x).sum(axis=-1, keepdim=True).clip(min=1e-24).sqrt()
+    unit = x / (x * x).sum(axis=2, keepdim=True).clip(min=1e-24).sqrt()
+    return unit if length == 1.0 else unit * length
 
 
 def _conv(in_channels: int, out_channels: int, kernel_size: int, padding: int | None = None) -> nn.Conv2D:

@@ -9,6 +9,7 @@ import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
 
+from paddle_rt.models.base import Network
 from paddle_rt.models.layers import spatial_size
 
 _Layer = TypeVar("_Layer", bound=nn.Layer)
@@ -21,6 +22,25 @@ def copy_for_export(network: _Layer) -> _Layer:
     """
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     return copy.deepcopy(network, shared)
+
+
+def set_constant(layer: nn.Layer, name: str, value: paddle.Tensor) -> None:
+    """Give a layer of a copy for export another value of a parameter, which the copy no longer shares."""
+    constant = layer.create_parameter(value.shape, default_initializer=nn.initializer.Assign(value.numpy()))
+    constant.stop_gradient = True
+    setattr(layer, name, constant)
+
+
+def take_bgr(network: Network, first: nn.Conv2D) -> None:
+    """Fold the order of the channels into the convolution that reads the images, so that they may come as BGR.
+
+    Args:
+        network: A copy for export, which is changed. One that does not take three channels is left as it is.
+        first: Its first convolution.
+    """
+    if first.weight.shape[1] == 3:
+        set_constant(first, "weight", first.weight.flip(axis=1))
+        network.takes_bgr = True
 
 
 def resize_with_aligned_corners(x: paddle.Tensor, reference: paddle.Tensor) -> paddle.Tensor:
@@ -63,10 +83,10 @@ def _window_max(x: paddle.Tensor, windows: int) -> paddle.Tensor:
     length = x.shape[-1]
     if length > 0:
         index = _window_index(np.arange, np.minimum, length, windows)
-        gathered = x if np.array_equal(index, np.arange(length)) else x.index_select(paddle.to_tensor(index), axis=-1)
+        gathered = x if np.array_equal(index, np.arange(length)) else x.index_select(paddle.to_tensor(index), axis=3)
     else:
-        gathered = x.index_select(_window_index(paddle.arange, paddle.minimum, paddle.shape(x)[-1], windows), axis=-1)
-    return gathered.reshape([0, 0, 0, windows, -1]).max(axis=-1)
+        gathered = x.index_select(_window_index(paddle.arange, paddle.minimum, paddle.shape(x)[-1], windows), axis=3)
+    return gathered.reshape([0, 0, 0, windows, -1]).max(axis=4)
 
 
 def _window_index(arange: Callable, minimum: Callable, length: Any, windows: int) -> Any:

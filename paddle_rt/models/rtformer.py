@@ -17,7 +17,7 @@ from paddle_rt.arguments import checks_arguments
 from paddle_rt.checkpoint import load_pretrained
 from paddle_rt.models.base import Network
 from paddle_rt.models.layers import DropPath, resize_as
-from paddle_rt.models.layers_export import GatheredMaxPool2D, copy_for_export
+from paddle_rt.models.layers_export import GatheredMaxPool2D, copy_for_export, take_bgr
 from paddle_rt.models.rtformer_attention import (
     ATTENTIONS,
     FEED_FORWARDS,
@@ -109,11 +109,13 @@ class RTFormerTrunk(Network):
         if pretrained is not None:
             load_pretrained(self, pretrained, new_head=HEADS, optional=("layer?.down.*",))
 
-    def for_export(self: "_Trunk") -> "_Trunk":
+    def for_export(self: "_Trunk", target: str = "cpu") -> "_Trunk":
         network = copy_for_export(self)
         for stage in (network.layer4, network.layer5):
             if stage.use_cross_kv:
                 stage.cross_kv[1] = GatheredMaxPool2D(self.cross_size)  # in place of Paddle's adaptive pooling
+        if target == "gpu":
+            take_bgr(network, network.conv1[0])
         network.eval()
         return network
 

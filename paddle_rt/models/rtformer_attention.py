@@ -126,7 +126,7 @@ class CrossAttention(nn.Layer):
         queries = self.norm(x).transpose([0, 2, 3, 1]).reshape([0, -1, channels])  # [B, h w, C]
         tokens = keys_and_values.flatten(2)  # [B, 2 C, n n]
         scores = paddle.matmul(queries, tokens[:, :channels]) * self.scale  # [B, h w, n n]
-        mixed = paddle.matmul(F.softmax(scores, axis=-1), tokens[:, channels:], transpose_y=True)  # [B, h w, C]
+        mixed = paddle.matmul(F.softmax(scores, axis=2), tokens[:, channels:], transpose_y=True)  # [B, h w, C]
         return mixed.reshape([0, height, width, channels]).transpose([0, 3, 1, 2])
 
 

@@ -119,10 +119,10 @@ class SegFormerPlusPlus(Network):
     def forward(self, images: paddle.Tensor) -> list[paddle.Tensor]:
         return [resize_as(self.coarse_logits(images), images)]  # [B, num_classes, H, W]
 
-    def for_export(self) -> Network:
+    def for_export(self, target: str = "cpu") -> Network:
         from paddle_rt.models.segformer_export import SegFormerForExport
 
-        return SegFormerForExport(self)
+        return SegFormerForExport(self, target)
 
 
 class MixVisionTransformer(nn.Layer):
@@ -287,7 +287,7 @@ class Attention(nn.Layer):
 
 
 def _attend(queries: paddle.Tensor, keys: paddle.Tensor, values: paddle.Tensor) -> paddle.Tensor:
-    weights = F.softmax(paddle.matmul(queries, keys, transpose_y=True), axis=-1)  # [B, heads, Q, K]
+    weights = F.softmax(paddle.matmul(queries, keys, transpose_y=True), axis=3)  # [B, heads, Q, K]
     return paddle.matmul(weights, values)  # [B, heads, Q, C / heads]
 
 

@@ -6,11 +6,12 @@ import paddle
 import paddle.nn as nn
 import paddle.nn.functional as F
 
+from paddle_rt.errors import UserError
 from paddle_rt.models.base import Network
 from paddle_rt.models.layers import resize_as
-from paddle_rt.models.layers_export import copy_for_export
+from paddle_rt.models.layers_export import copy_for_export, take_bgr
 from paddle_rt.models.segformer import Attention, ConvLevel, LinearLevel, MixVisionTransformer, SegFormerPlusPlus
-from paddle_rt.models.token_merging_export import merging_for_export
+from paddle_rt.models.token_merging_export import TooManyEntries, merging_for_export
 
 
 class SegFormerForExport(Network):
@@ -21,16 +22,19 @@ class SegFormerForExport(Network):
 
     Args:
         network: The network. Later changes of its head do not change the constants.
+        target: "cpu" or "gpu", as `for_export` takes it.
     """
 
-    def __init__(self, network: SegFormerPlusPlus) -> None:
+    def __init__(self, network: SegFormerPlusPlus, target: str = "cpu") -> None:
         super().__init__()
         network = copy_for_export(network)
         self.output_stride = network.output_stride
         self.needs_fixed_size = network.needs_fixed_size
         self.near_ties = network.near_ties
         self.backbone = network.backbone
-        _exchange_mergings(self.backbone)
+        _exchange_mergings(self.backbone, target)
+        if target == "gpu":
+            take_bgr(self, self.backbone.patch_embed1.proj)
         norm = network.linear_fuse._batch_norm
         levels = (network.linear_c1, network.linear_c2, network.linear_c3, network.linear_c4)
         with paddle.no_grad():
@@ -43,7 +47,12 @@ class SegFormerForExport(Network):
         self.eval()
 
     def coarse_logits(self, images: paddle.Tensor) -> paddle.Tensor:
-        c1, c2, c3, c4 = self.backbone(images)
+        try:
+            c1, c2, c3, c4 = self.backbone(images)
+        except TooManyEntries as error:
+            size = images.shape[2:]
+            smaller = " ".join(str(max(int(length * error.scale) // 32 * 32, 32)) for length in size)
+            raise UserError(f"{error}, not those of {list(size)}; use --input_size {smaller}") from error
         fused = resize_as(self.level4(c4), c1)  # [B, head_channels, H/4, W/4]
         fused = fused + resize_as(self.level3(c3), c1)
         fused = fused + resize_as(self.level2(c2), c1)
@@ -82,9 +91,9 @@ class _FusedLevel(nn.Layer):
         return F.conv2d(self.first(x), self.weight, self.bias)
 
 
-def _exchange_mergings(encoder: MixVisionTransformer) -> None:
+def _exchange_mergings(encoder: MixVisionTransformer, target: str) -> None:
     # Blocks of a stage share a merging object, by which they find each other's matches.
-    exchanged = functools.cache(merging_for_export)
+    exchanged = functools.cache(functools.partial(merging_for_export, target=target))
     for layer in encoder.sublayers():
         if isinstance(layer, Attention):
             layer.merge_queries = exchanged(layer.merge_queries)

@@ -64,9 +64,26 @@ class ExportSpec:
         """Compute the tensor that a graph's output is judged by."""
         return network(images)[0]
 
+    def finish(self, reference: paddle.Tensor, output_op: str) -> paddle.Tensor:
+        """Turn the tensor that a graph's output is judged by into that output."""
+        return reference
+
     def output(self, network: Network, images: paddle.Tensor, output_op: str) -> paddle.Tensor:
         """Compute the output of a graph; this is what is traced."""
-        return self.reference(network, images, output_op)
+        return self.finish(self.reference(network, images, output_op), output_op)
+
+    def step_reference(
+        self, network: Network, coarse: paddle.Tensor, frame: paddle.Tensor, output_op: str
+    ) -> paddle.Tensor:
+        """Compute the tensor that the output of a graph for video is judged by from coarse logits and their frame."""
+        return coarse
+
+    def step_output(
+        self, network: Network, frame: paddle.Tensor, state: paddle.Tensor, output_op: str
+    ) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Compute the output of a graph for video, and the next state; this is what is traced."""
+        coarse, state = network.coarse_step(frame, state)
+        return self.finish(self.step_reference(network, coarse, frame, output_op), output_op), state
 
     def verified_outputs(self, output_op: str) -> list[str]:
         """Return the outputs that are exported and verified for this one, which is the last of them."""
@@ -85,6 +102,10 @@ class ExportSpec:
             The errors and what was allowed, for verification.json, and "passed".
         """
         return compare_values(output, reference, tolerance)
+
+    def choices(self, output: np.ndarray, output_op: str) -> np.ndarray | None:
+        """Return what the task reads off an output, of which half precision should change little; None for numbers."""
+        return None
 
     def describe(self, network: Network, output_op: str, reference: np.ndarray) -> dict[str, Any]:
         """Return the fields of `Deployment` beside those that all tasks share; `reference` is that of one input."""

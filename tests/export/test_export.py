@@ -194,13 +194,13 @@ def test_mismatch_leaves_an_earlier_export_untouched(
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     convert_to_onnx = convert.convert_to_onnx
 
-    def damage(graph: pathlib.Path, parameters: pathlib.Path, target: pathlib.Path) -> None:
-        convert_to_onnx(graph, parameters, target)
-        changed = onnx.load(str(target))
+    def damage(graph: pathlib.Path, parameters: pathlib.Path, file: pathlib.Path, target: str) -> None:
+        convert_to_onnx(graph, parameters, file, target)
+        changed = onnx.load(str(file))
         weight = max(changed.graph.initializer, key=lambda item: np.prod(item.dims))
         values = onnx.numpy_helper.to_array(weight) * np.float32(1.01)
         weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
-        onnx.save(changed, str(target))
+        onnx.save(changed, str(file))
 
     monkeypatch.setattr(convert, "convert_to_onnx", damage)
     with pytest.raises(VerificationError, match="nothing was written.*ONNX Runtime"):

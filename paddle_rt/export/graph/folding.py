@@ -17,6 +17,8 @@ from paddle_rt.export.graph.index import Graph, Node
 _LARGEST_RESULT = 1 << 20
 # Folding DequantizeLinear would undo a quantisation.
 _KEPT = ("DequantizeLinear", "RandomNormal", "RandomUniform", "Bernoulli", "Multinomial")
+# A Cast to fewer bits keeps the lowest, so that the last of several in a row decides.
+_BITS = {TensorProto.INT64: 64, TensorProto.INT32: 32, TensorProto.UINT8: 8}
 _IDENTITY_RESIZES = (b"half_pixel", b"pytorch_half_pixel", b"align_corners", b"asymmetric")
 
 
@@ -202,7 +204,7 @@ def _first_entries(graph: Graph, node: Node, axis: int, rank: int) -> int | None
 
 
 def _merge_pair(graph: Graph, node: Node) -> bool:
-    """Merge two Transposes or two Reshapes in a row."""
+    """Merge two Transposes, two Reshapes or two Casts of whole numbers in a row."""
     producer = graph.producers.get(node.inputs[0]) if node.inputs else None
     if producer is None or producer.op != node.op:
         return False
@@ -212,6 +214,11 @@ def _merge_pair(graph: Graph, node: Node) -> bool:
             return False
         del node.proto.attribute[:]
         node.proto.attribute.append(helper.make_attribute("perm", [first[axis] for axis in second]))
+    elif node.op == "Cast":
+        kinds = (graph.types.get(producer.inputs[0]), producer.get("to"), node.get("to"))
+        bits = [_BITS.get(kind) for kind in kinds]
+        if None in bits or bits != sorted(bits, reverse=True):
+            return False
     elif node.op != "Reshape" or node.inputs[1] not in graph.constants or (graph.value(node.inputs[1]) == 0).any():
         return False  # a 0 copies a size of the Reshape before it
     graph.set_input(node, 0, producer.inputs[0])
@@ -247,7 +254,7 @@ def _merge_equal(graph: Graph, node: Node) -> bool:
     return bool(twins)
 
 
-def _batch_norm(graph: Graph, node: Node) -> tuple[np.ndarray, np.ndarray] | None:
+def batch_norm(graph: Graph, node: Node) -> tuple[np.ndarray, np.ndarray] | None:
     """Return scale and shift of a BatchNormalization with constant statistics, or None."""
     if node.op != "BatchNormalization" or node.get("training_mode", 0):
         return None
@@ -261,7 +268,7 @@ def _batch_norm(graph: Graph, node: Node) -> tuple[np.ndarray, np.ndarray] | Non
 
 def _affine(graph: Graph, node: Node) -> tuple[str, np.ndarray, np.ndarray] | None:
     """Return the value that a node scales and shifts for each channel (axis 1), the scale and the shift, or None."""
-    if (normalisation := _batch_norm(graph, node)) is not None:
+    if (normalisation := batch_norm(graph, node)) is not None:
         return node.inputs[0], *normalisation
     if node.op not in ("Add", "Sub", "Mul", "Div"):
         return None
@@ -304,7 +311,7 @@ def _fold_behind(graph: Graph, node: Node) -> bool:
 
 def _fold_ahead(graph: Graph, node: Node) -> bool:
     """Fold a BatchNormalization that only unpadded Convs read into the weights and biases of all of them."""
-    normalisation, output = _batch_norm(graph, node), node.outputs[0]
+    normalisation, output = batch_norm(graph, node), node.outputs[0]
     if normalisation is None or output in graph.outputs or not graph.readers[output]:
         return False
     if not all(_is_unpadded(graph, reader, output) for reader in graph.readers[output]):

@@ -10,7 +10,7 @@ import paddle
 from paddle_rt.errors import UserError
 from paddle_rt.imaging.palettes import class_names
 from paddle_rt.inference.deployment import Deployment
-from paddle_rt.inference.segmenter import OUTPUT_OPS, FrameSegmenter
+from paddle_rt.inference.segmenter import FRAME_OPS, LABEL_OPS, OUTPUT_OPS, FrameSegmenter
 from paddle_rt.models.base import Network
 from paddle_rt.tasks.export import ExportSpec, compare_values, wrong_shape
 from paddle_rt.tasks.segmentation.metrics import confusion_matrix, scores
@@ -21,9 +21,10 @@ class SegmentationExport(ExportSpec):
     """What the exports of segmentation networks look like.
 
     With "coarse" a graph takes frames and gives the logits before the network's last resize, from which `Segmenter`
-    computes labels faster. With "argmax" (int32 labels [N, H, W]), "softmax" (float32 [N, num_classes, H, W]) or "none"
+    computes labels faster on a CPU. With "labels" it takes frames and gives labels at their size, bytes (int32 from a
+    Paddle graph for GPUs). With "argmax" (int32 labels [N, H, W]), "softmax" (float32 [N, num_classes, H, W]) or "none"
     (logits) it takes images, as PaddleSeg's exports do. Labels say little about the logits that they come from, so a
-    graph with "argmax" or "softmax" is verified without it first.
+    graph with "argmax", "labels" or "softmax" is verified without it first.
 
     Args:
         transforms: The validation transforms, as a config describes them.
@@ -48,34 +49,41 @@ class SegmentationExport(ExportSpec):
         super().check(network, input_shape, output_op)
         if output_op == "coarse" and network.output_stride is None:
             raise UserError(f"{type(network).__name__} has no coarse logits; use output_op argmax, softmax or none")
-        if network.temporal_window > 1 and (output_op != "coarse" or input_shape[0] != 1):
+        if network.temporal_window > 1 and (output_op not in FRAME_OPS or input_shape[0] != 1):
             raise UserError(
-                f"a network with a temporal window of {network.temporal_window} is exported as output_op coarse for "
-                f"one frame at a time, got {output_op} for {input_shape[0]}"
+                f"a network with a temporal window of {network.temporal_window} is exported as output_op coarse or "
+                f"labels for one frame at a time, got {output_op} for {input_shape[0]}"
             )
 
     def takes_frames(self, output_op: str) -> bool:
-        return output_op == "coarse"
+        return output_op in FRAME_OPS
 
     def reference(self, network: Network, images: paddle.Tensor, output_op: str) -> paddle.Tensor:
         return network.coarse_logits(images) if output_op == "coarse" else network(images)[0]
 
-    def output(self, network: Network, images: paddle.Tensor, output_op: str) -> paddle.Tensor:
-        logits = self.reference(network, images, output_op)
-        if output_op == "argmax":
-            return paddle.argmax(logits, axis=1, dtype="int32")
-        return paddle.nn.functional.softmax(logits, axis=1) if output_op == "softmax" else logits
+    def step_reference(
+        self, network: Network, coarse: paddle.Tensor, frame: paddle.Tensor, output_op: str
+    ) -> paddle.Tensor:
+        return coarse if output_op == "coarse" else network.resize_logits(coarse, frame)
+
+    def finish(self, reference: paddle.Tensor, output_op: str) -> paddle.Tensor:
+        if output_op in LABEL_OPS:
+            return paddle.argmax(reference, axis=1, dtype="int32")
+        return paddle.nn.functional.softmax(reference, axis=1) if output_op == "softmax" else reference
 
     def verified_outputs(self, output_op: str) -> list[str]:
-        return ["none", output_op] if output_op in ("argmax", "softmax") else [output_op]
+        return [output_op] if output_op in ("coarse", "none") else ["none", output_op]
 
     def compare(self, output: np.ndarray, output_op: str, reference: np.ndarray, tolerance: float) -> dict[str, Any]:
-        if output_op == "argmax":
+        if output_op in LABEL_OPS:
             return _compare_labels(output, reference, tolerance)
         if output_op == "softmax":
             reference = np.exp(reference - reference.max(axis=1, keepdims=True))
             reference /= reference.sum(axis=1, keepdims=True)
         return compare_values(output, reference, tolerance)
+
+    def choices(self, output: np.ndarray, output_op: str) -> np.ndarray | None:
+        return output if output_op in LABEL_OPS else output.argmax(axis=1)
 
     def describe(self, network: Network, output_op: str, reference: np.ndarray) -> dict[str, Any]:
         classes = reference.shape[1]
@@ -84,7 +92,7 @@ class SegmentationExport(ExportSpec):
             "dataset_type": self.dataset_type,
             "class_names": class_names(self.dataset_type, classes),
             "align_corners": network.align_corners,
-            "output_dtype": "int32" if output_op == "argmax" else "float32",
+            "output_dtype": {"argmax": "int32", "labels": "uint8"}.get(output_op, "float32"),
         }
 
     def score(self, results: Sequence[Any], truths: Sequence[Any], deployment: Deployment) -> tuple[str, float]:
