@@ -223,6 +223,7 @@ def tabulate(
         row = {
             "model": pipeline.model, "size": list(size), "backend": pipeline.backend, "device": pipeline.device,
             "precision": pipeline.precision, "threads": pipeline.threads, "pipeline": pipeline.side,
+            "output_op": pipeline.output_op,
         }  # fmt: skip
         for scope in SCOPES:
             row |= times_in_ms(scope, [second for block in measured for second in block.seconds[scope]])
