@@ -44,6 +44,7 @@ _STEPS = whole(1, 10**12)
 _ITERATIONS = whole(0, 10**12)
 SCALE = number(0, 100, above=True)
 _PADDING = either(number(), listed(number(), 1, 3, 4))
+_RESAMPLING = choice("nearest", "bilinear", "bicubic", "area", "lanczos")
 _FOUR = listed(whole(1, 1000), 4, valid="four whole numbers from 1 to 1000")
 _RTFORMER_TRUNK = {
     "layer_nums": _FOUR,
@@ -136,6 +137,12 @@ RANGES: dict[str, dict[str, Kind]] = {
     },
     "CamVid": {"frames": whole(1, 1000)},
     "PSSLDataset": {"imagenet_root": TEXT, "pssl_root": TEXT},
+    "StreetObjects": {
+        "num_samples": either(whole(1, 10_000_000), NULL),
+        "size": whole(16, 1 << 12),
+        "seed": whole(0, 1 << 62),
+        "cache_mb": whole(0, 1 << 20),
+    },
     # Transforms, all of PaddleSeg
     "Resize": {
         "size_divisor": either(SIDE, NULL),
@@ -170,7 +177,36 @@ RANGES: dict[str, dict[str, Kind]] = {
         "min_scale_factor": SCALE,
         "max_scale_factor": SCALE,
     },
+    # Transforms of classification, with PaddleClas's names
+    "ResizeImage": {
+        "resize_short": either(SIDE, NULL),
+        "size": either(SIDE, _SIZE, NULL),
+        "interpolation": _RESAMPLING,
+    },
+    "CropImage": {"size": either(SIDE, _SIZE)},
+    "NormalizeImage": {"mean": listed(number(), 1, 3), "std": listed(_POSITIVE, 1, 3)},
+    "RandCropImage": {
+        "size": either(SIDE, _SIZE),
+        "scale": listed(number(0, 1, above=True), 2),
+        "ratio": listed(number(0.01, 100), 2),
+        "interpolation": _RESAMPLING,
+    },
+    "RandFlipImage": {"flip_code": choice(-1, 0, 1)},
+    "RandAugment": {"num_layers": whole(0, 100), "magnitude": number(0, 10)},
+    "RandomErasing": {
+        "EPSILON": _SHARE,
+        "sl": _SHARE,
+        "sh": _SHARE,
+        "r1": number(0.01, 1),
+        "attempt": whole(1, 1000),
+        "use_log_aspect": SWITCH,
+        "mode": choice("const", "rand", "pixel"),
+        "mean": listed(number(), 3),
+    },
+    "MixupOperator": {"alpha": _POSITIVE, "prob": _SHARE},
+    "CutmixOperator": {"alpha": _POSITIVE, "prob": _SHARE},
     # Losses
+    "CELoss": {"epsilon": _RATE},
     "MixedLoss": {"losses": LIST, "coef": listed(_NOT_NEGATIVE)},
     "CrossEntropyLoss": {"weight": _WEIGHTS, "top_k_percent_pixels": number(0, 1, above=True)},
     "OhemCrossEntropyLoss": {"thresh": _SHARE, "min_kept": whole(0, 10**12)},
@@ -192,6 +228,7 @@ RANGES: dict[str, dict[str, Kind]] = {
         "layerwise_decay": number(0, 1, above=True),
         "grad_clip_cfg": either(MAPPING, NULL),
         "custom_cfg": either(LIST, NULL),
+        "one_dim_param_no_weight_decay": SWITCH,
     },
     "parameter group": {
         "name": Kind("a part of parameters' names", lambda value: isinstance(value, str) and value != ""),

@@ -19,6 +19,7 @@ TOOLS = {
     "compare": "compare a network with PaddleSeg's on the same weights",
     "convert": "convert a PyTorch checkpoint",
     "plot_runs": "draw the curves of training runs",
+    "bn_momentum": "show what the momentum of BatchNorm does to scores",
     "video_metrics": "score checkpoints on videos",
     "prepare_camvid": "convert a CamVid download to the layout that the data set reads",
     "render_streetscenes": "write StreetScenes images and labels as files",

@@ -8,21 +8,23 @@ frame; a single image is a video of one frame to it.
 """
 
 import argparse
+import contextlib
+import functools
 import os
 import sys
 
 import cv2
 from tqdm import tqdm
 
-from paddle_rt.cli.arguments import Parser, device_id, file_or_folder, output_folder, positive, side, threads
+from paddle_rt.cli.arguments import Parser, count, device_id, file_or_folder, output_folder, positive, side, threads
 from paddle_rt.cpu import import_paddle
 from paddle_rt.errors import UserError
 from paddle_rt.imaging.palettes import palette
-from paddle_rt.inference import BACKENDS, VideoSegmenter, load
+from paddle_rt.inference import BACKENDS, Classifier, VideoSegmenter, load
 from paddle_rt.inference.engines import DEVICES, PRECISIONS
 from paddle_rt.inference.media.pipeline import Report, describe, interrupt_once, label_frames
-from paddle_rt.inference.media.sinks import SAVE, open_outputs
-from paddle_rt.inference.media.sources import open_source
+from paddle_rt.inference.media.sinks import SAVE, open_class_outputs, open_outputs
+from paddle_rt.inference.media.sources import Source, open_source
 from paddle_rt.inference.segmenter import FrameSegmenter
 from paddle_rt.inference.video_segmenter import SCENE_CUT
 from paddle_rt.kinds import flag, number
@@ -34,29 +36,41 @@ def main() -> None:
         import_paddle()
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our own line says what is wrong with a video
     cv2.setLogLevel(1)  # fatal errors alone
-    segmenter = open_segmenter(arguments)
-    colours = palette(segmenter.deployment.dataset_type, segmenter.deployment.num_classes or 255)
-    segmenter.warmup()
+    predictor = open_predictor(arguments)
+    predict = functools.partial(predictor.predict, k=arguments.topk) if isinstance(predictor, Classifier) else predictor
+    predictor.warmup()
     with interrupt_once() as stopped:
-        source = open_source(arguments.image_path, arguments.frames, stopped, segmenter.channels)
+        source = open_source(arguments.image_path, arguments.frames, stopped, predictor.channels)
         with (
-            open_outputs(source, arguments.save_dir, arguments.save, colours) as write,
+            _open_outputs(predictor, source, arguments) as write,
             tqdm(desc="infer", total=source.total, unit="frame", disable=None) as bar,
         ):
-            report = label_frames(segmenter, source, write, stopped, bar.update)
+            report = label_frames(predictor, source, write, stopped, bar.update, predict)
     finish(report, arguments.save_dir)
 
 
-def open_segmenter(arguments: argparse.Namespace) -> FrameSegmenter:
-    """Load the export, which must be one of a segmentation network."""
+def open_predictor(arguments: argparse.Namespace) -> FrameSegmenter | Classifier:
+    """Load the export, which must be one of a segmentation or a classification network."""
     profile = arguments.profile and tuple((1, *size) for size in arguments.profile)
     engine = (arguments.backend, arguments.precision, arguments.threads, arguments.device, arguments.device_id, profile)
     predictor = load(arguments.config, *engine)
-    if not isinstance(predictor, FrameSegmenter):
-        raise UserError(f"{arguments.config} is not an export for segmentation; load it with paddle_rt.inference.load")
+    if not isinstance(predictor, FrameSegmenter | Classifier):
+        raise UserError(
+            f"{arguments.config} is an export for neither segmentation nor classification; load it with "
+            "paddle_rt.inference.load"
+        )
     if isinstance(predictor, VideoSegmenter):
         predictor.scene_cut = arguments.scene_cut
     return predictor
+
+
+def _open_outputs(
+    predictor: FrameSegmenter | Classifier, source: Source, arguments: argparse.Namespace
+) -> contextlib.AbstractContextManager:
+    if isinstance(predictor, Classifier):
+        return open_class_outputs(source, arguments.save_dir, arguments.save)
+    colours = palette(predictor.deployment.dataset_type, predictor.deployment.num_classes or 255)
+    return open_outputs(source, arguments.save_dir, arguments.save, colours)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -89,9 +103,10 @@ def parse_arguments() -> argparse.Namespace:
         "--save",
         nargs="+",
         choices=SAVE,
-        help="labels: an indexed PNG for each frame; overlay: a JPEG for an image, an MP4 "
-        "for a video; by default both for images and the overlay for a video",
+        help="labels: an indexed PNG for each frame, or predictions.csv with the classes of all; overlay: a JPEG for "
+        "an image, an MP4 for a video; by default both, but for label maps of a video",
     )
+    add("--topk", type=count, default=5, help="classes of each frame, of a network that classifies")
     add(
         "--scene_cut",
         type=_threshold,

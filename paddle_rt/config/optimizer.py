@@ -28,8 +28,10 @@ _OPTIMIZERS: dict[str, tuple[type[paddle.optimizer.Optimizer], dict[str, Any]]] 
     "SGD": (paddle.optimizer.SGD, {}),
     "Momentum": (paddle.optimizer.Momentum, {"momentum": 0.9, "use_nesterov": False}),
     "Adam": (paddle.optimizer.Adam, _ADAM),
-    "AdamW": (paddle.optimizer.AdamW, {**_ADAM, "weight_decay": 0.01}),
+    "AdamW": (paddle.optimizer.AdamW, {**_ADAM, "weight_decay": 0.01, "one_dim_param_no_weight_decay": False}),
 }
+# The argument of a schedule in which its end follows from the run's iterations where the config does not set it.
+_ENDS = {"PolynomialDecay": "decay_steps", "CosineAnnealingDecay": "T_max"}
 _COMMON = {"weight_decay": None, "grad_clip_cfg": None, "custom_cfg": None}
 _LAYERWISE = ("AdamWDL", "AdamWDL_CAE")  # PaddleSeg's own
 _CLIPS = ("ClipGradByValue", "ClipGradByNorm", "ClipGradByGlobalNorm")
@@ -91,6 +93,9 @@ def build_optimizer(
     settings = {**_COMMON, **defaults, **arguments}
     del settings["custom_cfg"]
     decay, clip = settings.pop("weight_decay"), settings.pop("grad_clip_cfg")
+    if settings.pop("one_dim_param_no_weight_decay", False):
+        decays = {parameter.name for parameter in network.parameters() if parameter.ndim > 1}
+        settings["apply_decay_param_fun"] = decays.__contains__
     decay = None if decay is None else float(decay)
     if clip is not None:
         clip_settings = {key: value for key, value in clip.items() if key != "name"}
@@ -187,8 +192,7 @@ def check_schedule(section: Mapping[str, Any], iters: int) -> None:
         UserError: The type or an argument is unknown, or a value is wrong.
     """
     arguments = {key: value for key, value in section.items() if key not in _WARMUP}
-    # Its end follows from the run's iterations.
-    supplied = ["decay_steps"] if section.get("type") == "PolynomialDecay" else []
+    supplied = [_ENDS[section["type"]]] if section.get("type") in tuple(_ENDS) else []
     check_component("lr_scheduler", arguments, SCHEDULERS, supplied=supplied)
     check_section("lr_scheduler", {key: section[key] for key in _WARMUP if key in section}, _WARMUP)
     if ("warmup_iters" in section) != ("warmup_start_lr" in section):
@@ -204,7 +208,8 @@ def build_schedule(section: Mapping[str, Any], iters: int) -> paddle.optimizer.l
     Args:
         section: The `lr_scheduler` section of a config, checked. With `warmup_iters`, the rate rises from
             `warmup_start_lr` to `learning_rate` on a line before the schedule begins.
-        iters: Iterations of the run; PolynomialDecay reaches its end with the last one where `decay_steps` is not set.
+        iters: Iterations of the run; with the last one PolynomialDecay reaches its end where `decay_steps` is not set,
+            and CosineAnnealingDecay where `T_max` is not.
 
     Raises:
         UserError: The schedule refuses its arguments.
@@ -213,8 +218,8 @@ def build_schedule(section: Mapping[str, Any], iters: int) -> paddle.optimizer.l
     warmup = section.get("warmup_iters", 0)
     if warmup >= iters:
         logger.warning("lr_scheduler.warmup_iters is %d of %d iterations: the schedule does not begin", warmup, iters)
-    if section["type"] == "PolynomialDecay":
-        arguments.setdefault("decay_steps", max(iters - warmup, 1))
+    if section["type"] in _ENDS:
+        arguments.setdefault(_ENDS[section["type"]], max(iters - warmup, 1))
     schedule = construct("lr_scheduler", SCHEDULERS[section["type"]], arguments)
     if "warmup_iters" not in section:
         return schedule

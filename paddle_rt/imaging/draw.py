@@ -1,5 +1,7 @@
 """Colour labels and blend them with images."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -44,3 +46,27 @@ def overlay(image: np.ndarray, labels: np.ndarray, palette: np.ndarray, weight: 
     colours = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if channels == 1 else np.ascontiguousarray(image[..., :3])
     mixed = cv2.addWeighted(colours, weight, colorize(labels, palette), 1 - weight, 0)
     return np.where((labels < len(palette))[..., None], mixed, colours)
+
+
+def caption(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:
+    """Write lines of text into the upper left corner of an image, the first one the largest.
+
+    Args:
+        image: The image, uint8 BGR.
+        lines: The text; what is not ASCII becomes a question mark, since OpenCV has no letters for it.
+
+    Returns:
+        The image with the text, uint8 BGR.
+
+    Shape: [H, W, 3] to the same.
+    """
+    image, bottom = image.copy(), 0
+    for number, line in enumerate(lines):
+        scale = max(image.shape[1] / 640, 0.3) * (1.0 if number == 0 else 0.7)
+        text = line.encode("ascii", "replace").decode()
+        (_, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
+        bottom += height + base
+        for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # white letters with a dark edge
+            place = (max(base // 2, 2), bottom)
+            cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)
+    return image

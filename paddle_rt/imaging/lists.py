@@ -57,6 +57,64 @@ def read_images(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> l
     return images
 
 
+def read_classes(path: str | os.PathLike[str], root: str | os.PathLike[str], num_classes: int) -> list[tuple[str, int]]:
+    """Read a list of images with the number of a class behind each.
+
+    Args:
+        path: The list, as for `read_pairs`; the class is what stands behind the last blank or tab of a line.
+        root: Folder that the names are relative to.
+        num_classes: Classes are 0 to `num_classes` - 1.
+
+    Returns:
+        The file and the class of each line.
+
+    Raises:
+        UserError: As for `read_pairs`, or a class is not one of these.
+    """
+    samples = []
+    for number, line in _lines(path):
+        where, (name, *rest) = f"{path}, line {number}", line.rsplit(None, 1)
+        label = rest[0] if rest else name
+        if not rest or not re.fullmatch("[0-9]{1,9}", label):
+            raise UserError(f"{where}: expected an image and the number of its class, got {_shown(line)}")
+        if int(label) >= num_classes:
+            raise UserError(f"{where}: the class is {label}, but classes are 0 to {num_classes - 1}")
+        file = os.path.join(root, name)
+        if not os.path.isfile(file):
+            try:
+                check_plain_file(file, "image")
+            except UserError as error:
+                raise UserError(f"{where}: {error}") from error
+        samples.append((file, int(label)))
+    return samples
+
+
+def read_class_names(path: str | os.PathLike[str], num_classes: int) -> list[str]:
+    """Read the names of classes: a number and a name on each line, in any order.
+
+    Args:
+        path: UTF-8, such as PaddleClas's imagenet1k_label_list.txt.
+        num_classes: There must be a name for each of 0 to `num_classes` - 1.
+
+    Raises:
+        UserError: The file cannot be read, a line is not a number and a name, or a class has none or two names.
+    """
+    names: dict[int, str] = {}
+    for number, line in _lines(path):
+        label, *name = line.split(None, 1)
+        if not name or not re.fullmatch("[0-9]{1,9}", label) or int(label) >= num_classes:
+            raise UserError(
+                f"{path}, line {number}: expected a class from 0 to {num_classes - 1} and its name, got {_shown(line)}"
+            )
+        if int(label) in names:
+            raise UserError(f"{path}, line {number}: class {label} has a name already, {names[int(label)]!r}")
+        names[int(label)] = name[0]
+    if len(names) != num_classes:
+        lost = next(label for label in range(num_classes) if label not in names)
+        raise UserError(f"{path} names {len(names)} of {num_classes} classes; class {lost} has no name")
+    return [names[label] for label in range(num_classes)]
+
+
 def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
     """Yield number and text of every line that is not blank."""
     data, empty = check_plain_file(path, "list of images", _MAX_BYTES).read_bytes(), True
@@ -86,7 +144,7 @@ def _only_reading(readings: list[Pair], root: str | os.PathLike[str], expected: 
     found = [pair for pair in files if all(name is None or os.path.isfile(name) for name in pair)]
     if len(found) == 1:
         return found[0]
-    shown = repr(line if len(line) <= 200 else line[:200] + "...")
+    shown = _shown(line)
     if found:
         raise UserError(f"{where}: {len(found)} readings of {shown} give files that exist; rename one of them")
     if len(files) != 1:
@@ -98,3 +156,7 @@ def _only_reading(readings: list[Pair], root: str | os.PathLike[str], expected: 
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     raise UserError(f"{where}: no such {kind}: {name}")  # it has appeared meanwhile
+
+
+def _shown(line: str) -> str:
+    return repr(line if len(line) <= 200 else line[:200] + "...")

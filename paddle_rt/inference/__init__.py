@@ -3,6 +3,7 @@
 Nothing here imports Paddle before the backend "paddle" is chosen, and nothing imports PaddleSeg.
 """
 
+from paddle_rt.inference.classifier import Classifier, TopK
 from paddle_rt.inference.deployment import Deployment, load_deployment
 from paddle_rt.inference.engines import BACKENDS
 from paddle_rt.inference.loading import load, register_predictor
@@ -12,6 +13,7 @@ from paddle_rt.inference.upsample import confidence_from_logits, labels_from_log
 from paddle_rt.inference.video_segmenter import VideoSegmenter, VideoState
 
 __all__ = [
-    "BACKENDS", "Deployment", "Labels", "Predictor", "Segmenter", "VideoSegmenter", "VideoState",
+    "BACKENDS", "Classifier", "Deployment", "Labels", "Predictor", "Segmenter", "TopK", "VideoSegmenter",
+    "VideoState",
     "confidence_from_logits", "labels_from_logits", "load", "load_deployment", "register_predictor",
 ]  # fmt: skip

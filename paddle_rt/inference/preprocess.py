@@ -1,8 +1,9 @@
 """The image transforms of deploy.yaml in NumPy and OpenCV, and the way back from the network's size to the image's.
 
-Names, arguments and results are those of PaddleSeg's transforms. Sizes in arguments are (width, height), as there.
+Names, arguments and results are those of PaddleSeg's transforms and, for classification, the names and arguments are
+those of PaddleClas's. Sizes in arguments are (width, height), as there.
 
-Source: paddleseg/transforms/transforms.py.
+Source: paddleseg/transforms/transforms.py; PaddleClas ppcls/data/preprocess/ops/operators.py.
 """
 
 import math
@@ -24,8 +25,15 @@ _INTERPOLATIONS = {
     "AREA": cv2.INTER_AREA,
     "LANCZOS4": cv2.INTER_LANCZOS4,
 }
+INTERPOLATIONS_OF_PADDLECLAS = {
+    "nearest": cv2.INTER_NEAREST,
+    "bilinear": cv2.INTER_LINEAR,
+    "bicubic": cv2.INTER_CUBIC,
+    "area": cv2.INTER_AREA,
+    "lanczos": cv2.INTER_LANCZOS4,
+}
 Size = Sequence[int]
-# The changes of an image's size in their order: ("resize" or "padding", height before, width before).
+# The changes of an image's size in their order: ("resize", "padding" or "crop", height before, width before).
 ResizeSteps = Sequence[tuple[str, int, int]]
 
 
@@ -131,7 +139,66 @@ class Normalize:
         return image
 
 
-_TRANSFORMS = {cls.__name__: cls for cls in (Resize, ResizeByLong, ResizeByShort, Padding, Normalize)}
+@dataclass(frozen=True)
+class ResizeImage:
+    """Resize so that the shorter side becomes resize_short, or to size; one of the two has to be given."""
+
+    resize_short: int | None = None
+    size: int | Size | None = None
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        if (self.resize_short is None) == (self.size is None):
+            raise UserError("ResizeImage takes resize_short or size, and one of them only")
+        if self.size is not None:
+            _check_size("ResizeImage", as_size(self.size), "size")
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        if self.size is not None:
+            size = tuple(as_size(self.size))
+        else:
+            scale = self.resize_short / min(image.shape[:2])
+            size = tuple(max(round(length * scale), 1) for length in image.shape[1::-1])
+        return cv2.resize(image, size, interpolation=INTERPOLATIONS_OF_PADDLECLAS[self.interpolation])
+
+
+@dataclass(frozen=True)
+class CropImage:
+    """Cut the middle of the image out; size is that of the cut."""
+
+    size: int | Size = 224
+
+    def __post_init__(self) -> None:
+        _check_size("CropImage", as_size(self.size), "size")
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        (height, width), (crop_width, crop_height) = image.shape[:2], as_size(self.size)
+        if height < crop_height or width < crop_width:
+            raise UserError(
+                f"CropImage to {crop_width}x{crop_height}: the image is smaller, {width}x{height}; put a ResizeImage "
+                "before it"
+            )
+        top, left = (height - crop_height) // 2, (width - crop_width) // 2
+        return image[top : top + crop_height, left : left + crop_width]
+
+
+@dataclass(frozen=True)
+class NormalizeImage(Normalize):
+    """Normalize under PaddleClas's name, with the mean and deviation of ImageNet."""
+
+    mean: Sequence[float] = (0.485, 0.456, 0.406)
+    std: Sequence[float] = (0.229, 0.224, 0.225)
+
+
+def as_size(size: int | Size) -> Size:
+    """Return [width, height]; PaddleClas also takes one number for both."""
+    return [size, size] if isinstance(size, int) else size
+
+
+_CLASSES = (Resize, ResizeByLong, ResizeByShort, Padding, Normalize, ResizeImage, CropImage, NormalizeImage)
+TRANSFORMS = {cls.__name__: cls for cls in _CLASSES}
+CROPS = ("CropImage",)  # the results of what is cut away are lost
+_KINDS = {Padding: "padding", CropImage: "crop"}
 
 
 class Preprocess:
@@ -178,7 +245,7 @@ class Preprocess:
             before = image.shape[:2]
             image = step(image)
             if image.shape[:2] != before:
-                resize_steps.append(("padding" if isinstance(step, Padding) else "resize", *before))
+                resize_steps.append((_KINDS.get(type(step), "resize"), *before))
         height, width = (fixed or now for fixed, now in zip(self.network_size, image.shape[:2], strict=True))
         if image.shape[:2] != (height, width):
             resize_steps.append(("resize", *image.shape[:2]))
@@ -227,11 +294,11 @@ def _build(item: Any) -> Any:
     if not isinstance(item, dict) or "type" not in item:
         raise UserError(f"a transform is a mapping with a 'type', got {item!r}")
     name = item["type"]
-    if not isinstance(name, str) or name not in _TRANSFORMS:
-        raise unknown("transform", name, _TRANSFORMS)
+    if not isinstance(name, str) or name not in TRANSFORMS:
+        raise unknown("transform", name, TRANSFORMS)
     arguments = {key: value for key, value in item.items() if key != "type"}
-    check_arguments(f"transform {name}", _TRANSFORMS[name], arguments)
-    return _TRANSFORMS[name](**arguments)
+    check_arguments(f"transform {name}", TRANSFORMS[name], arguments)
+    return TRANSFORMS[name](**arguments)
 
 
 def _scale(image: np.ndarray, scale: float) -> np.ndarray:
@@ -239,6 +306,6 @@ def _scale(image: np.ndarray, scale: float) -> np.ndarray:
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def _check_size(name: str, size: Any) -> None:
+def _check_size(name: str, size: Any, argument: str = "target_size") -> None:
     if not isinstance(size, list | tuple) or len(size) != 2 or not all(type(n) is int and 0 < n < 2**15 for n in size):
-        raise UserError(f"target_size of {name} must be [width, height], whole numbers below 32768, got {size!r}")
+        raise UserError(f"{argument} of {name} must be [width, height], whole numbers below 32768, got {size!r}")

@@ -10,7 +10,7 @@ import numpy as np
 from paddle_rt.errors import UserError, unknown
 from paddle_rt.inference.deployment import Deployment
 from paddle_rt.inference.predictor import Predictor, Prepared
-from paddle_rt.inference.preprocess import ResizeSteps, restore
+from paddle_rt.inference.preprocess import CROPS, ResizeSteps, restore
 from paddle_rt.inference.upsample import confidence_from_logits, labels_from_logits, warmup
 
 OUTPUT_OPS = ("argmax", "softmax", "none", "coarse", "labels")
@@ -93,6 +93,8 @@ class FrameSegmenter(Predictor):
             raise UserError(f"{file}: {unknown('output_op', op, OUTPUT_OPS)}")
         if deployment.takes_frames != (op in FRAME_OPS):
             raise UserError(f"{file}: input_dtype {deployment.input_dtype!r} does not fit output_op {op!r}")
+        if any(step.get("type") in CROPS for step in deployment.transforms if isinstance(step, dict)):
+            raise UserError(f"{file}: a transform cuts images, but every pixel of a frame gets a label")
         if deployment.state_shape and (op not in FRAME_OPS or deployment.input_shape[0] != 1):
             raise UserError(f"{file}: a graph with a state takes one frame and gives coarse logits or labels")
         if self.is_video != (deployment.state_shape is not None):

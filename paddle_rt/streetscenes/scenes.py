@@ -49,8 +49,8 @@ def make_scene(index: int, seed: int = 0) -> Scene:
     if index < 0 or seed < 0:
         raise UserError(f"scene index {index}, seed {seed}: both must be 0 or more")
     rng = np.random.default_rng([seed, index])
-    weather, lit = _make_weather(rng)
-    plan = _make_plan(rng, weather, lit)
+    weather, lit = make_weather(rng)
+    plan = make_plan(rng, weather, lit)
     lay_ground(plan)
     for side in plan.sides:
         for block, kind in zip(plan.blocks(), side.kinds, strict=True):
@@ -65,7 +65,8 @@ def make_scene(index: int, seed: int = 0) -> Scene:
     return Scene(index, seed, curve, camera, weather, plan.things)
 
 
-def _make_weather(rng: np.random.Generator) -> tuple[Weather, float]:
+def make_weather(rng: np.random.Generator) -> tuple[Weather, float]:
+    """Draw a weather; return it and the share of windows that are lit."""
     name = rng.choice(list(SKIES), p=[0.36, 0.24, 0.16, 0.1, 0.14])
     strength, ambient, rise, (top, low), haze, clouds, gain, noise = SKIES[name]
     up, around = rng.uniform(*rise), rng.uniform(0, 2 * np.pi)
@@ -91,7 +92,8 @@ def _make_weather(rng: np.random.Generator) -> tuple[Weather, float]:
     return weather, {"dusk": 0.4, "overcast": 0.12}.get(str(name), 0.04)
 
 
-def _make_plan(rng: np.random.Generator, weather: Weather, lit: float) -> Plan:
+def make_plan(rng: np.random.Generator, weather: Weather, lit: float) -> Plan:
+    """Draw the plan of a street on which nothing stands yet."""
     style = str(rng.choice(["city", "suburb", "park", "mixed", "open"], p=[0.36, 0.22, 0.1, 0.2, 0.12]))
     lanes = int(rng.choice((2, 3, 4), p=[0.66, 0.16, 0.18]))
     lane = rng.uniform(2.9, 3.6)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import paddle
+from paddle.io.dataloader.collate import default_collate_fn
 
 from paddle_rt.errors import UserError, unknown
 from paddle_rt.tasks.export import ExportSpec
@@ -99,6 +100,14 @@ class Task(abc.ABC):
             UserError: They cannot be trained on in batches of this size.
         """
 
+    def collate(self, items: list[Any]) -> Any:
+        """Make a training batch of items, by default as Paddle does.
+
+        Random numbers have to follow from the items, which are drawn under the seed of the run, its epoch and their
+        place: then a run that is resumed sees the batches that it would have seen.
+        """
+        return default_collate_fn(items)
+
     @abc.abstractmethod
     def losses(self, outputs: list[paddle.Tensor], batch: Mapping[str, Any]) -> list[paddle.Tensor]:
         """Compute the weighted losses of a training batch; training minimises their sum.
@@ -158,7 +167,8 @@ def find_task(name: str) -> type[Task]:
     Raises:
         UserError: There is no such task.
     """
-    import paddle_rt.tasks.segmentation.task  # noqa: F401  registers the built-in task
+    import paddle_rt.tasks.classification.task
+    import paddle_rt.tasks.segmentation.task  # noqa: F401  both register themselves
 
     if name not in _TASKS:
         raise unknown("task", name, _TASKS)

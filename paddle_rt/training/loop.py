@@ -113,8 +113,8 @@ def fit(parts: Parts, options: TrainOptions, iters: int, batch_size: int, to_sta
     step = _Step(parts.task, state, precision, to_static)
     profiler = StepProfiler(options.profiler_options, save_dir / "profile")
     state.network.train()
-    stops = False
-    with Interruption().catch() as interruption, _batches(samples, order, options) as batches, contextlib.closing(log):
+    stops, loader = False, _batches(samples, order, options, parts.task)
+    with Interruption().catch() as interruption, loader as batches, contextlib.closing(log):
         if progress.owes_evaluation and parts.val_data is not None:
             stops = evaluate(interruption)
             _stop_if(interruption, progress.iteration, state.resumed_from)
@@ -177,9 +177,10 @@ def _warn_of_later_checkpoints(save_dir: pathlib.Path, iteration: int) -> None:
 
 
 @contextlib.contextmanager
-def _batches(samples: SeededSamples, order: SampleOrder, options: TrainOptions) -> Iterator[Iterator[Any]]:
+def _batches(samples: SeededSamples, order: SampleOrder, options: TrainOptions, task: Task) -> Iterator[Iterator[Any]]:
     """Yield an endless iterator of batches, and end the processes behind it."""
-    batches = iter(Loader(samples, batch_sampler=order, num_workers=options.num_workers, worker_init_fn=start_worker))
+    arguments = {"batch_sampler": order, "num_workers": options.num_workers, "worker_init_fn": start_worker}
+    batches = iter(Loader(samples, task.collate, **arguments))
     try:
         yield batches
     finally:

@@ -18,9 +18,10 @@ SHIPPED = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "configs").glo
 PRESETS = ("bsm_hq", "bsm_fast", "n2d_2x2", "downsample")
 # One example in each folder; for others there is `--opts model.token_merging=...`.
 OF_A_PRESET = {path: preset for path in SHIPPED for preset in PRESETS if path.endswith(f"_{preset}.yml")}
+CLASSIFICATION = [path for path in SHIPPED if "street_objects" in path or "imagenet" in path]
 
 
-@pytest.mark.parametrize("path", [path for path in SHIPPED if path not in OF_A_PRESET])
+@pytest.mark.parametrize("path", [path for path in SHIPPED if path not in [*OF_A_PRESET, *CLASSIFICATION]])
 def test_shipped_config_builds(path):
     config = load_config(str(ROOT / path), ["model.pretrained=None"])
     name = path.rpartition("/")[2].split("_")
@@ -40,6 +41,20 @@ def test_shipped_config_builds(path):
     assert len(losses) == len(outputs) and all(math.isfinite(float(loss)) for loss in losses)
     assert build_optimizer(config, network) is not None
     assert len(task.build_transforms().transforms) >= 1
+
+
+@pytest.mark.parametrize("path", CLASSIFICATION)
+def test_shipped_config_of_classification_builds(path):
+    config = load_config(str(ROOT / path))
+    section, name = config.values["model"], path.rpartition("/")[2].split("_")[1]
+    assert (section["type"], section["variant"]) == ("RTFormerClassifier", name) and section["bn_momentum"] == 0.9
+    config.values["model"]["base_channels"] = 8  # the test is of the config, not of the network's size
+    network, task = build_network(config), build_task(config)
+    outputs = network(paddle.zeros([2, 3, 64, 64]))
+    (loss,) = task.losses(outputs, {"label": paddle.zeros([2], "int64")})
+    assert outputs[0].shape == [2, 1000 if "imagenet" in path else 12] and math.isfinite(float(loss))
+    assert build_optimizer(config, network) is not None
+    assert task.export_spec().transforms[-1]["type"] == "NormalizeImage"
 
 
 @pytest.mark.parametrize("path", OF_A_PRESET)

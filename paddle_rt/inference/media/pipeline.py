@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from paddle_rt.errors import UserError
 from paddle_rt.inference.media.sources import Frame, Source
-from paddle_rt.inference.segmenter import FrameSegmenter
+from paddle_rt.inference.predictor import Predictor
 from paddle_rt.inference.video_segmenter import VideoSegmenter
 
 _AHEAD = 2  # frames that wait before and after the network: enough to overlap the stages, few enough for large images
@@ -38,23 +39,25 @@ class Report:
 
 
 def label_frames(
-    segmenter: FrameSegmenter,
+    predictor: Predictor,
     source: Source,
-    write: Callable[[Frame, np.ndarray], None],
+    write: Callable[[Frame, Any], None],
     stopped: Callable[[], bool] = lambda: False,
     progress: Callable[[], object] = lambda: None,
+    predict: Callable[[np.ndarray], Any] | None = None,
 ) -> Report:
     """Label frames in this thread while one thread reads ahead and one writes; few frames wait between them.
 
-    The state of a `VideoSegmenter` goes from frame to frame of a video; a frame that cannot be read or labelled leaves
-    it unchanged. The state is cleared before a frame that does not continue a video, such as an image.
+    The state of a `VideoSegmenter` goes from frame to frame of a video and is cleared before any other frame; one that
+    cannot be read or labelled leaves it unchanged.
 
     Args:
-        segmenter: A `Segmenter` or a `VideoSegmenter`.
+        predictor: A `Segmenter`, a `VideoSegmenter`, or the predictor of another task.
         source: The frames; the reading thread advances them.
         write: Receives each frame with its labels, in order, in the writing thread.
         stopped: Once it returns True, nothing more is read; frames that have been read are labelled and written.
         progress: Called after every frame, whether it was labelled or not.
+        predict: The method of the predictor that labels a frame; its call by default.
 
     Returns:
         What was done.
@@ -68,7 +71,7 @@ def label_frames(
         with _timed(report, "read"):
             return None if stopped() else next(source.frames, None)
 
-    def save(frame: Frame, labels: np.ndarray) -> None:
+    def save(frame: Frame, labels: Any) -> None:
         with _timed(report, "write"):
             try:
                 write(frame, labels)
@@ -82,9 +85,7 @@ def label_frames(
         coming, going = collections.deque(reader.submit(read) for _ in range(_AHEAD)), collections.deque()
         while (frame := coming.popleft().result()) is not None:
             coming.append(reader.submit(read))
-            if isinstance(segmenter, VideoSegmenter) and not frame.continues:
-                segmenter.reset()
-            labels = _label(segmenter, frame, report)
+            labels = _label(predictor, predict or predictor, frame, report)
             if labels is not None:
                 going.append(writer.submit(save, frame, labels))
             if len(going) > _AHEAD:
@@ -99,16 +100,18 @@ def label_frames(
     return report
 
 
-def _label(segmenter: FrameSegmenter, frame: Frame, report: Report) -> np.ndarray | None:
+def _label(predictor: Predictor, predict: Callable[[np.ndarray], Any], frame: Frame, report: Report) -> Any | None:
+    if isinstance(predictor, VideoSegmenter) and not frame.continues:
+        predictor.reset()
     if isinstance(frame.image, UserError):
         report.failures.append(str(frame.image))
         return None
     try:
-        labels = segmenter(frame.image)
+        labels = predict(frame.image)
     except UserError as error:
         report.failures.append(f"{frame.source}: {error}")
         return None
-    for stage, seconds in segmenter.timings.items():
+    for stage, seconds in predictor.timings.items():
         report.stages[stage] += seconds
     report.labelled += 1
     return labels

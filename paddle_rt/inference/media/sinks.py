@@ -1,4 +1,4 @@
-"""Outputs of frames and their labels: indexed images, overlays and videos."""
+"""Outputs of frames and their labels: indexed images, tables of classes, overlays and videos."""
 
 import contextlib
 import os
@@ -10,6 +10,8 @@ import numpy as np
 
 from paddle_rt import imaging
 from paddle_rt.errors import UserError, unknown
+from paddle_rt.inference.classifier import TopK
+from paddle_rt.inference.media.predictions import PREDICTIONS, open_predictions
 from paddle_rt.inference.media.sources import Frame, Source
 
 SAVE = ("labels", "overlay")
@@ -36,26 +38,70 @@ def open_outputs(
     Raises:
         UserError: `save` holds an unknown name, or a video cannot be written.
     """
-    save, folder = save or (("overlay",) if source.is_video else SAVE), Path(save_dir)
-    for kind in save:
-        if kind not in SAVE:
-            raise unknown("output", kind, SAVE)
-    writes_video = source.is_video and "overlay" in save
-    video = _write_video(folder / f"{source.name}_overlay.mp4", source.fps) if writes_video else None
-    with video or contextlib.nullcontext() as add_to_video:
+    save, folder = _checked(save) or (("overlay",) if source.is_video else SAVE), Path(save_dir)
+    with _open_overlays(source, folder, "overlay" in save) as write_overlay:
 
         def write(frame: Frame, labels: np.ndarray) -> None:
             if "labels" in save:
                 labels_folder = folder / (source.name or "pseudo_color_prediction")
                 imaging.write_label(labels_folder / f"{frame.name}.png", labels, colours)
-            if "overlay" in save:
-                overlay = imaging.overlay(frame.image, labels, colours)
-                if add_to_video:
-                    add_to_video(overlay)
-                else:
-                    imaging.write_image(folder / "added_prediction" / f"{frame.name}.jpg", overlay)
+            if write_overlay:
+                write_overlay(frame, imaging.overlay(frame.image, labels, colours))
 
         yield write
+
+
+@contextlib.contextmanager
+def open_class_outputs(
+    source: Source, save_dir: str | os.PathLike, save: Sequence[str] | None
+) -> Iterator[Callable[[Frame, TopK], None]]:
+    """Open the outputs of a source whose frames are classified.
+
+    The classes of all frames go to predictions.csv. The frames with the names of their classes become
+    added_prediction/NAME.jpg, or NAME_overlay.mp4 of a video or a camera.
+
+    Args:
+        source: The source of the frames.
+        save_dir: The folder of the outputs.
+        save: "labels", the table, "overlay", the frames, or both; None for both.
+
+    Yields:
+        A function that writes a frame and its classes. Table and video appear when the block ends without an error.
+
+    Raises:
+        UserError: `save` holds an unknown name, or a video cannot be written.
+    """
+    save, folder = _checked(save) or SAVE, Path(save_dir)
+    table = open_predictions(folder / PREDICTIONS) if "labels" in save else contextlib.nullcontext()
+    with table as add, _open_overlays(source, folder, "overlay" in save) as write_overlay:
+
+        def write(frame: Frame, found: TopK) -> None:
+            if add:
+                add(str(frame.name), found)
+            if write_overlay:
+                pairs = zip(found.names, found.scores, strict=True)
+                write_overlay(frame, imaging.caption(frame.image, [f"{name} {score:.2f}" for name, score in pairs]))
+
+        yield write
+
+
+def _checked(save: Sequence[str] | None) -> Sequence[str] | None:
+    for kind in save or ():
+        if kind not in SAVE:
+            raise unknown("output", kind, SAVE)
+    return save
+
+
+@contextlib.contextmanager
+def _open_overlays(source: Source, folder: Path, wanted: bool) -> Iterator[Callable[[Frame, np.ndarray], None] | None]:
+    """Yield a function that writes the overlay of a frame, into the video of a video; None where none is wanted."""
+    if not wanted:
+        yield None
+    elif source.is_video:
+        with _write_video(folder / f"{source.name}_overlay.mp4", source.fps) as add:
+            yield lambda frame, overlay: add(overlay)
+    else:
+        yield lambda frame, overlay: imaging.write_image(folder / "added_prediction" / f"{frame.name}.jpg", overlay)
 
 
 @contextlib.contextmanager
