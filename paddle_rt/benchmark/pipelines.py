@@ -67,12 +67,6 @@ class Pipeline:
             return PaddleSegPipeline(pathlib.Path(self.folder), self.threads, self.backend, device=self.device)
         return load(self.folder, self.backend, self.precision, self.threads, self.device)
 
-    def agreement(self, results: Sequence[Any], others: Sequence[Any]) -> float:
-        """Return the share, 0 to 1, of results that equal others: of pixels, for label maps."""
-        if self.task == DEFAULT_TASK:
-            return float(np.mean([np.mean(a == b) for a, b in zip(results, others, strict=True)]))
-        return _spec(self.task).agreement(results, others)
-
     def in_own_process(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Return what a function returns in a process that this pipeline has for itself."""
         needs_paddle = self.side == "paddleseg" or self.backend == "paddle"
@@ -186,7 +180,7 @@ def _export(
         export(network, folder, spec, shape, output_op, target=target, precisions=sorted(precisions - {"int8"}))
         if "int8" in precisions:
             quantised = folder.with_name(f"{folder.name}_int8")
-            export(network, quantised, spec, shape, formats=["onnx"], target=target)
+            export(network, quantised, spec, shape, spec.int8_output, formats=["onnx"], target=target)
     if "int8" in precisions:
         # The results are judged in the table, against the first row; a score needs truths, which frames do not have.
         quantize(quantised, frames, [(frame, None) for frame in frames[:1]], spec, agreement=0.0)
