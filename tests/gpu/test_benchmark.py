@@ -10,7 +10,7 @@ from tests.helpers import smooth_image
 
 
 @pytest.mark.slow
-def test_every_choice_is_measured(nvidia, device, gpu_export, monkeypatch):
+def test_every_choice_is_measured(gpu_export, nvidia, device, monkeypatch):
     monkeypatch.setattr(gpu.measure_block, "__defaults__", ((1, 0.0),))
     devices, exports = ["gpu", "tensorrt"], [str(gpu_export)]
     plan = Plan([], SIZE, devices=devices, precisions=["fp32", "fp16"], against=["none"], exports=exports, runs=2)

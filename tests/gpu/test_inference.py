@@ -14,7 +14,7 @@ from paddle_rt.inference.engines.paddle_inference import import_paddle
 from paddle_rt.inference.engines.paddle_tensorrt import check_tensorrt
 from paddle_rt.tasks.segmentation.export import SegmentationExport
 from tests.gpu.conftest import CLASSES, SIZE
-from tests.helpers import NORMALIZE, randomize, smooth_image
+from tests.helpers import NORMALIZE, TINY, randomize, smooth_image
 
 LEAST = {"fp32": 0.999, "fp16": 0.98, "int8": 0.8}  # shares of equal labels; of random weights, whose logits lie close
 CHOICES = [
@@ -50,19 +50,25 @@ def check(folder, backend: str, place: str, precision: str) -> None:
 
 
 @pytest.mark.parametrize(("backend", "place", "precision"), [c for c in CHOICES if c[2] != "int8"])
-def test_labels_are_those_of_the_cpu(nvidia, gpu_export, backend, place, precision):
+def test_labels_are_those_of_the_cpu(gpu_export, nvidia, backend, place, precision):
     skip_without(backend, place, precision)
     check(gpu_export, backend, place, precision)
 
 
-@pytest.mark.slow
-def test_labels_of_int8_are_nearly_those_of_the_cpu(nvidia, tmp_path):
-    net = paddle_rt.create_model("rtformer_slim", CLASSES, base_channels=8, head_channels=8, num_heads=2, cross_size=3)
+@pytest.fixture(scope="module")
+def int8_export(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("int8") / "export"
+    net = paddle_rt.create_model("rtformer_slim", CLASSES, **TINY)
     randomize(net)
     spec = SegmentationExport([NORMALIZE])
-    export(net, tmp_path / "int8", spec, [1, 3, *SIZE], "coarse", ["onnx"], "gpu")
-    quantize(tmp_path / "int8", FRAMES, [(FRAMES[0], None)], spec, agreement=0.0)
-    check(tmp_path / "int8", "onnxruntime", "tensorrt", "int8")
+    export(net, folder, spec, [1, 3, *SIZE], "coarse", ["onnx"], "gpu")
+    quantize(folder, FRAMES, [(FRAMES[0], None)], spec, agreement=0.0)
+    return folder
+
+
+@pytest.mark.slow
+def test_labels_of_int8_are_nearly_those_of_the_cpu(int8_export, nvidia):
+    check(int8_export, "onnxruntime", "tensorrt", "int8")
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +82,7 @@ def video_export(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("backend", "place"), [c[:2] for c in CHOICES if c[2] == "fp32"])
-def test_a_video_carries_its_state_on_the_gpu(nvidia, video_export, backend, place):
+def test_a_video_carries_its_state_on_the_gpu(video_export, nvidia, backend, place):
     skip_without(backend, place, "fp32")
     reference, predict = load(video_export, "onnxruntime", threads=1), load(video_export, backend, "fp32", None, place)
     same = float(np.mean([np.equal(predict(frame), reference(frame)) for frame in FRAMES]))
