@@ -95,8 +95,11 @@ def check_choice(backend: str, device: str, precision: str) -> None:
     if device not in offered:
         raise UnsupportedError(f"backend {backend} has no device {device}; it has {', '.join(offered)}")
     if precision not in offered[device]:
-        others = [name for name, devices in SUPPORTED.items() if precision in devices.get(device, ())]
-        where = f"; {precision} on {device} is for backend {' or '.join(others)}" if others else ""
+        for elsewhere in (device, "cpu"):
+            others = [name for name, devices in SUPPORTED.items() if precision in devices.get(elsewhere, ())]
+            if others:
+                break
+        where = f"; {precision} on {elsewhere} is for backend {' or '.join(others)}" if others else ""
         valid = ", ".join(offered[device])
         raise UnsupportedError(f"backend {backend} has no precision {precision} on {device}, only {valid}{where}")
 

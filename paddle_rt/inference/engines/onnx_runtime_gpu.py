@@ -110,8 +110,8 @@ class GpuSession:
         self._bound: tuple[tuple[int, ...], ...] | None = None
         if self.report["nodes_elsewhere"]:
             logger.warning(
-                "%s leaves %d nodes of %s to others (%s), which costs copies and time",
-                *(_NAMES[device], self.report["nodes_elsewhere"], graph, self._elsewhere),
+                "%s leaves some of the nodes of %s to others, which costs copies and time: %s",
+                *(_NAMES[device], graph, self._elsewhere),
             )
 
     # The session
@@ -147,44 +147,38 @@ class GpuSession:
         with locked(folder):
             settings |= _places(folder)
             manifest = read_manifest(folder, expected)
-            self.report["cache"] = "reused"
-            if manifest is None:
-                manifest = self._build(folder, timings, settings, expected)
-            before = _engines(folder)
-            session = self._open(settings, uses_cuda_graph=self._is_fixed and manifest["nodes_elsewhere"] == 0)
-            if _engines(folder) != before:  # TensorRT refused the engine that was kept, and built another
-                self.report["cache"] = "built"
-                write_manifest(folder, expected | self._counts())
-            self._count_nodes(session)
+            try:
+                left = self._build(folder, timings, settings) if manifest is None else manifest["nodes_elsewhere"]
+                before = _engines(folder)
+                session = self._open(settings, uses_cuda_graph=self._is_fixed and left == 0)
+                counts = {"nodes_elsewhere": self._count_nodes(session)}
+                # TensorRT builds anew where it refuses what was kept. Only what it has read again is kept: the provider
+                # itself does not see that a disk is full.
+                self.report["cache"] = "reused" if manifest is not None and _engines(folder) == before else "built"
+                if self.report["cache"] == "built":
+                    write_manifest(folder, expected | counts)
+            except BaseException:
+                if manifest is None:
+                    empty(folder)
+                raise
             return session
 
-    def _build(
-        self, folder: pathlib.Path, timings: pathlib.Path, settings: dict[str, Any], expected: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Build the engine, with the measurements of earlier builds on this GPU, and write the manifest."""
-        self.report["cache"] = "built"
+    def _build(self, folder: pathlib.Path, timings: pathlib.Path, settings: dict[str, Any]) -> int:
+        """Build the engine with the measurements of earlier builds here; return the number of nodes elsewhere."""
         logger.warning(
             "TensorRT builds an engine of %s for %s, which takes minutes; it is kept in %s",
             self._graph.name,
             self._gpu.name,
             folder,
         )
-        try:
-            with locked(timings), keeping(timings):
-                read_manifest(timings, {})
-                _copy_timings(timings, folder)
-            self._count_nodes(self._open(settings, uses_cuda_graph=False))
-            with locked(timings), keeping(timings):
-                _copy_timings(folder, timings)
-                write_manifest(timings, {})
-            write_manifest(folder, expected | self._counts())
-        except BaseException:
-            empty(folder)
-            raise
-        return self._counts()
-
-    def _counts(self) -> dict[str, int]:
-        return {key: self.report[key] for key in ("nodes_elsewhere", "engines")}
+        with locked(timings), keeping(timings):
+            read_manifest(timings, {})
+            _copy_timings(timings, folder)
+        left = self._count_nodes(self._open(settings, uses_cuda_graph=False))
+        with locked(timings), keeping(timings):
+            _copy_timings(folder, timings)
+            write_manifest(timings, {})
+        return left
 
     def _open(self, settings: dict[str, Any], uses_cuda_graph: bool) -> Any:
         import onnxruntime

@@ -72,8 +72,9 @@ def float32_operators(graph: PaddleGraph) -> list[str]:
 
     Paddle takes names alone: each stands for all operators of its kind. RTFormer divides by a sum of attention weights
     plus 1e-6, FANet by a length that is at least 1e-12, SegFormer++ by the length of a token; half precision keeps few
-    digits of such numbers or none. FANet, whose attention alone has a clip, multiplies keys and values over all
-    positions: these sums come near the largest number of half precision, 65504.
+    digits of such numbers or none. FANet, whose attention alone has a clip, adds products of keys and values over all
+    positions: where an engine adds in half precision, such a sum stops growing, and in graphs that are not made for a
+    GPU it comes near the largest number, 65504.
     """
     names = (*_FLOAT32, *(["matmul"] if "clip" in graph.operators else []))
     return [f"pd_op.{name}" for name in names if name in graph.operators]

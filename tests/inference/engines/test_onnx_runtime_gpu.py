@@ -22,7 +22,7 @@ from paddle_rt.inference.engines import DeviceArray, OnnxRuntime
 from paddle_rt.inference.engines.cache import MANIFEST
 from tests.helpers import NORMALIZE, message, written
 from tests.inference.fakes.cuda_machine import TURING, Machine
-from tests.inference.fakes.onnxruntime_gpu import CUDA, TENSORRT
+from tests.inference.fakes.onnxruntime_gpu import CUDA, TENSORRT, Session
 from tests.inference.fakes.onnxruntime_gpu import OnnxRuntime as FakeOnnxRuntime
 
 HEIGHT, WIDTH, CLASSES = 8, 12, 4
@@ -267,6 +267,20 @@ def test_a_build_that_fails_leaves_nothing(machine, graph, tmp_path, error):
     same(OnnxRuntime(graph, "tensorrt"), graph, frame())
 
 
+def test_an_engine_that_the_provider_wrote_on_a_full_disk_is_not_kept(machine, graph, tmp_path, monkeypatch):
+    real = Session.build
+
+    def build(session: Session, options: dict) -> None:
+        real(session, options)
+        for engine in pathlib.Path(options["trt_engine_cache_path"]).glob("*.engine"):
+            engine.write_text(engine.read_text()[:20])
+
+    monkeypatch.setattr(Session, "build", build)
+    assert "could not deserialize engine" in message(OnnxRuntime, graph, "tensorrt") and not cached(tmp_path)
+    monkeypatch.setattr(Session, "build", real)
+    assert OnnxRuntime(graph, "tensorrt").report["cache"] == "built"
+
+
 def test_a_cache_that_cannot_be_written_is_a_warning(machine, graph, tmp_path, monkeypatch, caplog):
     (tmp_path / "file").touch()
     monkeypatch.setenv("PADDLE_RT_CACHE", str(tmp_path / "file/cache"))
@@ -391,7 +405,10 @@ def test_nodes_elsewhere_are_counted_and_said(machine, graph, device, provider, 
     engine = OnnxRuntime(graph, device)
     assert engine.report["nodes_elsewhere"] == 1 and engine.report["engines"] == (2 if device == "tensorrt" else 0)
     name = {"gpu": "CUDA", "tensorrt": "TensorRT"}[device]
-    assert f"{name} leaves 1 nodes of {graph} to others (1 Transpose)" in caplog.records[-1].message
+    assert (
+        f"{name} leaves some of the nodes of {graph} to others, which costs copies and time: 1 Transpose"
+        == caplog.records[-1].message
+    )
     assert not machine.ort.options[-1][provider].get("enable_cuda_graph")
     assert not machine.ort.options[-1][provider].get("trt_cuda_graph_enable")
     same(engine, graph, frame())

@@ -316,11 +316,11 @@ def test_a_damaged_graph(graphs, fake, tmp_path):
     assert "Paddle Inference cannot load" in one_line(load, file)
 
 
-@pytest.mark.parametrize("precision", ["int8", "bf16"])
-def test_other_precisions(precision):
-    assert f"backend paddle has no precision {precision} on tensorrt, only fp32, fp16" in one_line(
-        check_choice, "paddle", "tensorrt", precision
-    )
+@pytest.mark.parametrize("precision, instead", [("int8", "int8 on tensorrt is for backend onnxruntime"),
+                                                ("bf16", "bf16 on cpu is for backend openvino")])  # fmt: skip
+def test_other_precisions_say_where_they_are(precision, instead):
+    said = one_line(check_choice, "paddle", "tensorrt", precision)
+    assert said == f"backend paddle has no precision {precision} on tensorrt, only fp32, fp16; {instead}"
 
 
 def break_paddle(fake, monkeypatch, what: str) -> None:
