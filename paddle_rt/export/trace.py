@@ -1,7 +1,8 @@
 """Trace a network into a Paddle graph: model.json and model.pdiparams."""
 
+import contextlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +37,12 @@ class TracedNetwork(paddle.nn.Layer):
         spec: The task's part of the export.
         output_op: What the graph computes.
         frames: The frames that the graph takes; None for a graph that takes images.
+
+    Attributes:
+        refusal: The UserError that ended the trace, of which Paddle makes one with a traceback in its message.
     """
+
+    refusal: UserError | None = None
 
     def __init__(self, network: Network, spec: ExportSpec, output_op: str, frames: Frames | None) -> None:
         super().__init__()
@@ -44,14 +50,24 @@ class TracedNetwork(paddle.nn.Layer):
         self.spec, self.output_op, self.frames = spec, output_op, frames
 
     def forward(self, inputs: paddle.Tensor) -> paddle.Tensor:
-        return _run(self, inputs)
+        with self.noting_refusals():
+            return _run(self, inputs)
+
+    @contextlib.contextmanager
+    def noting_refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except UserError as error:
+            self.refusal = error
+            raise
 
 
 class TracedStep(TracedNetwork):
     """A step of a network for video, with the same arguments."""
 
     def forward(self, frame: paddle.Tensor, state: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        return _run_step(self, frame, state)
+        with self.noting_refusals():
+            return _run_step(self, frame, state)
 
 
 # `not_to_static` keeps Paddle from rewriting the Python code: the graph records the operators as they run.
@@ -116,9 +132,9 @@ def save_graph(
     try:
         with temporary_home():  # where Paddle writes the code that it traces
             paddle.jit.save(paddle.jit.to_static(traced, input_spec=specs, full_graph=True), str(folder / "model"))
-    except UserError:
-        raise
     except (ValueError, RuntimeError, AssertionError, TypeError) as error:  # what Paddle's operators and tracer raise
+        if traced.refusal is not None:
+            raise traced.refusal from error
         raise UserError(f"Paddle cannot trace the network at {list(input_shape)}: {brief(error)}") from error
     graph, parameters = folder / "model.json", folder / "model.pdiparams"
     if not graph.is_file():
