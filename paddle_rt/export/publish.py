@@ -83,20 +83,26 @@ def export(
         write = _write_video_graphs if network.temporal_window > 1 else _write_image_graphs
         writer = _Writer(scratch, formats, target)
         files, comparisons, description = write(network, spec, input_shape, output_op, writer)
-        half = {}
+        results = {"versions": versions(formats), "comparisons": comparisons}
         if "fp16" in precisions:
             files["fp16"] = "model_fp16.onnx"
-            half["fp16"] = write_half(scratch, files, spec, output_op, input_shape, description.get("state_shape"))
+            results["fp16"] = write_half(scratch, files, spec, output_op, input_shape, description.get("state_shape"))
         deployment = Deployment(
             scratch, [dict(step) for step in spec.transforms], list(input_shape), output_op, spec.task,
             "uint8" if spec.takes_frames(output_op) else "float32", target=target, **description, **files,
         )  # fmt: skip
-        digests = {name: file_digest(scratch / name) for name in files.values()}
-        report = {**graph_facts(deployment), "opset": convert.OPSET, "versions": versions(formats), "files": digests}
-        report |= {"comparisons": comparisons, **half}
-        (scratch / VERIFICATION).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        save_deployment(deployment)
+        report = _describe(deployment, files, results)
         _publish(scratch, pathlib.Path(save_dir))
+    return report
+
+
+def _describe(deployment: Deployment, files: dict[str, str], results: dict[str, Any]) -> dict[str, Any]:
+    """Write verification.json and then deploy.yaml, and return the contents of verification.json."""
+    digests = {name: file_digest(deployment.folder / name) for name in files.values()}
+    report = {**graph_facts(deployment), "opset": convert.OPSET, "files": digests, **results}
+    text = json.dumps(report, indent=1) + "\n"
+    (deployment.folder / VERIFICATION).write_text(text, encoding="utf-8")
+    save_deployment(deployment)
     return report
 
 

@@ -98,10 +98,10 @@ class Predictor:
         self._threads, self._profile = threads, profile
         self._lock = threading.Lock()
         self._clocks = threading.local()
-        self._feeds_floats = self.deployment.takes_frames and self.deployment.target == "gpu" and backend == "paddle"
         settings = {"threads": threads, "device_id": device_id}
         if profile is not None:
             settings["profile"] = profile
+        self._feeds_floats = self.deployment.takes_frames and self.deployment.target == "gpu" and backend == "paddle"
         self._engine = _load_engine(self.deployment, backend, device, precision, settings)
 
     def check(self, deployment: Deployment) -> None:
@@ -300,7 +300,7 @@ def graph_names(deployment: Deployment, backend: str, device: str, precision: st
             names, remedy = [deployment.int8], "make one with tools/quantize.py"
         # OpenVINO and TensorRT make a graph of single precision compute in half; CUDA's provider needs one that does.
         if precision == "fp16" and backend == "onnxruntime" and (deployment.fp16 or device == "gpu"):
-            names, remedy = [deployment.fp16], "export it with --precision fp16"
+            names, remedy = [deployment.fp16], "export it with --target gpu --precision fp16"
     if not all(names):
         kind = f"{precision} graph for {backend}"
         raise UserError(f"the export in {deployment.folder} has no {kind}; {remedy}")
@@ -316,6 +316,5 @@ def _load_engine(deployment: Deployment, backend: str, device: str, precision: s
     if deployment.fp16 in names:
         settings["is_half"] = True
     if backend == "paddle" and deployment.target == "gpu":
-        # oneDNN's bilinear resize ignores aligned corners, which graphs for GPUs contain.
-        settings["onednn"] = False
+        settings["onednn"] = False  # its bilinear resize ignores aligned corners, which graphs for GPUs contain
     return engine(*files, device=device, precision=precision, **settings)
