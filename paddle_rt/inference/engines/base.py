@@ -115,7 +115,9 @@ def loading(engine: str, *files: pathlib.Path) -> Iterator[None]:
 
 def brief(error: Exception) -> str:
     """Return an engine's message on one line, without the hints and source lines that Paddle appends."""
-    return " ".join(str(error).split("[Hint")[0].split())[:300] or type(error).__name__
+    text = " ".join(str(error).split("[Hint")[0].split()) or type(error).__name__
+    # ONNX Runtime begins with the C++ function that fails, and ends with why.
+    return text if len(text) <= 400 else f"{text[:120]} ... {text[-270:]}"
 
 
 def cores() -> int:

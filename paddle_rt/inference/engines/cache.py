@@ -39,7 +39,7 @@ def engine_cache(parts: dict[str, Any]) -> pathlib.Path:
     """Return the folder for what is built from `parts`, and make it.
 
     It lies below $PADDLE_RT_CACHE, or else ~/.cache/paddle_rt/engines. Where nothing can be written there, one warning
-    says so, and the folder is a temporary one that the end of the process removes.
+    says so, and the folder is a temporary one, with a copy of what is kept, that the end of the process removes.
 
     Args:
         parts: All that the result depends on: digests, names, versions, shapes; values that JSON can hold.
@@ -52,14 +52,29 @@ def engine_cache(parts: dict[str, Any]) -> pathlib.Path:
     try:
         _make_writable(folder)
     except OSError as error:
-        folder = pathlib.Path(_temporary_root().name) / name
-        logger.warning(
-            "engines are not kept: %s cannot be written (%s); set PADDLE_RT_CACHE to a folder that can",
-            _root(),
-            error.strerror,
-        )
+        kept, folder = folder, pathlib.Path(_temporary_root().name) / name
+        _warn_once(_root(), error.strerror)
         _make_writable(folder)
+        if not (folder / MANIFEST).exists():  # a cache may come within the read-only image of a container
+            _copy_files(kept, folder)
     return folder
+
+
+@functools.cache
+def _warn_once(root: pathlib.Path, reason: str) -> None:
+    logger.warning(
+        "new engines are not kept: %s cannot be written (%s); set PADDLE_RT_CACHE to a folder that can", root, reason
+    )
+
+
+def _copy_files(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Copy what can be read; the manifest tells whether that is all."""
+    with contextlib.suppress(OSError):
+        for file in source.rglob("*"):
+            if file.is_file() and file.name != _LOCK:
+                copy = target / file.relative_to(source)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)
 
 
 def _root() -> pathlib.Path:
@@ -93,7 +108,7 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = file.read(200).strip() or "another process"
-            logger.warning("waiting for %s, which builds the same engine in %s", holder, folder)
+            logger.warning("waiting for %s, which builds or loads the same engine in %s", holder, folder)
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # a network drive without locks

@@ -14,6 +14,7 @@ import importlib
 import io
 import logging
 import pathlib
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,7 +37,8 @@ INSTALL = 'pip install "onnxruntime-gpu[cuda,cudnn]" "tensorrt-cu13<11"'
 _PROVIDERS = {"gpu": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 _NAMES = {"gpu": "CUDA", "tensorrt": "TensorRT"}
 _OLDEST = (1, 31)  # the first version whose interface was read; the one that told which node runs where came in 1.24
-_OLDEST_GPU = (7, 5)  # CUDA 13 and TensorRT 10.5 end with Turing
+_OLDEST_GPU = (7, 5)  # CUDA 13 and TensorRT 10.5 begin with Turing
+_OLDEST_DRIVER = 580  # of CUDA 13
 _TENSORRT = ("libnvinfer.so.10", "libnvonnxparser.so.10")  # what the TensorRT provider is linked with
 _DTYPES = {
     "tensor(uint8)": np.dtype(np.uint8),
@@ -45,6 +47,7 @@ _DTYPES = {
     "tensor(int32)": np.dtype(np.int32),
     "tensor(int64)": np.dtype(np.int64),
 }
+_STDOUT = threading.Lock()
 logger = logging.getLogger(__name__)
 
 
@@ -335,6 +338,10 @@ def _usable_gpu(device_id: int, precision: str) -> Gpu:
             f"{gpu.name} (compute capability {capability}) is too old for CUDA 13 and TensorRT 10, which begin with "
             f"{oldest}; use backend paddle, or device cpu"
         )
+    if int(gpu.driver.split(".")[0]) < _OLDEST_DRIVER:
+        raise UserError(
+            f"the NVIDIA driver {gpu.driver} is too old for CUDA 13, which needs {_OLDEST_DRIVER}; update it"
+        )
     return gpu
 
 
@@ -348,7 +355,9 @@ def _load_libraries(device: str) -> dict[str, str]:
     """
     import onnxruntime
 
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find, which our own error says
+    onnxruntime.set_default_logger_severity(3)  # it warns that a provider is not one of its newer kind
+    # It prints what it does not find, which our own error says. sys.stdout is that of all threads.
+    with _STDOUT, contextlib.redirect_stdout(io.StringIO()):
         onnxruntime.preload_dlls()
     if device == "tensorrt":
         # preload_dlls leaves it out; importing the package loads it from the package's own folder.

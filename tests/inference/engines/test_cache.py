@@ -125,12 +125,31 @@ def test_a_cache_that_cannot_be_written_is_one_warning_and_a_temporary_folder(tm
 
         monkeypatch.setattr(cache, "_make_writable", make_writable)
     folder = engine_cache(PARTS)
+    assert engine_cache({**PARTS, "graph": "other"}) != folder
     (record,) = caplog.records
     assert record.levelno == logging.WARNING and "set PADDLE_RT_CACHE" in record.getMessage()
     assert "\n" not in record.getMessage() and tmp_path not in folder.parents
     with locked(folder):
         build(folder)
     assert engine_cache(PARTS) == folder and read_manifest(folder, PARTS) is not None
+
+
+def test_what_a_read_only_cache_holds_is_used(folder, monkeypatch):
+    build(folder)
+    real = cache._make_writable
+
+    def make_writable(path: pathlib.Path) -> None:
+        if path.parent == folder.parent:
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        real(path)
+
+    monkeypatch.setattr(cache, "_make_writable", make_writable)
+    copy = engine_cache(PARTS)
+    assert copy != folder
+    with locked(copy):
+        assert read_manifest(copy, PARTS) is not None and (copy / "inner/a.engine").read_bytes() == b"engine"
+        build(copy, b"another")
+    assert engine_cache(PARTS) == copy and (copy / "inner/a.engine").read_bytes() == b"another"
 
 
 def test_one_process_waits_for_another_and_says_for_whom(folder, caplog, monkeypatch):

@@ -3,11 +3,14 @@
 Nothing here runs on a GPU; the arithmetic is that of ONNX Runtime on the CPU.
 """
 
+import concurrent.futures
+import fcntl
 import json
 import logging
 import pathlib
 import pickle
 import sys
+import threading
 import weakref
 
 import numpy as np
@@ -212,6 +215,13 @@ def test_a_wrong_input_is_refused_before_it_runs(machine, graph, wrong):
     same(engine, graph, frame())
 
 
+def test_a_state_of_another_type_is_refused_as_on_the_cpu(machine, tmp_path):
+    graph = write_graph(tmp_path / "video.onnx", video=True)
+    for engine in (OnnxRuntime(graph, "gpu"), OnnxRuntime(graph)):
+        with pytest.raises(Exception, match="double|float64"):
+            engine.step(frame(), np.zeros(STATE, np.float64))
+
+
 # The cache
 
 
@@ -265,6 +275,32 @@ def test_a_build_that_fails_leaves_nothing(machine, graph, tmp_path, error):
     assert not [name for name in written(tmp_path / "cache") if not name.endswith(".lock")]
     machine.ort.on_build = lambda folder: None
     same(OnnxRuntime(graph, "tensorrt"), graph, frame())
+
+
+def test_of_two_that_need_an_engine_one_builds_it(machine, graph, caplog):
+    started = threading.Event()
+
+    def wait(folder: pathlib.Path) -> None:
+        started.set()
+        waiting.wait(10)
+
+    waiting = threading.Event()
+    machine.ort.on_build = wait
+    real = fcntl.flock
+
+    def flock(file: object, operation: int) -> None:
+        if operation == fcntl.LOCK_EX:  # the call that waits
+            waiting.set()
+        real(file, operation)
+
+    with concurrent.futures.ThreadPoolExecutor() as pool, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fcntl, "flock", flock)
+        first = pool.submit(OnnxRuntime, graph, "tensorrt")
+        assert started.wait(10)
+        second = pool.submit(OnnxRuntime, graph, "tensorrt")
+        caches = [each.result(20).report["cache"] for each in (first, second)]
+    assert caches == ["built", "reused"] and machine.ort.builds == 1
+    assert "waiting for process" in caplog.text
 
 
 def test_an_engine_that_the_provider_wrote_on_a_full_disk_is_not_kept(machine, graph, tmp_path, monkeypatch):
@@ -477,6 +513,7 @@ def test_no_onnxruntime(machine, graph, monkeypatch):
 @pytest.mark.parametrize("gpu, precision, expected", [
     ("NVIDIA GeForce GTX 980, 5.2, 580.1", "fp16", "has no fp16, which needs 5.3"),
     ("Tesla P100, 6.0, 580.1", "int8", "has no int8, which needs 6.1"),
+    ("NVIDIA H100, 9.0, 550.54.14", "fp32", "the NVIDIA driver 550.54.14 is too old for CUDA 13, which needs 580"),
     ("Tesla V100, 7.0, 580.1", "fp16", "Tesla V100 (compute capability 7.0) is too old for CUDA 13 and TensorRT 10"),
 ])  # fmt: skip
 def test_a_gpu_that_lacks_a_precision_or_is_too_old(tmp_path, monkeypatch, graph, gpu, precision, expected):

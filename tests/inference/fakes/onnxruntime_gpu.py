@@ -15,14 +15,13 @@ from tests.inference.fakes import cuda_machine
 from tests.inference.fakes.cuda_machine import Machine
 
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
-FLAGS = {False, True}
 CUDA_KEYS = {"device_id": range(8), "use_tf32": {0, 1}, "enable_cuda_graph": {0, 1},
              "cudnn_conv_algo_search": {"EXHAUSTIVE", "HEURISTIC", "DEFAULT"}}  # fmt: skip
 ENDS = [f"trt_profile_{end}_shapes" for end in ("min", "opt", "max")]
 TENSORRT_KEYS = {
     "device_id": range(8), **dict.fromkeys(["trt_engine_cache_path", "trt_timing_cache_path", *ENDS], str),
     **dict.fromkeys(["trt_fp16_enable", "trt_int8_enable", "trt_engine_cache_enable", "trt_timing_cache_enable",
-                     "trt_layer_norm_fp32_fallback", "trt_cuda_graph_enable"], FLAGS)}  # fmt: skip
+                     "trt_layer_norm_fp32_fallback", "trt_cuda_graph_enable"], bool)}  # fmt: skip
 LIBRARIES = {CUDA: cuda_machine.CUDA, TENSORRT: cuda_machine.TENSORRT}
 TYPES = {np.uint8: "tensor(uint8)", np.float32: "tensor(float)", np.int32: "tensor(int32)", np.int64: "tensor(int64)"}
 
@@ -71,7 +70,9 @@ class Session:
         self.options = {name: {**settings} for name, settings in providers}
         for name, keys in ((CUDA, CUDA_KEYS), (TENSORRT, TENSORRT_KEYS)):
             for key, value in self.options.get(name, {}).items():
-                if key not in keys or not (isinstance(value, str) if keys[key] is str else value in keys[key]):
+                if key not in keys or not (
+                    isinstance(value, keys[key]) if isinstance(keys[key], type) else value in keys[key]
+                ):
                     raise RuntimeError(f"[ONNXRuntimeError] : 11 : EP_FAIL : {name} has no option {key} = {value!r}")
         self.providers = [name for name in self.options if machine.loaded >= set(LIBRARIES[name])]
         machine.calls.append(("session", *self.providers))
@@ -159,6 +160,9 @@ class OnnxRuntime:
 
     def get_available_providers(self) -> list[str]:
         return self.providers
+
+    def set_default_logger_severity(self, severity: int) -> None:
+        assert severity == 3
 
     def preload_dlls(self, cuda=True, cudnn=True, msvc=True, directory=None) -> None:
         print("Failed to load libcufft.so.12")  # as the real one prints
