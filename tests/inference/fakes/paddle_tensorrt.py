@@ -123,8 +123,9 @@ def create_predictor(fake, config):
                     raise RuntimeError("(External) the engine is for another GPU. [Hint: TensorRT says so.]")
                 graph, parameters = (f"{engine['prefix']}.{suffix}" for suffix in ("json", "pdiparams"))
     real = RealConfig(graph, parameters)
-    for name, arguments in {"disable_gpu": (), "disable_glog_info": (), "enable_new_executor": ()}.items():
-        getattr(real, name)(*arguments)
+    # oneDNN's bilinear resize ignores aligned corners, which graphs for GPUs contain.
+    for name in ("disable_gpu", "disable_mkldnn", "disable_glog_info", "enable_new_executor"):
+        getattr(real, name)()
     return real_create_predictor(real)
 
 
