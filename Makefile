@@ -49,8 +49,10 @@ test-install: $(VENV)/installed
 gpu:
 	@nvidia-smi -L > /dev/null 2>&1 || { echo "error: this needs an NVIDIA GPU with its driver; nvidia-smi finds none here"; exit 1; }
 
-$(GPU_VENV)/installed: requirements-gpu.txt requirements-dev.txt pyproject.toml | gpu
+$(GPU_VENV)/installed: requirements-gpu.txt requirements.txt requirements-dev.txt pyproject.toml | gpu
 	$(PYTHON) -m venv $(GPU_VENV)
+	$(GPU_BIN)/python $(PIP) -r requirements-dev.txt
+	$(GPU_BIN)/python -m pip uninstall --quiet --yes paddlepaddle onnxruntime
 	$(GPU_BIN)/python $(PIP) -r requirements-gpu.txt
 	@touch $@
 

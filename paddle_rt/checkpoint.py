@@ -3,7 +3,7 @@
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from paddle_rt.downloads import local_weights
 from paddle_rt.errors import UserError, nearest
-from paddle_rt.files import check_plain_file, whole_file
+from paddle_rt.files import check_plain_file, errors_name, whole_file
 from paddle_rt.formats.paddle_pickle import read_paddle
 from paddle_rt.formats.safetensors import is_safetensors, read_safetensors
 
@@ -95,7 +95,8 @@ def read_state_dict(path: str | os.PathLike) -> State:
         path: A `.pdparams` or `.safetensors` file, or a folder that holds model.pdparams or model.safetensors.
 
     Returns:
-        Name to array, in the file's order.
+        Name to array, in the file's order. Dictionaries around the state dict, with an epoch or an optimizer beside it,
+        are removed as `named_values` does.
 
     Raises:
         UserError: Nothing is there, or it is not a state dict.
@@ -109,6 +110,8 @@ def read_state_dict(path: str | os.PathLike) -> State:
             "model.pdparams or model.safetensors"
         )
     state = read_saved(file)
+    if isinstance(state, dict) and not any(isinstance(value, np.ndarray) for value in state.values()):
+        state = named_values(state, np.ndarray) or state
     if not isinstance(state, dict) or not state:
         raise UserError(f"{file} holds {type(state).__name__}, expected a state dict of names and arrays")
     if not all(isinstance(name, str) for name in state):
@@ -130,7 +133,7 @@ def read_saved(path: str | os.PathLike) -> object:
             arrays and containers.
     """
     file = check_plain_file(path, "checkpoint", MAX_BYTES)
-    with open(file, "rb") as stream:
+    with open(file, "rb") as stream, errors_name(file):
         size = os.fstat(stream.fileno()).st_size
         start = stream.read(9)
         stream.seek(0)
@@ -146,6 +149,40 @@ def read_saved(path: str | os.PathLike) -> object:
                 f"{file} ({size} bytes) is not a whole Paddle checkpoint; save it again, or convert it if it comes "
                 f"from another framework ({reason})"
             ) from error
+
+
+def named_values(content: Any, kind: type) -> dict[str, Any] | None:
+    """Return the dictionary of named arrays or tensors in the content of a file.
+
+    It is the largest one, but no moving average and no optimizer's state beside another one; the choice is logged.
+
+    Args:
+        content: What the file holds.
+        kind: The class of the arrays or tensors.
+    """
+    found = dict(_dictionaries(content, kind, "", 4))
+    if not found:
+        return None
+    largest = max(map(len, found.values()))
+    rivals = {place: state for place, state in found.items() if len(state) > largest // 4}  # others are of few tensors
+    words = ("ema", "optim")
+    taken = min(rivals, key=lambda place: (any(word in place.lower() for word in words), -len(rivals[place])))
+    if len(rivals) > 1:
+        others = ", ".join(repr(place) for place in rivals if place != taken)
+        _log.info("The checkpoint holds several state dicts: %r is taken, and not %s", taken, others)
+    return found[taken]
+
+
+def _dictionaries(content: Any, kind: type, place: str, depth: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the dictionaries that hold named values of a kind and nothing else, with the keys that lead to them."""
+    if not isinstance(content, dict) or not content:
+        return
+    if all(isinstance(name, str) and isinstance(value, kind) for name, value in content.items()):
+        yield place, content
+    elif depth:
+        for key, value in content.items():
+            if isinstance(key, str):  # an optimizer of PyTorch numbers its parameters
+                yield from _dictionaries(value, kind, f"{place}.{key}".lstrip("."), depth - 1)
 
 
 def shared_prefix(state: State, fits: Callable[[State], bool]) -> str | None:
@@ -232,12 +269,15 @@ def _load(
         own[name].set_value(values[name])
 
 
-def _other_task(own: Iterable[str], state: State) -> str:
-    """Return what a checkpoint is that has the trunk of a model and the head of another task; "" if it is not one."""
-    ours, theirs = ({name.partition(".")[0]: None for name in names} for names in (own, state))
-    shared = [part for part in ours if part in theirs]
-    lacking, unknown = ([p for p in parts if p not in shared] for parts in (ours, theirs))
-    if not (shared and lacking and unknown):
+def _other_task(own: Collection[str], state: State) -> str:
+    """Return what a checkpoint is that has the trunk of a model and the head of another task; "" if it is not one.
+
+    It is one if each of the two has parts that the other lacks, and the file has most of the model's names. A part is
+    what stands before the first dot of a name.
+    """
+    ours, theirs = (dict.fromkeys(name.partition(".")[0] for name in names) for names in (own, state))
+    lacking, unknown = [part for part in ours if part not in theirs], [part for part in theirs if part not in ours]
+    if not (lacking and unknown) or sum(name in state for name in own) <= len(own) / 2:
         return ""
     return (
         f"is of a network for another task: the trunk is this model's, but it has {', '.join(unknown)} in place of "

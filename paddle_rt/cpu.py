@@ -8,6 +8,7 @@ import pathlib
 import sys
 import warnings
 
+from paddle_rt.errors import UserError
 from paddle_rt.files import temporary_home
 
 THREADS = "OMP_NUM_THREADS"  # read by Paddle and its OpenMP library when they are loaded
@@ -24,10 +25,15 @@ def import_paddle() -> None:
 
     Nothing is changed where Paddle has been imported before.
     Paddle prints a warning where OMP_NUM_THREADS is more than 1; it is left out.
+
+    Raises:
+        UserError: The variables of a launch of several processes contradict each other.
     """
     if "paddle" in sys.modules:
         return
+    _check_launch()
     choose_environment()
+    os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's warnings are about its own code
     warnings.filterwarnings("ignore", "No ccache found")  # for operators in C++, which nobody compiles here
     with contextlib.redirect_stderr(io.StringIO()) as said, temporary_home():
         import paddle
@@ -36,6 +42,16 @@ def import_paddle() -> None:
     for line in said.getvalue().splitlines():
         if THREADS not in line:
             sys.stderr.write(f"{line}\n")
+
+
+def _check_launch() -> None:
+    """Refuse variables of a launch that say nothing, or of a process that would wait for the first one to write."""
+    rank, ranks = os.environ.get("PADDLE_TRAINER_ID", "0"), os.environ.get("PADDLE_TRAINERS_NUM", "1")
+    if not (rank.isdecimal() and ranks.isdecimal() and int(rank) < int(ranks)):
+        raise UserError(
+            f"PADDLE_TRAINER_ID is {rank!r} of PADDLE_TRAINERS_NUM {ranks!r}, expected a number below another; "
+            "paddle.distributed.launch sets both, and without a launch both are to be unset"
+        )
 
 
 def choose_environment() -> None:

@@ -1,6 +1,7 @@
 """Files: only plain ones are read, new ones are written whole or not at all, and outputs get different names."""
 
 import errno
+import functools
 import os
 import pathlib
 import stat
@@ -9,8 +10,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from paddle_rt.errors import UserError
+from paddle_rt.errors import UserError, shown
 
+_LONGEST_NAME = 255  # bytes, in the file systems that are in use
 _HOME_LOCK = threading.RLock()  # of several threads, one at a time sets the variable HOME and restores it
 
 # What a path may lead to instead of a plain file. Opening a pipe, a socket or a device may wait for ever or never end.
@@ -41,18 +43,27 @@ def check_plain_file(path: str | os.PathLike, what: str = "file", max_bytes: int
     try:
         found = os.stat(name)
     except ValueError as error:  # a NUL, or half of a surrogate pair
-        raise UserError(f"{name!r} cannot be the name of a file ({what})") from error
+        raise UserError(f"{shown(name)} cannot be the name of a file ({what})") from error
     except OSError as error:
         raise UserError(_why_not_there(name, what, error)) from error
-    if not stat.S_ISREG(found.st_mode):
-        kind = _OTHER_KINDS.get(stat.S_IFMT(found.st_mode), "no regular file")
+    of_system = found.st_dev in _devices_of_system()
+    if not stat.S_ISREG(found.st_mode) or of_system:
+        kind = _OTHER_KINDS.get(stat.S_IFMT(found.st_mode), "a file of /proc or /sys" if of_system else "another kind")
         raise UserError(f"{name} is {kind}, expected a regular file ({what})")
     if max_bytes is not None and found.st_size > max_bytes:
         raise UserError(f"{name} has {found.st_size} bytes, expected at most {max_bytes} ({what})")
     return pathlib.Path(name)
 
 
+@functools.cache
+def _devices_of_system() -> frozenset[int]:
+    """Return the devices of /proc and /sys: their files call themselves regular, and reading one may never end."""
+    return frozenset(os.stat(folder).st_dev for folder in ("/proc", "/sys") if os.path.ismount(folder))
+
+
 def _why_not_there(name: str, what: str, error: OSError) -> str:
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{shown(name)} is too long for the name of a file ({what})"
     if error.errno == errno.ELOOP:
         return f"{name} is a link that leads to itself, expected a regular file ({what})"
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
@@ -74,6 +85,15 @@ def temporary_home() -> Iterator[None]:
             del os.environ["HOME"]
             if before is not None:
                 os.environ["HOME"] = before
+
+
+def flush(path: str | os.PathLike) -> None:
+    """Have the operating system write a file or folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -98,13 +118,20 @@ def whole_file(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         The temporary name. It is removed if the block raises.
 
     Raises:
-        OSError: The folder cannot be made or written, or the disk is full; it names the file.
+        UserError: The name is too long.
+        OSError: The folder cannot be made or written, the disk is full, or `path` is a folder, a device, a pipe or a
+            socket; it names the file.
     """
     target = pathlib.Path(path)
+    if len(os.fsencode(target.name)) > _LONGEST_NAME:
+        raise UserError(f"{shown(target.name)} is too long for the name of a file; rename what it comes from")
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    if target.exists() and not target.is_file():  # such as /dev/null, whose place the new file would take
+        raise OSError(errno.EINVAL, "No regular file, and not replaced by one", str(target))
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    fits = len(os.fsencode(target.name)) <= _LONGEST_NAME - 20
+    temporary = target.with_name(f".{target.name if fits else target.name[:50]}.{os.getpid()}.part")
     try:
         with errors_name(target):
             yield temporary

@@ -18,7 +18,7 @@ _LARGEST = 2**20  # a length above it is none, and the file no log of a run
 
 
 def append_whole(file: pathlib.Path, data: bytes) -> None:
-    """Append bytes with one write, or leave the file as it was.
+    """Append bytes with one write and have them written to the disk, or leave the file as it was.
 
     Raises:
         OSError: The disk is full or the file cannot be written; the error names the file.
@@ -28,6 +28,7 @@ def append_whole(file: pathlib.Path, data: bytes) -> None:
         try:
             if opened.write(data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(opened.fileno())
         except OSError:
             opened.truncate(size)
             raise

@@ -72,6 +72,7 @@ NO_PLAIN_FILE = {
     "device": lambda path: path.symlink_to("/dev/null"),
     "broken_link": lambda path: path.symlink_to("nowhere"),
     "endless_link": lambda path: path.symlink_to(path.name),
+    "file_of_proc": lambda path: path.symlink_to("/proc/self/environ"),  # which calls itself a regular file
 }
 
 

@@ -329,7 +329,7 @@ def kill_at_random(lab: Lab, reference: Reference, tally: Tally, choose: random.
     lab.run(lab.root / "timed")
     seconds = time.perf_counter() - began
     while number > 0:
-        folder, best, workers = lab.root / "run", 0.0, choose.choice([0, 0, 2])
+        folder, best, workers, struck = lab.root / "run", 0.0, choose.choice([0, 0, 2]), set()
         kills = min(number, choose.randint(1, 8))
         with tally.noting(f"{kills} kills at random times with {workers} workers"):
             for _ in range(kills):
@@ -337,14 +337,19 @@ def kill_at_random(lab: Lab, reference: Reference, tally: Tally, choose: random.
                 pid = lab.start(folder, workers=workers)
                 time.sleep(choose.uniform(0, seconds))
                 others = _session(pid)
-                os.kill(pid, signal.SIGKILL)
+                together = choose.random() < 0.5
+                (os.killpg if together else os.kill)(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
                 _check_processes(pid)
-                if left := [name for name in _shared_memory() - before if int(name.split("_")[1]) in others]:
+                left = [name for name in _shared_memory() - before if int(name.split("_")[1]) in others]
+                if left and not together:
                     raise Broken(f"shared memory is left: {left}")
+                struck |= set(left)  # the next run frees it
                 best = reference.check_struck(folder, best)
             _finish(lab, folder, workers)
             reference.check_finished(folder)
+            if left := struck & _shared_memory():
+                raise Broken(f"shared memory is left by runs that were killed with their workers: {left}")
         shutil.rmtree(folder, ignore_errors=True)
         number -= kills
         for _ in range(kills):

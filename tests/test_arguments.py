@@ -13,6 +13,7 @@ from paddle_rt.config.optimizer import SCHEDULERS
 from paddle_rt.errors import UserError
 from paddle_rt.kinds import NULL, choice, either, flag, kind_of_annotation, listed, number, whole
 from paddle_rt.paddleseg.components import components
+from paddle_rt.tasks.classification import datasets, losses, transforms
 from paddle_rt.tasks.segmentation.datasets import dataset_catalogue
 from paddle_rt.tasks.segmentation.losses import LOSSES
 
@@ -23,7 +24,9 @@ NOT_IN_CATALOGUES = {"ClipGradByValue", "ClipGradByNorm", "ClipGradByGlobalNorm"
 def catalogues() -> dict[str, Callable]:
     ours = {entry.class_name: entry.network_class() for entry in registry.ENTRIES.values()}
     theirs = [components(kind) for kind in ("networks", "backbones", "transforms")]
-    return {name: c for part in (*theirs, dataset_catalogue(), LOSSES, SCHEDULERS, ours) for name, c in part.items()}
+    classes = (datasets.DATASETS, losses.LOSSES, transforms.FOR_TRAINING, transforms.FOR_SCORES)
+    parts = (*classes, transforms.BATCH_OPERATORS, *theirs, dataset_catalogue(), LOSSES, SCHEDULERS, ours)
+    return {name: component for part in parts for name, component in part.items()}
 
 
 def test_every_default_of_every_component_is_valid():

@@ -7,6 +7,7 @@ the same in the whole row. A cell of a tool that never sees the input holds the 
 import contextlib
 import functools
 import json
+import os
 import pathlib
 import pickle
 import re
@@ -675,6 +676,7 @@ IMAGE_KINDS = {
     "device": "x.png is a device",
     "broken_link": "x.png is a broken link",
     "endless_link": "x.png is a link that leads to itself",
+    "file_of_proc": "x.png is a file of /proc or /sys",
 }
 CHECKPOINT_KINDS = {
     "missing": "no checkpoint at .*x.pdparams",
@@ -682,6 +684,7 @@ CHECKPOINT_KINDS = {
     "fifo": "x.pdparams is a named pipe",
     "device": "x.pdparams is a device",
     "endless_link": "x.pdparams is a link that leads to itself",
+    "file_of_proc": "x.pdparams is a file of /proc or /sys",
 }
 CONFIG_KINDS = {
     "missing": "no config.* at .*x.yml",
@@ -689,6 +692,7 @@ CONFIG_KINDS = {
     "fifo": "x.yml is a named pipe",
     "device": "x.yml is a device",
     "endless_link": "x.yml is a link that leads to itself",
+    "file_of_proc": "x.yml is a file of /proc or /sys",
 }
 DEPLOY_KINDS = {
     "missing": "no deploy.yaml .*at .*x.yaml",
@@ -696,6 +700,7 @@ DEPLOY_KINDS = {
     "fifo": "x.yaml is a named pipe",
     "device": "x.yaml is a device",
     "endless_link": "x.yaml is a link that leads to itself",
+    "file_of_proc": "x.yaml is a file of /proc or /sys",
 }
 
 ROWS = {
@@ -885,6 +890,9 @@ ROWS = {
     "flag_nul_in_path": Row(path_flags("a\0b"), None, "'a.x00b' cannot be the name", code=2),
     "flag_nul_in_save_dir": Row(save_flags("a\0b"), None, "'a.x00b' cannot be the name", code=2),
     "flag_save_dir_is_file": Row(save_flags("config.yml/x"), None, "config.yml is no folder", code=2),
+    "flag_save_dir_is_pipe": Row(
+        save_flags("pipe"), lambda desk: os.mkfifo(desk.folder / "pipe"), "pipe is (no folder|a device, a pipe)", code=2
+    ),
     "flag_save_dir_is_root": Row(save_flags("/"), None, "/ is (the root|a folder)", code=2),
 }  # fmt: skip
 

@@ -100,6 +100,28 @@ def test_optimizers_file(tmp_path):
         read_state_dict(tmp_path / "model.pdopt")
 
 
+def test_a_state_dict_is_found_among_what_is_saved_beside_it(tmp_path, caplog):
+    model, average = Net(), Net()
+    optimizer = paddle.optimizer.Adam(parameters=model.parameters())
+    model.head.weight.sum().backward()
+    optimizer.step()
+    beside = {"epoch": 3, "args": {"lr": 0.1}, "optimizer": optimizer.state_dict()}
+    caplog.set_level(logging.INFO, logger="paddle_rt")
+    for wrapped, lines in (
+        ({"model": model.state_dict(), **beside}, 1),
+        ({"ema": average.state_dict(), "net": {"weights": model.state_dict()}}, 1),
+        ({"module": {f"module.{name}": value for name, value in model.state_dict().items()}}, 0),
+    ):
+        caplog.clear()
+        paddle.save(wrapped, str(tmp_path / "x.pdparams"))
+        target = Net()
+        state = read_state_dict(tmp_path / "x.pdparams")
+        assert len(caplog.messages) <= lines, caplog.messages
+        load(target, state)
+        for name, value in arrays(model).items():
+            np.testing.assert_array_equal(arrays(target)[name], value)
+
+
 @pytest.mark.parametrize("make", [lambda path: None, Path.mkdir])
 def test_nothing_there(make, tmp_path):
     make(tmp_path / "output")

@@ -7,6 +7,7 @@ import pathlib
 import pytest
 
 from paddle_rt import cpu
+from paddle_rt.errors import UserError
 from tests.helpers import run_python
 
 CODE = """
@@ -79,3 +80,21 @@ def test_code_path_of_a_processor(tmp_path, vendor, flags, value):
 
 def test_code_path_of_an_unknown_system(tmp_path):
     assert cpu._fast_code_path(tmp_path / "missing") is None
+
+
+@pytest.mark.parametrize(
+    ("rank", "ranks", "fits"),
+    [(None, None, True), ("0", None, True), ("1", "2", True), ("3", None, False), ("2", "2", False), ("x", "2", False),
+     ("0", "two", False), ("-1", "2", False)],
+)  # fmt: skip
+def test_variables_of_a_launch_fit_each_other(rank, ranks, fits, monkeypatch):
+    for name, value in (("PADDLE_TRAINER_ID", rank), ("PADDLE_TRAINERS_NUM", ranks)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    if fits:
+        cpu._check_launch()
+        return
+    with pytest.raises(UserError, match="PADDLE_TRAINER_ID is .* of PADDLE_TRAINERS_NUM"):
+        cpu._check_launch()

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from paddle_rt.errors import UserError
-from paddle_rt.files import check_plain_file, temporary_home
+from paddle_rt.files import check_plain_file, temporary_home, whole_file
 from tests.bad_inputs import unix_socket
 
 
@@ -61,5 +61,37 @@ def test_names_that_no_file_can_have_are_refused(tmp_path):
             check_plain_file(f"{tmp_path}/{name}")
     with pytest.raises(UserError, match="no file at"):
         check_plain_file(tmp_path / "a" / "b")
-    with pytest.raises(UserError, match="cannot be read"):
-        check_plain_file(tmp_path / ("n" * 300))
+    for length in (300, 100_000):
+        with pytest.raises(UserError, match="is too long for the name of a file") as caught:
+            check_plain_file(tmp_path / ("n" * length))
+        assert len(str(caught.value)) < 200
+
+
+@pytest.mark.skipif(not os.path.ismount("/proc"), reason="this system has no /proc")
+@pytest.mark.parametrize("name", ["/proc/self/environ", "/proc/kmsg", "/proc/self/mem"])
+def test_files_of_the_system_that_call_themselves_regular_are_refused(name, tmp_path):
+    with pytest.raises(UserError, match=f"{name} is a file of /proc or /sys, expected a regular file"):
+        check_plain_file(name)
+
+
+def test_names_may_be_as_long_as_the_file_system_takes(tmp_path):
+    for name in ("n" * 251 + ".png", "ä" * 127):
+        with whole_file(tmp_path / name) as part:
+            part.write_text("x")
+        assert os.listdir(tmp_path) == [name]
+        (tmp_path / name).unlink()
+    with (
+        pytest.raises(UserError, match="is too long for the name of a file; rename"),
+        whole_file(tmp_path / ("n" * 256)),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, unix_socket, lambda path: path.symlink_to("/dev/zero")])
+def test_no_new_file_takes_the_place_of_what_is_no_file(make, tmp_path):
+    make(tmp_path / "x")
+    before = (tmp_path / "x").lstat()
+    with pytest.raises(OSError, match="No regular file") as caught, whole_file(tmp_path / "x") as part:
+        part.write_text("new")
+    assert caught.value.filename == str(tmp_path / "x")
+    assert (tmp_path / "x").lstat() == before and len(list(tmp_path.iterdir())) == 1

@@ -10,9 +10,12 @@ import pytest
 
 from tests.helpers import run_python, smooth_image, tiny_config
 
-# Runs tools one after the other and prints the connections that Python tried. Without pytest, in which NNCF is silent.
+# Runs tools one after the other and prints the connections that Python tried, and how many the kernel has seen, where
+# it permits a network of one's own. Without pytest, in which NNCF is silent.
 CODE = """
 import json, runpy, sys, time
+from tests import sealed
+is_sealed = sealed.seal()
 tried = []
 events = ("connect", "getaddrinfo", "gethostbyname", "sendto", "sendmsg")
 sys.addaudithook(lambda event, arguments: event in {f"socket.{e}" for e in events} and tried.append(str(arguments)))
@@ -23,7 +26,7 @@ for tool, *arguments in json.loads(sys.argv[1]):
     except SystemExit as end:
         assert not end.code, f"{tool} ended with {end.code}"
 time.sleep(1)
-print("TRIED", json.dumps(tried))
+print("TRIED", json.dumps([tried, sealed.attempts() if is_sealed else None]))
 """
 
 
@@ -82,6 +85,33 @@ def test_every_tool_works_without_network_and_home(tmp_path, proxy):
     variables = {**dict.fromkeys(names), **dict.fromkeys(("http_proxy", "https_proxy", "HTTPS_PROXY"), address)}
     done = run_python("-c", CODE, json.dumps(lines), HOME=str(home), **variables)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads(done.stdout.rpartition("TRIED ")[2]) == []
+    by_python, by_anything = json.loads(done.stdout.rpartition("TRIED ")[2])
+    assert by_python == [] and by_anything in (0, None)
     assert callers == []
     assert [str(path.relative_to(home)) for path in home.rglob("*")] == []
+
+
+# Connects as a library in C++ does, of which Python knows nothing: by TCP, by UDP, and to a port of this machine.
+FOREIGN = """
+import ctypes, socket, struct, sys
+from tests import sealed
+if not sealed.seal():
+    sys.exit("not permitted")
+libc = ctypes.CDLL(None)
+print(sealed.attempts())
+for host, kind in (("192.0.2.1", 1), ("192.0.2.1", 2), ("127.0.0.1", 1), ("127.0.0.1", 2)):
+    address = struct.pack("=H", 2) + struct.pack("!H", 80) + socket.inet_aton(host) + bytes(8)
+    opened = libc.socket(2, kind, 0)
+    if kind == 1:
+        libc.connect(opened, address, 16)
+    else:
+        libc.sendto(opened, b"x", 1, 0, address, 16)
+    print(sealed.attempts())
+"""
+
+
+def test_the_seal_sees_what_code_outside_of_python_tries():
+    done = run_python("-c", FOREIGN)
+    if done.stderr == "not permitted\n":
+        pytest.skip("this system permits no network namespace of one's own")
+    assert done.stdout.split() == ["0", "1", "2", "3", "4"], done.stdout + done.stderr

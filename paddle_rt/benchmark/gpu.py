@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from paddle_rt.benchmark.measure import own_peak_memory, times_in_ms
+from paddle_rt.benchmark.measure import agreement, own_peak_memory, times_in_ms
 from paddle_rt.benchmark.nvidia import gpu_state
 from paddle_rt.benchmark.pipelines import Pipeline, prepare_groups
 from paddle_rt.benchmark.plan import Plan
@@ -223,6 +223,7 @@ def tabulate(
         row = {
             "model": pipeline.model, "size": list(size), "backend": pipeline.backend, "device": pipeline.device,
             "precision": pipeline.precision, "threads": pipeline.threads, "pipeline": pipeline.side,
+            "output_op": pipeline.output_op,
         }  # fmt: skip
         for scope in SCOPES:
             row |= times_in_ms(scope, [second for block in measured for second in block.seconds[scope]])
@@ -231,7 +232,7 @@ def tabulate(
         work = operations.get(pipeline.model)
         row |= {
             "fps": 1e3 / row["end_to_end_ms"], "network_fps": 1e3 / row["network_ms"],
-            "label_agreement": results and pipeline.agreement(results, measured[0].results),
+            "label_agreement": results and agreement(results, measured[0].results),
             "speedup": statistics.median(ratios), "peak_rss_mb": max(block.peak_rss_mb for block in measured),
             "gflop": work and work / 1e9, "floor_gflop_per_s": None, "share_of_floor": None,
             "runs": sum(len(block.seconds["network"]) for block in measured), "blocks": len(measured),

@@ -40,6 +40,8 @@ _PROTOCOL = f"""\
 - The driver is asked for clocks, power, temperature and what holds the clocks down before a block and after the runs of
   each time; the JSON file has all answers. To fix the clocks: `nvidia-smi -pm 1; nvidia-smi -lgc MHZ`, and
   `nvidia-smi -rgc` afterwards.
+- Our graphs compute the labels on the device (`--output_op labels`), but for int8, which gives coarse logits, of which
+  the CPU makes labels.
 - *same labels* is the share of pixels with the label of the same export in single precision on the CPU; for PaddleSeg's
   row, of ours with the same weights.
 - *engines* is the number of parts of the graph that TensorRT runs, *nodes elsewhere* that of the nodes that it, or CUDA

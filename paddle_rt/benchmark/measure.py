@@ -146,7 +146,7 @@ def tabulate(
             **times_in_ms("end_to_end", record.seconds), "network_ms": 1e3 * network,
             "preprocess_ms": _median_ms(record.stages["preprocess"]), "labels_ms": _median_ms(record.stages["labels"]),
             "fps": 1 / statistics.median(record.seconds),
-            "label_agreement": expected and pipeline.agreement(expected, record.labels),
+            "label_agreement": expected and agreement(expected, record.labels),
             "speedup": statistics.median(ratios), "peak_rss_mb": peak_memory(pipeline, size),
             "gflop": work and work / 1e9, "floor_gflop_per_s": floor and floor / 1e9,
             "share_of_floor": floor and work and work / network / floor, "runs": len(record.seconds),
@@ -166,6 +166,11 @@ def times_in_ms(scope: str, seconds: Sequence[float]) -> dict[str, float]:
     prefix = "" if scope == "end_to_end" else f"{scope}_"
     p90, p99 = (1e3 * float(np.percentile(seconds, share)) for share in (90, 99))
     return {f"{scope}_ms": _median_ms(seconds), f"{prefix}p90_ms": p90, f"{prefix}p99_ms": p99}
+
+
+def agreement(results: Sequence[Any], others: Sequence[Any]) -> float:
+    """Return the share, 0 to 1, of a predictor's results that equal those of another one: of pixels, for label maps."""
+    return float(np.mean([np.mean(np.equal(a, b)) for a, b in zip(results, others, strict=True)]))
 
 
 def peak_memory(pipeline: Pipeline, size: Sequence[int]) -> float:

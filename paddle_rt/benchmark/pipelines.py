@@ -42,6 +42,7 @@ class Pipeline:
         threads: CPU threads.
         folder: The folder of the export.
         task: The task of the network.
+        output_op: What the graph computes.
     """
 
     model: str
@@ -53,6 +54,7 @@ class Pipeline:
     threads: int
     folder: str
     task: str = DEFAULT_TASK
+    output_op: str = "argmax"  # PaddleSeg's
 
     def __str__(self) -> str:
         return f"{self.model}, {self.side}, {self.backend} {self.device} {self.precision}"
@@ -64,12 +66,6 @@ class Pipeline:
 
             return PaddleSegPipeline(pathlib.Path(self.folder), self.threads, self.backend, device=self.device)
         return load(self.folder, self.backend, self.precision, self.threads, self.device)
-
-    def agreement(self, results: Sequence[Any], others: Sequence[Any]) -> float:
-        """Return the share, 0 to 1, of results that equal others: of pixels, for label maps."""
-        if self.task == DEFAULT_TASK:
-            return float(np.mean([np.mean(a == b) for a, b in zip(results, others, strict=True)]))
-        return _spec(self.task).agreement(results, others)
 
     def in_own_process(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Return what a function returns in a process that this pipeline has for itself."""
@@ -161,7 +157,7 @@ def prepare(
         if number == 0:
             pipelines += _counterparts(plan, model, network, folder / "paddleseg", target)
         ours = _export(plan, model, network, frames, folder / f"ours{number}", target)
-        operations[model.text] = count_operations(pathlib.Path(ours[0].folder) / "model.onnx")
+        operations[model.text] = count_operations(folder / f"ours{number}" / "model.onnx")
         pipelines += ours
     return pipelines, operations
 
@@ -169,19 +165,31 @@ def prepare(
 def _export(
     plan: Plan, model: Model, network: "Network", frames: Sequence[np.ndarray], folder: pathlib.Path, target: str
 ) -> list[Pipeline]:
+    """Export a network; on a GPU with labels that the graph computes, but for int8, which quantises coarse logits."""
     from paddle_rt.export.publish import export
     from paddle_rt.export.quantize import quantize
 
     task = find_entry(model.name).task
-    spec, choices = _spec(task), plan.on(target)
-    precisions = {choice.precision for choice in choices}
-    export(network, folder, spec, [1, 3, *plan.size])
+    spec, shape = _spec(task), [1, 3, *plan.size]
+    precisions = {choice.precision for choice in plan.on(target)}
+    quantised = folder
+    if target == "cpu":
+        export(network, folder, spec, shape)
+    else:
+        output_op = "labels" if task == DEFAULT_TASK else None
+        export(network, folder, spec, shape, output_op, target=target, precisions=sorted(precisions - {"int8"}))
+        if "int8" in precisions:
+            quantised = folder.with_name(f"{folder.name}_int8")
+            export(network, quantised, spec, shape, spec.int8_output, formats=["onnx"], target=target)
     if "int8" in precisions:
         # The results are judged in the table, against the first row; a score needs truths, which frames do not have.
-        quantize(folder, frames, [(frame, None) for frame in frames[:1]], spec, agreement=0.0)
-    return [
-        Pipeline(model.text, model.name, "paddle_rt", *choice, plan.threads, str(folder), task) for choice in choices
-    ]
+        quantize(quantised, frames, [(frame, None) for frame in frames[:1]], spec, agreement=0.0)
+    pipelines = []
+    for choice in plan.on(target):
+        place = quantised if choice.precision == "int8" else folder
+        ours = (str(place), task, load_deployment(place).output_op)
+        pipelines.append(Pipeline(model.text, model.name, "paddle_rt", *choice, plan.threads, *ours))
+    return pipelines
 
 
 def _prepare_export(
@@ -204,7 +212,8 @@ def _prepare_export(
             refusals.append(str(error))
     if not choices:
         raise UserError(f"nothing to measure: {'; '.join(refusals)}")
-    pipelines += [Pipeline(name, name, "paddle_rt", *c, plan.threads, name, deployment.task) for c in choices]
+    ours = (name, deployment.task, deployment.output_op)
+    pipelines += [Pipeline(name, name, "paddle_rt", *choice, plan.threads, *ours) for choice in choices]
     work = None
     if deployment.onnx and None not in deployment.input_shape:
         work = count_operations(deployment.folder / deployment.onnx)

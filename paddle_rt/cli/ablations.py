@@ -39,20 +39,21 @@ def main() -> None:
     scenes, num_classes = config.values["val_dataset"], config.values["model"].get("num_classes", 19)
     size = [scenes["height"], scenes["width"]]
     root.mkdir(parents=True, exist_ok=True)
-    results = ablations.read_results(root / "ablations.json")
-    facts = {
-        "recipe": arguments.config, "iterations": config.iters, "threads": arguments.threads, "rounds": arguments.runs,
-        "openvino": openvino.__version__, "paddle": paddle.__version__,
-    }  # fmt: skip
+    results, facts = ablations.read_results(root / "ablations.json")
     for row in rows:
         results.setdefault(row.name, {})["parameters"] = ablations.count_parameters(row, size, num_classes)
     if "measure" in arguments.steps:
+        facts["Measured"] = (
+            f"OpenVINO {openvino.__version__.partition('-')[0]}, fp32, {arguments.threads} threads, random weights, "
+            f"median of {arguments.runs} rounds of all networks in turns"
+        )
         for height, width in ablations.SIZES:
             measured = ablations.measure(rows, (height, width), num_classes, arguments.runs, arguments.threads)
             for name, result in measured.items():
                 results[name].setdefault("sizes", {})[f"{height}x{width}"] = result
             ablations.write_results(root, rows, results, facts)
     if "train" in arguments.steps:
+        facts["Trained"] = f"{arguments.config}, {config.iters} iterations, paddlepaddle {paddle.__version__}"
         for row, seed in sorted(((r, s) for r in rows for s in r.seeds), key=lambda run: run[1]):
             score = ablations.train(row, seed, arguments.config, config.iters, size, root)
             results[row.name].setdefault("scores", {})[str(seed)] = score

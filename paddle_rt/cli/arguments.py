@@ -25,7 +25,7 @@ WEIGHTS_HELP = "file of weights (.pdparams, .safetensors), or folder that holds 
 positive = flag(whole(1))
 not_negative = flag(whole(0))
 count = flag(whole(1, 1_000_000))  # of what lies in memory or takes time
-threads = flag(whole(1, 1024))
+threads = flag(whole(1, max(64, 8 * (os.cpu_count() or 1))))  # far more take turns on the cores for minutes
 device_id = flag(whole(0, 1023))
 workers = flag(whole(0, 1024))
 seed = flag(whole(0, 2**32 - 1))  # what NumPy takes
@@ -43,8 +43,11 @@ def file_or_folder(text: str) -> str:
 
 def output_file(text: str) -> str:
     """Return the name of a file that can be written."""
-    if pathlib.Path(file_or_folder(text)).is_dir():
+    file_or_folder(text)
+    if os.path.isdir(text):
         raise argparse.ArgumentTypeError(f"{text} is a folder; give the name of a file")
+    if os.path.exists(text) and not os.path.isfile(text):
+        raise argparse.ArgumentTypeError(f"{text} is a device, a pipe or a socket; give the name of a file")
     _check_place(pathlib.Path(text).parent)
     return text
 

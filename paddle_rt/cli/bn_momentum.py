@@ -1,6 +1,6 @@
 """Train with the release's momentum of BatchNorm and with the intended one, and draw what the scores make of it.
 
-paddle-rt bn_momentum --configs weak=CONFIG strong=CONFIG --batch_sizes 8 32
+paddle-rt bn_momentum --configs weak=CONFIG strong=CONFIG --batch_sizes 4 16
 
 Paddle's momentum is the share of the running statistics that stays. RTFormer's release sets 0.1, so that nine tenths of
 the statistics come from the last batch. Each run ends with a second score, for which the statistics of its last weights
@@ -52,7 +52,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--configs", nargs="+", type=file_or_folder, default=[f"weak={quick}.yml", f"strong={quick}_strong.yml"],
         metavar="NAME=CONFIG", help="configs whose model takes bn_momentum")  # fmt: skip
     add("--momenta", nargs="+", type=flag(number(0, 1)), default=[0.1, 0.9], help="of every BatchNorm")
-    add("--batch_sizes", nargs="+", type=count, default=[8, 32], help="images of a batch")
+    add("--batch_sizes", nargs="+", type=count, default=[4, 16], help="images of a batch")
     add("--seeds", nargs="+", type=seed, default=[0], help="a run each")
     add("--iters", type=positive, help="iterations, in place of the config's")
     add("--save_interval", type=positive, default=100, help="iterations between scores")

@@ -69,7 +69,7 @@ def main() -> None:
         arguments.precision,
     )  # fmt: skip
     for row in [*report["comparisons"], *report.get("fp16", {}).get("comparisons", [])]:
-        print("; ".join(f"{key} {f'{value:.2g}' if isinstance(value, float) else value}" for key, value in row.items()))
+        print("; ".join(f"{key} {f'{value:.4g}' if isinstance(value, float) else value}" for key, value in row.items()))
     if any(row.get("relative_error", 0) > TOLERANCE for row in report["comparisons"]):
         print("warning: these weights multiply rounding, so more than 1e-4 was allowed", file=sys.stderr)
     if arguments.target == "gpu" and "paddle" in arguments.formats and None in report["input_shape"]:

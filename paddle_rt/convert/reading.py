@@ -1,16 +1,15 @@
 """Read PyTorch checkpoints without PyTorch and without running anything that a pickle asks for."""
 
-import logging
 import math
 import os
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from paddle_rt.checkpoint import MAX_BYTES, weights_file
+from paddle_rt.checkpoint import MAX_BYTES, named_values, weights_file
 from paddle_rt.convert.pickled import Storage, Tensor, unpickle
 from paddle_rt.errors import UserError
 from paddle_rt.files import check_plain_file
@@ -18,8 +17,6 @@ from paddle_rt.formats.safetensors import as_numbers, is_safetensors, read_safet
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _MOST_SHARED = 8  # tensors may share a storage, and those of half precision become twice as large
-
-_log = logging.getLogger(__name__)
 
 
 def read_torch(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -110,7 +107,12 @@ def _read_safetensors(stream: BinaryIO) -> dict[str, np.ndarray]:
 
 def _tensors(pickled: Any, data: Callable[[Storage], bytes], size: int) -> dict[str, np.ndarray]:
     """Find the state dict in the object that a file of `size` bytes holds, and read its tensors."""
-    state, left = _state_dict(pickled), _MOST_SHARED * size
+    state, left = named_values(pickled, Tensor), _MOST_SHARED * size
+    if state is None:
+        if not isinstance(pickled, dict) or not pickled:
+            raise UserError(f"holds {type(pickled).__name__}, expected a state dict; save model.state_dict()")
+        wrong = next((name for name, value in pickled.items() if not isinstance(value, Tensor)), next(iter(pickled)))
+        raise UserError(f"holds no state dict: {wrong!r:.100} is not a tensor; save model.state_dict()")
     arrays = {}
     for name, tensor in state.items():
         arrays[name] = _tensor(name, tensor, data)
@@ -118,35 +120,6 @@ def _tensors(pickled: Any, data: Callable[[Storage], bytes], size: int) -> dict[
         if left < 0:
             raise UserError(f"its tensors claim more than {_MOST_SHARED} times its {size} bytes")
     return arrays
-
-
-def _state_dict(pickled: Any) -> dict[str, Tensor]:
-    """Return the dictionary of named tensors in an object: the largest one, but no moving average of another."""
-    found = dict(_state_dicts(pickled, "", 4))
-    if not found:
-        if not isinstance(pickled, dict) or not pickled:
-            raise UserError(f"holds {type(pickled).__name__}, expected a state dict; save model.state_dict()")
-        wrong = next((name for name, value in pickled.items() if not isinstance(value, Tensor)), next(iter(pickled)))
-        raise UserError(f"holds no state dict: {wrong!r:.100} is not a tensor; save model.state_dict()")
-    largest = max(map(len, found.values()))
-    rivals = {place: state for place, state in found.items() if len(state) > largest // 2}  # others are of few tensors
-    taken = min(rivals, key=lambda place: ("ema" in place.lower(), -len(rivals[place])))
-    if len(rivals) > 1:
-        others = ", ".join(repr(place) for place in rivals if place != taken)
-        _log.info("The checkpoint holds several state dicts: %r is taken, and not %s", taken, others)
-    return found[taken]
-
-
-def _state_dicts(value: Any, place: str, depth: int) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yield the dictionaries that hold named tensors and nothing else, with the keys that lead to them."""
-    if not isinstance(value, dict) or not value:
-        return
-    if all(isinstance(name, str) and isinstance(item, Tensor) for name, item in value.items()):
-        yield place, value
-    elif depth:
-        for key, item in value.items():
-            if isinstance(key, str):  # an optimizer numbers its parameters
-                yield from _state_dicts(item, f"{place}.{key}".lstrip("."), depth - 1)
 
 
 def _tensor(name: str, tensor: Tensor, data: Callable[[Storage], bytes]) -> np.ndarray:

@@ -8,6 +8,7 @@ from paddle_rt.errors import UserError
 from paddle_rt.files import check_plain_file
 
 _MAX_BYTES = 2**28
+_LONGEST = 10_000  # characters of a line, which holds two paths of 4,096 bytes at most
 Pair = tuple[str, str | None]
 
 
@@ -125,6 +126,8 @@ def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
         raise UserError(f"{path}, line {line}: not UTF-8, the encoding of a list of images") from error
     for number, line in enumerate(re.split("\r\n|\n|\r", text), 1):
         if line.strip():
+            if len(line) > _LONGEST:
+                raise UserError(f"{path}, line {number}: {len(line)} characters, expected at most {_LONGEST}")
             empty = False
             yield number, line.strip()
     if empty:

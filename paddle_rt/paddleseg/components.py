@@ -106,10 +106,8 @@ def _reads_weights_safely(component: Callable) -> Callable:
             )
         broken = [name for name in taken if not np.isfinite(own[name].numpy()).all()]
         if broken:
-            raise UserError(
-                f"{source} does not fit {title}: {len(broken)} with numbers that are not finite "
-                f"({', '.join(broken[:3])})"
-            )
+            names = ", ".join(broken[:3])
+            raise UserError(f"{source} does not fit {title}: {len(broken)} with numbers that are not finite ({names})")
         return network
 
     return build

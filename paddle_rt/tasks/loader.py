@@ -16,6 +16,7 @@ import paddle
 from paddle.io.dataloader.collate import default_collate_fn
 
 from paddle_rt.errors import UserError
+from paddle_rt.tasks.workers import free_shared_memory, noted, start_worker
 
 _ERROR = "error that was met while reading"
 
@@ -26,11 +27,26 @@ class Loader:
     Args:
         dataset: Items by index.
         collate_fn: Makes a batch of a list of items.
+        worker_init_fn: Is called in each process that loads items, with the number of the process.
         **arguments: What else `paddle.io.DataLoader` takes.
     """
 
-    def __init__(self, dataset: paddle.io.Dataset, collate_fn: Callable = default_collate_fn, **arguments: Any) -> None:
-        self.loader = paddle.io.DataLoader(_Items(dataset), collate_fn=_Collate(collate_fn), **arguments)
+    def __init__(
+        self,
+        dataset: paddle.io.Dataset,
+        collate_fn: Callable = default_collate_fn,
+        worker_init_fn: Callable[[int], None] | None = None,
+        **arguments: Any,
+    ) -> None:
+        def prepare(number: int) -> None:
+            start_worker()
+            if worker_init_fn is not None:
+                worker_init_fn(number)
+
+        free_shared_memory()
+        self.loader = paddle.io.DataLoader(
+            _Items(dataset), collate_fn=_Collate(collate_fn), worker_init_fn=prepare, **arguments
+        )
 
     def __iter__(self) -> Iterator[Any]:
         """Yield batches.
@@ -41,19 +57,21 @@ class Loader:
         """
         drawn = np.random.get_state()
         batches = iter(self.loader)
-        if self.loader.num_workers > 0:  # Paddle has drawn a seed for its processes from the generator of this one
+        workers = [process.pid for process in batches._workers] if self.loader.num_workers else []
+        if workers:  # Paddle has drawn a seed for its processes from the generator of this one
             np.random.set_state(drawn)
         try:
-            while True:
-                try:
-                    batch = next(batches)
-                except StopIteration:
-                    return
-                except SystemError as error:  # what Paddle makes of a worker that is gone
-                    raise UserError("a process that loads images was killed; try fewer --num_workers") from error
-                if isinstance(batch, dict) and _ERROR in batch:
-                    raise _unpack(batch[_ERROR].numpy())
-                yield batch
+            with noted(workers):
+                while True:
+                    try:
+                        batch = next(batches)
+                    except StopIteration:
+                        return
+                    except SystemError as error:  # what Paddle makes of a worker that is gone
+                        raise UserError("a process that loads images was killed; try fewer --num_workers") from error
+                    if isinstance(batch, dict) and _ERROR in batch:
+                        raise _unpack(batch[_ERROR].numpy())
+                    yield batch
         finally:
             # Paddle ends threads and processes by itself only where the last batch has been taken.
             if self.loader.num_workers == 0 and batches._thread is not None:

@@ -24,7 +24,7 @@ import paddle
 
 from paddle_rt.checkpoint import read_saved, save_weights, weights_file
 from paddle_rt.errors import UserError
-from paddle_rt.files import errors_name
+from paddle_rt.files import errors_name, flush
 from paddle_rt.run_logs import METRICS
 
 _log = logging.getLogger(__name__)
@@ -51,24 +51,15 @@ def whole_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
         with errors_name(folder):
             yield temporary
             for path in (*temporary.iterdir(), temporary):
-                _flush(path)
+                flush(path)
             _put_in_place(temporary, folder)
-            _flush(folder.parent)
+            flush(folder.parent)
     finally:
         _remove(temporary)  # which by now is the folder that was there before
 
 
 def _temporary_name(folder: pathlib.Path) -> pathlib.Path:
     return folder.with_name(f".{folder.name}.{os.getpid()}.part")
-
-
-def _flush(path: pathlib.Path) -> None:
-    """Have the operating system write a file or folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _put_in_place(temporary: pathlib.Path, folder: pathlib.Path) -> None:

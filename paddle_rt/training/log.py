@@ -10,7 +10,7 @@ from typing import Any
 import paddle
 from tqdm import tqdm
 
-from paddle_rt.files import temporary_home, whole_file
+from paddle_rt.files import flush, temporary_home, whole_file
 from paddle_rt.run_logs import METRICS, append_whole, drop_partial_record, read_metrics, write_records
 from paddle_rt.tasks.base import Scores
 from paddle_rt.training.order import SampleOrder
@@ -151,6 +151,7 @@ def _remove_rows_after(file: pathlib.Path, progress: Progress) -> None:
     if text != file.read_bytes():
         with whole_file(file) as temporary:
             temporary.write_bytes(text)
+            flush(temporary)
 
 
 def table(history: list[dict[str, Any]]) -> str:

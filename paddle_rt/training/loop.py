@@ -23,7 +23,7 @@ from paddle_rt.training.ema import ExponentialMovingAverage
 from paddle_rt.training.finite import FiniteCheck
 from paddle_rt.training.log import RunLog, table
 from paddle_rt.training.options import TrainOptions
-from paddle_rt.training.order import SampleOrder, SeededSamples, start_worker
+from paddle_rt.training.order import SampleOrder, SeededSamples
 from paddle_rt.training.precision import Precision
 from paddle_rt.training.profiling import StepProfiler
 from paddle_rt.training.run_folder import claim
@@ -179,8 +179,8 @@ def _warn_of_later_checkpoints(save_dir: pathlib.Path, iteration: int) -> None:
 @contextlib.contextmanager
 def _batches(samples: SeededSamples, order: SampleOrder, options: TrainOptions, task: Task) -> Iterator[Iterator[Any]]:
     """Yield an endless iterator of batches, and end the processes behind it."""
-    arguments = {"batch_sampler": order, "num_workers": options.num_workers, "worker_init_fn": start_worker}
-    batches = iter(Loader(samples, task.collate, **arguments))
+    loader = Loader(samples, task.collate, batch_sampler=order, num_workers=options.num_workers)
+    batches = iter(loader)
     try:
         yield batches
     finally:
@@ -299,7 +299,7 @@ class _Evaluation:
             best, iteration = progress.best.get(name, (math.nan, 0))
             _log.info(
                 f"[EVAL] The {'model' if name == 'model' else 'EMA model'} with the best validation {scores.key} "
-                f"({best:.4f}) was saved at iter {iteration}."
+                f"({best:.4f}) was saved at {_shown(iteration)}."
             )
         if not _stops_early(progress, self.options.early_stop_intervals):
             return False
@@ -399,4 +399,9 @@ def _report(state: TrainingState, save_dir: pathlib.Path) -> None:
     _log.info("Scores of this run:\n" + table(state.progress.history))
     if "model" in state.progress.best:
         score, iteration = state.progress.best["model"]
-        _log.info(f"The best model, of iteration {iteration} with {score:.4f}, is in {save_dir / 'best_model'}")
+        _log.info(f"The best model, of {_shown(iteration)} with {score:.4f}, is in {save_dir / 'best_model'}")
+
+
+def _shown(iteration: int) -> str:
+    """Name the iteration of a best model; 0 stands for that of one whose score was lost, which is not known."""
+    return f"iter {iteration}" if iteration else "an earlier iter"

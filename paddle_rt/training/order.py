@@ -1,11 +1,6 @@
 """The order of the samples and the random numbers of their augmentation, both known for any iteration."""
 
-import ctypes
-import os
-import pathlib
 import random
-import signal
-import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +12,6 @@ from paddle_rt.errors import UserError
 
 # The data set's transforms draw from the generators of `random` and NumPy, which all threads share.
 GENERATORS = threading.Lock()
-_PR_SET_PDEATHSIG = 1  # of linux/prctl.h: the signal that a process gets when its parent ends
 
 
 class SampleOrder(paddle.io.BatchSampler):
@@ -97,26 +91,3 @@ class SeededSamples(paddle.io.Dataset):
             finally:
                 random.setstate(before[0])
                 np.random.set_state(before[1])
-
-
-def start_worker(number: int) -> None:
-    """Prepare a process that loads samples.
-
-    The signals that stop a run are for the process that trains; this one ends when that one asks it to or is gone. Then
-    nobody takes the samples any more that it has put into shared memory, and Paddle would leave them there.
-    """
-    for name in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(name, signal.SIG_IGN)
-    if sys.platform != "linux":
-        return
-    parent = os.getppid()
-
-    def end(*_: object) -> None:
-        if os.getppid() == parent:
-            return
-        for segment in pathlib.Path("/dev/shm").glob(f"paddle_{os.getpid()}_*"):
-            segment.unlink(missing_ok=True)
-        os._exit(1)
-
-    signal.signal(signal.SIGUSR2, end)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGUSR2)

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-import math
 import os
 import pathlib
 import random
@@ -15,8 +14,9 @@ import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
 from paddle_rt.checkpoint import MAX_BYTES, load, read_saved, save_weights, weights_file
-from paddle_rt.errors import UserError
+from paddle_rt.errors import UserError, shown
 from paddle_rt.files import check_plain_file, whole_file
+from paddle_rt.kinds import MAPPING, SWITCH, Kind, listed, number, whole
 from paddle_rt.training.checkpoints import (
     OPTIMIZER,
     STATE,
@@ -30,6 +30,38 @@ from paddle_rt.training.order import GENERATORS
 
 _log = logging.getLogger(__name__)
 _VERSION = 1
+_COUNT = whole(0, 10**12)
+_NUMBER = Kind("a number", lambda value: isinstance(value, int | float))  # a loss of fp16 may be infinite
+# What the fields of Progress hold in a file.
+_FIELDS = {
+    "iteration": _COUNT,
+    "owes_evaluation": SWITCH,
+    "best": Kind(
+        "scores and their iterations",
+        lambda value: (
+            isinstance(value, dict)
+            and all(
+                isinstance(pair, list) and len(pair) == 2 and all(map(_NUMBER.accepts, pair)) for pair in value.values()
+            )
+        ),
+    ),
+    "losses": listed(listed(_NUMBER)),
+    "below_best": _COUNT,
+    "history": listed(
+        Kind(
+            "an evaluation",
+            lambda row: (
+                isinstance(row, dict)
+                and row.keys() == {"iter", "model", "scores"}
+                and isinstance(row["scores"], dict)
+                and all(map(_NUMBER.accepts, row["scores"].values()))
+            ),
+        )
+    ),
+    "saved": listed(_COUNT),
+    "seed": whole(0, 2**32 - 1),
+    "conditions": MAPPING,
+}
 
 
 @dataclasses.dataclass
@@ -183,9 +215,13 @@ class TrainingState:
                 _write_generators(own, content["generators"][rank])
             if self.scaler is not None and content["scaler"]:
                 self.scaler.load_state_dict(content["scaler"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (IndexError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
             raise _damaged(file, error) from error
-        self.progress = dataclasses.replace(progress, conditions=now)
+        named, self.progress = self.progress.iteration, dataclasses.replace(progress, conditions=now)
+        if progress.iteration != named:
+            _log.warning(
+                f"{file} is of iteration {progress.iteration}, its folder's name says {named}: the former counts"
+            )
         return [
             f"{name} is {value}, was {before}: numbers will differ from those of an unbroken run"
             for name, value in now.items()
@@ -195,6 +231,7 @@ class TrainingState:
 
 def conditions(batch_size: int, accumulate: int, samples: int, repeats: int, precision: str) -> dict[str, Any]:
     """Return what the numbers of a run depend on beside its state."""
+    threads = os.environ.get("OMP_NUM_THREADS") or None
     return {
         "batch_size": batch_size,
         "accumulate": accumulate,
@@ -203,7 +240,7 @@ def conditions(batch_size: int, accumulate: int, samples: int, repeats: int, pre
         "processes": paddle.distributed.get_world_size(),
         "precision": precision,
         "device": paddle.device.get_device().partition(":")[0],
-        "threads": int(os.environ.get("OMP_NUM_THREADS", 0)) or None,
+        "threads": int(threads) if threads and threads.isdecimal() else threads,  # "4,2" is for nested loops
         "MKL_DEBUG_CPU_TYPE": os.environ.get("MKL_DEBUG_CPU_TYPE"),
         "paddle": paddle.__version__,
     }
@@ -246,8 +283,8 @@ def _check_scheduler_state(now: dict[str, Any], found: Any, file: pathlib.Path) 
     for name, value in now.items():
         if isinstance(value, dict):
             _check_scheduler_state(value, found[name], file)
-        elif found[name] != value and not (isinstance(found[name], int | float) and math.isfinite(found[name])):
-            raise UserError(f"{file} holds {found[name]!r} for {name} of the lr_scheduler, expected a number")
+        elif found[name] != value and not number().accepts(found[name]):
+            raise UserError(f"{file} holds {shown(found[name])} for {name} of the lr_scheduler, expected a number")
 
 
 def _parameters(optimizer: paddle.optimizer.Optimizer) -> list[paddle.Tensor]:
@@ -288,13 +325,12 @@ def _as_progress(content: dict[str, Any]) -> Progress:
     """Return the progress that a checkpoint holds.
 
     Raises:
-        KeyError, TypeError, ValueError: The content is not of the expected kind.
+        KeyError, ValueError: The content is not of the expected kind.
     """
-    default = Progress()
-    for key, value in vars(default).items():
-        if type(content[key]) is not type(value):
-            raise TypeError(f"{key} is {content[key]!r}")
-    progress = Progress(**{key: content[key] for key in vars(default)})
+    for key, kind in _FIELDS.items():
+        if not kind.accepts(content[key]):
+            raise ValueError(f"{key} is {shown(content[key])}")
+    progress = Progress(**{key: content[key] for key in _FIELDS})
     progress.best = {name: (float(score), int(iteration)) for name, (score, iteration) in progress.best.items()}
     return progress
 

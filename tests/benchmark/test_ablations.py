@@ -62,10 +62,11 @@ def test_attention_that_does_not_fit_is_left_out():
 def test_results_are_written_as_table_and_chart(tmp_path):
     rows = ablations.find_rows(["gfa + cross", "mlp"])
     results = {"gfa + cross": {**results_of(0.4, 1), "parameters": 5.4, "scores": {"0": 0.4, "1": 0.42}}, "mlp": {}}
-    text = ablations.write_results(tmp_path, rows, results, {"recipe": "a.yml"})
+    text = ablations.write_results(tmp_path, rows, results, {"Trained": "a.yml, 5 iterations"})
     assert "| gfa + cross | 5.40 |  |  |  |  | 0.4100 (0.4000 to 0.4200, 2 seeds) |" in text
     assert "| conv is faster than mlp | not measured |" in text
-    assert ablations.read_results(tmp_path / "ablations.json") == results
+    assert text.endswith("Trained: a.yml, 5 iterations\n")
+    assert ablations.read_results(tmp_path / "ablations.json") == (results, {"Trained": "a.yml, 5 iterations"})
     assert (tmp_path / "ablations.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(UserError, match="unknown row of the ablations 'mlpp', did you mean 'mlp'"):
         ablations.find_rows(["mlpp"])

@@ -218,6 +218,7 @@ WRONG = {
     "modell.cross_size=8": "unknown part of 'modell.cross_size' 'modell', did you mean 'model'",
     "model.type=RTFormr": "unknown model type 'RTFormr', did you mean 'RTFormer'",
     "model.cross_sise=8": "unknown argument of RTFormer 'cross_sise', did you mean 'cross_size'",
+    "loss.coef=[0, 0.0]": "loss.coef is 0 for every output",
     "model.num_classes=20": "numbers of classes differ: model 20, train_dataset 19, val_dataset 19",
     "model=3": "'model' must hold a mapping",
     "train_dataset.type=StreetScene": "unknown train_dataset type 'StreetScene', did you mean 'StreetScenes'",

@@ -14,8 +14,8 @@ import paddle
 import pytest
 
 from paddle_rt import create_model
-from paddle_rt.checkpoint import atomic_save, read_state_dict
-from paddle_rt.convert import known_names, load_torch, read_torch, reading
+from paddle_rt.checkpoint import atomic_save, named_values, read_state_dict
+from paddle_rt.convert import known_names, load_torch, read_torch
 from paddle_rt.convert.pickled import Storage, Tensor
 from paddle_rt.errors import UserError
 from tests.helpers import ROOT, call_tool
@@ -162,7 +162,7 @@ WRAPPED = {
 def test_the_state_dict_is_found_in_what_programs_save(name, caplog):
     caplog.set_level("INFO", "paddle_rt")
     content, said = WRAPPED[name]
-    assert list(reading._state_dict(content)) == list(tensors(4))
+    assert list(named_values(content, Tensor)) == list(tensors(4))
     assert (said in caplog.text) if said else not caplog.text
 
 
@@ -220,7 +220,7 @@ def test_a_classifier_and_a_backbone_get_the_hint(tool, tmp_path):
 
 
 def test_many_tensors_of_one_storage_do_not_fill_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "_MOST_SHARED", 0.1)
+    monkeypatch.setattr("paddle_rt.convert.reading._MOST_SHARED", 0.1)
     with pytest.raises(UserError, match="its tensors claim more than 0.1 times its"):
         read_torch(DATA / FORMATS["zip"])
 

@@ -69,6 +69,8 @@ def test_separators_blanks_and_lacking_labels(folder: Path) -> None:
         ("a.png b\0.png\n", "cannot be the name of a file (label)"),
         ("with two blanks.png\n", "line 1: expected an image and its label"),
         (b"a.png b.png\nb.png " + "照片.png\n".encode("gbk"), "line 2: not UTF-8"),
+        ("a.png b.png\n" + "a " * 9_000 + "b.png\n", "line 2: 18005 characters, expected at most 10000"),
+        ("n" * 5_000 + " b.png\n", "line 1: "),
         (b"\n \n", "is empty"),
         (b"", "is empty"),
     ],
@@ -76,7 +78,7 @@ def test_separators_blanks_and_lacking_labels(folder: Path) -> None:
 def test_other_lines_are_refused_by_number(folder: Path, content: str | bytes, said: str) -> None:
     path = write(folder, content)
     text = message(read_pairs, path, folder)
-    assert said in text and str(path) in text, text
+    assert said in text and str(path) in text and len(text) < 500, text
 
 
 def test_lines_with_two_meanings_are_refused(folder: Path) -> None:

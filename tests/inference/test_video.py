@@ -217,7 +217,7 @@ def test_wrong_exports_and_arguments(network, exports, tmp_path):
         with pytest.raises(UserError, match="scene_cut must be"):
             VideoSegmenter(exports["video"], scene_cut=value)
     for wrong in (dict(output_op="argmax"), dict(input_shape=[2, 3, *SIZE])):
-        with pytest.raises(UserError, match="temporal window of 2 is exported as output_op coarse or labels for one frame"):
+        with pytest.raises(UserError, match="window of 2 is exported as output_op coarse or labels for one frame"):
             export(network(2), tmp_path / "e", SegmentationExport([NORMALIZE]), **wrong)
     with pytest.raises(UserError, match="int8 needs an ONNX graph of images, not of video"):
         quantize(exports["video"], video(1), [(video(1)[0], np.zeros(SIZE, np.uint8))], SegmentationExport())

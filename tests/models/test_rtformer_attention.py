@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import onnx
 import paddle
 import pytest
 from paddleseg.models.rtformer import EABlock as PaddleSegEABlock
@@ -15,7 +16,15 @@ from paddle_rt.inference import Segmenter
 from paddle_rt.models import rtformer_attention as attention
 from paddle_rt.models.rtformer import BlockOptions, EABlock, RTFormer
 from paddle_rt.tasks.segmentation.export import SegmentationExport
-from tests.helpers import NORMALIZE, call_tool, randomize, relative_error, smooth_image, tiny_config
+from tests.helpers import (
+    NORMALIZE,
+    TENSORRT_OPERATORS,
+    call_tool,
+    randomize,
+    relative_error,
+    smooth_image,
+    tiny_config,
+)
 
 SMALL = dict(num_classes=5, base_channels=8, head_channels=8, spp_channels=8, num_heads=4, cross_size=4)
 SIZE = [64, 96]  # height and width of the images of networks with linformer
@@ -204,6 +213,8 @@ def test_variants_are_exported_and_run_in_every_engine(shape, arguments, tmp_pat
     }  # fmt: skip
     worst = max(row["relative_error"] for row in report["comparisons"])
     assert worst < 1e-4, f"worst relative error {worst:.1e}"
+    operators = {node.op_type for node in onnx.load(str(tmp_path / "e/model.onnx")).graph.node}
+    assert operators <= TENSORRT_OPERATORS, f"not in TensorRT's list: {operators - TENSORRT_OPERATORS}"
     assert Segmenter(tmp_path / "e", "onnxruntime", threads=1)(smooth_image(*SIZE)).shape == tuple(SIZE)
 
 

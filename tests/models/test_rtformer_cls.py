@@ -137,9 +137,13 @@ def test_a_checkpoint_of_the_other_task_is_one_clear_line(trained, tmp_path):
     with pytest.raises(UserError) as caught:
         trained_network(config, trained[1])
     assert str(caught.value) == expected
-    state = {name: value.numpy() for name, value in RTFormer(5, **TINY).state_dict().items()}
-    with pytest.raises(UserError, match="it has spp, seghead, seghead_extra in place of head; to start from its trunk"):
-        load(trained[0], state)
+    for injection in ([True, True], [True, False]):
+        state = {n: v.numpy() for n, v in RTFormer(5, **TINY, use_injection=injection).state_dict().items()}
+        with pytest.raises(UserError, match="it has spp, seghead, seghead_extra in place of head; to start from its"):
+            load(trained[0], state)
+    other = {n: v for n, v in state.items() if not n.startswith(("layer4", "layer5", "spp"))}
+    with pytest.raises(UserError, match="does not fit RTFormerClassifier"):
+        load(trained[0], other)
 
 
 def test_a_network_of_another_task_in_a_config_is_one_clear_line(tmp_path):

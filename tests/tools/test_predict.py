@@ -1,13 +1,15 @@
 """tools/predict.py."""
 
+import json
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers import refused, run_python, written
+from tests.helpers import TINY, randomize, refused, run_python, smooth_image, tiny_config, written
 
 CLASSES = 19
 
@@ -82,3 +84,41 @@ def test_bad_flag_gets_one_line(call, line, config, weights, images, tmp_path):
     flags, before = line.format(config=config, weights=weights, images=images).split(), written(weights.parent)
     refused(call("predict", "-c", config, *flags), expected, code)
     assert written(tmp_path) == [] and written(weights.parent) == before and Path(config).is_file()
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_the_labels_that_it_writes_are_those_that_val_scores(call, channels, tmp_path):
+    """Their confusion matrix, counted here with NumPy, is the one that val writes."""
+    from paddle_rt.checkpoint import atomic_save
+    from paddle_rt.models.rtformer import RTFormer
+
+    classes, sizes, confusion = 5, ((40, 56), (33, 47)), np.zeros((5, 5), int)
+    for number, (height, width) in enumerate(sizes):
+        image = np.concatenate([smooth_image(height, width, seed) for seed in (number, 9)], axis=2)
+        cv2.imwrite(str(tmp_path / f"{number}.png"), image[..., :channels])
+        labels = np.random.default_rng(number).choice([0, 1, 2, 3, 255], (height, width)).astype(np.uint8)
+        cv2.imwrite(str(tmp_path / f"{number}_labels.png"), labels)
+    (tmp_path / "list.txt").write_text("0.png 0_labels.png\n1.png 1_labels.png\n")
+    network = RTFormer(num_classes=classes, in_channels=channels, **TINY)
+    randomize(network)
+    atomic_save(network.state_dict(), tmp_path / "model.pdparams")
+    transforms = [{"type": "Resize", "target_size": [64, 32]}, {"type": "Normalize"}]
+    if channels != 3:
+        transforms[1] |= {"mean": [0.5] * channels, "std": [0.5] * channels}
+    data = {"type": "Dataset", "dataset_root": str(tmp_path), "num_classes": classes, "img_channels": channels,
+            "mode": "val", "val_path": str(tmp_path / "list.txt"), "transforms": transforms}  # fmt: skip
+    model = {**TINY, "type": "RTFormer", "in_channels": channels}
+    sections = {"train_dataset": {**data, "mode": "train", "train_path": data["val_path"]}, "val_dataset": data}
+    del sections["train_dataset"]["val_path"]
+    line = ["-c", tiny_config(tmp_path, model=model, **sections), "--model_path", tmp_path, "--device", "cpu"]
+    code, _, err = call("val", *line, "--output", tmp_path / "scores.json")
+    assert code == 0, err
+    code, _, err = call("predict", *line, "--image_path", tmp_path / "list.txt", "--save_dir", tmp_path / "out")
+    assert code == 0, err
+    for number in range(len(sizes)):
+        truth = np.asarray(Image.open(tmp_path / f"{number}_labels.png")).astype(int)
+        found = np.asarray(Image.open(tmp_path / f"out/label_prediction/{number}.png"))
+        np.add.at(confusion, (truth[truth < classes], found[truth < classes]), 1)
+    scored = np.array(json.loads((tmp_path / "scores.json").read_text())["confusion_matrix"])
+    assert np.array_equal(scored, confusion), f"{np.abs(scored - confusion).sum()} pixels differ"
+    assert (confusion.sum(0) > 0).sum() > 1, "one class is predicted everywhere, which shows little"

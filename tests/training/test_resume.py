@@ -352,6 +352,13 @@ def test_later_checkpoints_of_another_run_are_named(resume, tmp_path, caplog):
     assert f"{tmp_path} already holds iter_10" in caplog.text.replace(", iter_5", "")
 
 
+@pytest.fixture(scope="module")
+def run_of_5(tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("run")
+    run(5, options(folder))
+    return folder
+
+
 def rewrite(file: pathlib.Path, change) -> None:
     """Change the numbers of a train_state.safetensors."""
     with safe_open(str(file), framework="np") as opened:
@@ -370,17 +377,47 @@ def rewrite(file: pathlib.Path, change) -> None:
         lambda content, arrays: content.update(best={"model": 3}),
         lambda content, arrays: content.update(generators=None),
         lambda content, arrays: content.update(version="x" * 9),
+        lambda content, arrays: content["generators"][0].update(paddle=[["x"]]),
+        lambda content, arrays: content["generators"][0].update(numpy=["x", 1, 2]),
+        lambda content, arrays: content["generators"][0].update(python=[9, None]),
+        *(
+            lambda content, arrays, key=key, value=value: content.update({key: value})
+            for key, value in (
+                ("iteration", -5),
+                ("iteration", 10**30),
+                ("owes_evaluation", 3),
+                ("below_best", -1),
+                ("seed", -1),
+                ("seed", 2**70),
+                ("best", {"model": ["a", "b"]}),
+                ("best", {"model": [1]}),
+                ("losses", [["x"]]),
+                ("losses", [{}]),
+                ("history", [1]),
+                ("history", [{"iter": 1, "model": "model", "scores": {"a": "b"}}]),
+                ("saved", ["../../x"]),
+                ("conditions", [1]),
+            )
+        ),
         lambda content, arrays: arrays.pop("numpy.0") is None,
         lambda content, arrays: arrays.update({"numpy.0": np.zeros(3, np.uint32)}),
         lambda content, arrays: arrays.update({"python.0": np.zeros(3, np.uint64)}),
         lambda content, arrays: arrays.update({"paddle_0.0": np.zeros(3, np.uint8)}),
     ],
 )
-def test_a_state_with_other_content_is_one_clear_line(change, tmp_path):
-    run(5, options(tmp_path))
+def test_a_state_with_other_content_is_one_clear_line(change, run_of_5, tmp_path):
+    shutil.copytree(run_of_5, tmp_path, dirs_exist_ok=True)
     rewrite(tmp_path / "iter_5" / "train_state.safetensors", change)
-    with pytest.raises(UserError, match=r"train_state\.safetensors"):
+    with pytest.raises(UserError, match=r"train_state\.safetensors") as caught:
         run(10, options(tmp_path, resume_model=str(tmp_path / "iter_5")))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_whose_folder_names_another_iteration(run_of_5, tmp_path, caplog):
+    shutil.copytree(run_of_5 / "iter_5", tmp_path / "start_9")
+    state = run(6, options(tmp_path / "run", resume_model=str(tmp_path / "start_9")))
+    assert state.progress.iteration == 6
+    assert "is of iteration 5, its folder's name says 9: the former counts" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -389,6 +426,7 @@ def test_a_state_with_other_content_is_one_clear_line(change, tmp_path):
         (lambda states: states["LR_Scheduler"].pop("last_lr"), "lr_scheduler"),
         (lambda states: states["LR_Scheduler"].pop("LinearWarmup_LR"), "LinearWarmup_LR is missing"),
         (lambda states: states["LR_Scheduler"].update(last_epoch="x"), "'x' for last_epoch"),
+        (lambda states: states["LR_Scheduler"].update(last_epoch=10**30), "for last_epoch"),
         (lambda states: states.update(LR_Scheduler=5), "everything is missing"),
         (lambda states: states["conv2d_0.w_0_moment1_0"].fill(np.nan), "no finite number in conv2d_0.w_0_moment1_0"),
         (lambda states: states.update({"conv2d_0.w_0_moment1_0": "x"}), "no finite number"),

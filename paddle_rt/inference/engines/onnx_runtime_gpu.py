@@ -138,7 +138,7 @@ class GpuSession:
         if settings["trt_fp16_enable"]:
             logger.warning(
                 "%s is in single precision: TensorRT chooses what it computes in half precision, and may choose what "
-                "half precision cannot hold; export with --precision fp16 for a graph that says what stays in single",
+                "half precision cannot hold; export with --target gpu --precision fp16 to say what stays",
                 self._graph,
             )
         machine = {"gpu": self._gpu.name, "capability": self._gpu.capability, **self.report["versions"]}

@@ -81,7 +81,8 @@ def open_source(
     """Open the source that a path stands for.
 
     A camera or a live stream that stops is opened again, a few times with longer and longer waits in between, and each
-    attempt is logged. A video file ends where it ends, also one that a server has.
+    attempt is logged. A video file ends where it ends, also one that a server has. The frames of a video have the size
+    of the first one; a change is logged.
 
     Args:
         path: An image, a folder of images, a text list of images, a video file, the address of a video or a stream
@@ -261,8 +262,7 @@ def _frame_rate(capture: cv2.VideoCapture) -> float:
 
 def _read_live(captures: Iterator[cv2.VideoCapture], path: str) -> Iterator[Frame]:
     count = yield from _read_frames(captures, path)
-    if count is not None:
-        yield _failed(path, Path(f"{count:06d}"), f"it stopped after {count} frames and could not be opened again")
+    yield _failed(path, Path(f"{count:06d}"), f"it stopped after {count} frames and could not be opened again")
 
 
 def _read_file(captures: Iterator[cv2.VideoCapture], path: str, suffix: str, promised: int | None) -> Iterator[Frame]:
@@ -270,7 +270,7 @@ def _read_file(captures: Iterator[cv2.VideoCapture], path: str, suffix: str, pro
     # FFmpeg skips damaged frames silently. A promise that is an estimate may be too high, since the sound of a video
     # may be longer than its frames.
     slack = 0 if suffix.lower() in _COUNTED else 1 + (promised or 0) // 20
-    if count is not None and promised and count < promised - slack:
+    if promised and count < promised - slack:
         yield _failed(
             path,
             Path(f"{count:06d}"),
@@ -279,8 +279,8 @@ def _read_file(captures: Iterator[cv2.VideoCapture], path: str, suffix: str, pro
 
 
 def _read_frames(captures: Iterator[cv2.VideoCapture], path: str) -> Iterator[Frame]:
-    """Yield the frames of captures that follow each other; return their number, None after a frame of another size."""
-    shape, index, decoded = None, 0, 0
+    """Yield the frames of captures that follow each other, all in the size of the first; return their number."""
+    first, resizes, index, decoded = None, False, 0, 0
     for capture in captures:
         continues = False
         while capture.grab():
@@ -290,16 +290,23 @@ def _read_frames(captures: Iterator[cv2.VideoCapture], path: str) -> Iterator[Fr
             if not complete:
                 yield _failed(source, name, "it cannot be decoded")
                 continue
-            shape = shape or image.shape
-            if image.shape != shape:
-                sizes = f"it is {image.shape[1]}x{image.shape[0]}, those before are {shape[1]}x{shape[0]}"
-                yield _failed(source, name, f"{sizes}; a video has one size, so the rest is left out")
-                return None
-            yield Frame(source, name, image, continues)
+            first = first or image.shape
+            if image.shape != first and not resizes:
+                resizes = True
+                sizes = [f"{shape[1]}x{shape[0]}" for shape in (image.shape, first)]
+                logger.warning("%s is %s, those before are %s; all get the size of the first one", source, *sizes)
+            yield Frame(source, name, _resized(image, first), continues)
             decoded, continues = decoded + 1, True
     if not decoded:
         raise UserError(f"{path} gives no frame that can be decoded")
     return index
+
+
+def _resized(image: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    if image.shape == shape:
+        return image
+    shrinks = image.size > shape[0] * shape[1] * shape[2]
+    return cv2.resize(image, (shape[1], shape[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def _failed(source: str, name: Path, reason: str) -> Frame:

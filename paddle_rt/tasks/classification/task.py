@@ -191,10 +191,13 @@ class ClassificationTask(Task):
         """Return the names of the classes, or their numbers where the files that tell them are not there."""
         section = self._val_section()
         try:
-            return DATASETS[section["type"]].names(section)
+            names = DATASETS[section["type"]].names(section)
         except UserError as error:
             logger.warning("classes get numbers for names: %s", error)
             return [f"class {label}" for label in range(self.num_classes)]
+        if len(names) != self.num_classes:
+            raise UserError(f"val_dataset has {len(names)} classes, but model.num_classes is {self.num_classes}")
+        return names
 
     def export_spec(self) -> ClassificationExport:
         """Return what the exports of the config's network look like.
@@ -216,12 +219,12 @@ class ClassificationTask(Task):
 
 
 def _check_dataset(key: str, section: Any) -> None:
-    operators = section.get(_OPERATORS) if isinstance(section, dict) else None
     is_training = key == "train_dataset"
     transforms = {**FOR_SCORES, **FOR_TRAINING} if is_training else FOR_SCORES
-    if operators is not None:
-        if not is_training or not isinstance(operators, list):
-            raise UserError(f"{key}.{_OPERATORS} must be a list in train_dataset, got {shown(operators)} in {key}")
+    if is_training and _OPERATORS in section:
+        operators = section[_OPERATORS] or []
+        if not isinstance(operators, list):
+            raise UserError(f"{key}.{_OPERATORS} must be a list, got {shown(operators)}")
         for position, operator in enumerate(operators):
             check_component(f"{key}.{_OPERATORS}[{position}]", operator, BATCH_OPERATORS)
         total = sum(operator.get("prob", 1.0) for operator in operators)

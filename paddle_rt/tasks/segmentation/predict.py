@@ -79,7 +79,9 @@ def predict(
             failures.append(str(error))
     logger.info("%d images labelled, results in %s", len(files[rank::ranks]) - len(failures), save_dir)
     if failures:
-        raise UserError(f"{len(failures)} of {len(files)} images could not be labelled: {'; '.join(failures)}")
+        more = f"; and {len(failures) - 10} more" if len(failures) > 10 else ""
+        text = "; ".join(failures[:10]) + more
+        raise UserError(f"{len(failures)} of {len(files)} images could not be labelled: {text}")
 
 
 def _write(

@@ -272,6 +272,8 @@ def _check_losses(loss: dict[str, Any]) -> None:
     for key in ("types", "coef"):
         if not loss[key]:
             raise UserError(f"loss.{key} is empty; give one entry for each output of the network")
+    if not any(loss["coef"]):
+        raise UserError("loss.coef is 0 for every output, so that nothing would be trained; give a number above 0")
     for position, item in enumerate(loss["types"]):
         check_component(f"loss.types[{position}]", item, LOSSES, {"losses": LOSSES})
         if item["type"] == "MixedLoss" and len(item["losses"]) != len(item["coef"]):

@@ -132,7 +132,7 @@ def predict_logits(network: Callable, images: paddle.Tensor, augmentation: Augme
     Shape: [B, C, H, W] to [B, num_classes, H, W].
 
     Raises:
-        UserError: A scale leaves nothing of an image, or makes it too large.
+        UserError: A scale leaves nothing of an image, or makes it too large, or logits are no numbers.
     """
     flips = [
         [axis for axis, flipped in ((3, horizontal), (2, vertical)) if flipped]
@@ -153,6 +153,8 @@ def predict_logits(network: Callable, images: paddle.Tensor, augmentation: Augme
             logits = logits.flip(axes) if axes else logits
             logits = logits if scaled_size == size else F.interpolate(logits, size, mode="bilinear")
             total = logits if total is None else total + logits
+    if paddle.isnan(total).any():  # each pixel would be of class 0
+        raise UserError("the network gives NaN: its weights are damaged, or the images hold extreme numbers")
     return total / (len(augmentation.scales) * len(flips))
 
 

@@ -13,8 +13,10 @@ from tests.export.tensorrt import onnx_engines, paddle_engines
 from tests.export.tensorrt.onnx_rows import VERSIONS
 from tests.export.tensorrt.pir import read_program
 
+ONNX = {"ONNX": "model.onnx", "fp16": "model_fp16.onnx", "int8": "model_int8.onnx"}
 
-def _cells(folder: pathlib.Path) -> tuple[list[str], list[str]]:
+
+def _cells(folder: pathlib.Path, kinds: list[str]) -> tuple[list[str], list[str]]:
     """Return the row of the table for an export, and its faults."""
     cells, faults = [folder.name], []
     if (folder / "model.json").is_file():
@@ -23,7 +25,7 @@ def _cells(folder: pathlib.Path) -> tuple[list[str], list[str]]:
         faults += [f"Paddle: {fault}" for fault in paddle.faults()]
     else:
         cells += ["-"] * 3
-    for name in ("model.onnx", "model_fp16.onnx"):
+    for name in (ONNX[kind] for kind in kinds):
         if not (folder / name).is_file():
             cells += ["-"] * (1 + len(VERSIONS))
             continue
@@ -35,11 +37,11 @@ def _cells(folder: pathlib.Path) -> tuple[list[str], list[str]]:
 
 
 def main(folders: list[str]) -> int:
+    paths = [pathlib.Path(folder) for folder in folders]
+    kinds = [kind for kind, name in ONNX.items() if any((path / name).is_file() for path in paths)]
     columns = ["export", "Paddle operators", "engines", "converters for TensorRT 8 only"]
-    columns += [
-        f"{kind}{what}" for kind in ("ONNX ", "fp16 ") for what in ("nodes", *(f"engines {v}" for v in VERSIONS))
-    ]
-    rows = [_cells(pathlib.Path(folder)) for folder in folders]
+    columns += [f"{kind} {what}" for kind in kinds for what in ("nodes", *(f"engines {v}" for v in VERSIONS))]
+    rows = [_cells(path, kinds) for path in paths]
     for line in (columns, ["---"] * len(columns), *(cells for cells, _ in rows)):
         print(f"| {' | '.join(line)} |")
     for cells, faults in rows:

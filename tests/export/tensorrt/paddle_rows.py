@@ -20,6 +20,8 @@ behind it) and the converter (search "pd_op.NAME") and write a row with both; NO
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from tests.export.tensorrt.pir import CONSTANTS, Operation, Program
 
 COMMITS = {
@@ -254,8 +256,38 @@ def _constant_weights(*positions: int) -> Check:
 
 
 def _positive_axis(program: Program, operation: Operation) -> str | None:
-    axis = operation.attributes["axis"]
+    axis = operation.attributes["axis"] if "axis" in operation.attributes else _constant(program, operation, 2)
     return None if axis >= 0 else f"axis {axis} is handed to add_gather as it is"
+
+
+def _constant(program: Program, operation: Operation, position: int) -> int:
+    """The number that an input is, which was a pd_op.full."""
+    return int(program.maker(operation, position).attributes["value"])
+
+
+def _positive_axes(program: Program, operation: Operation) -> str | None:
+    axes = [operation.attributes["start_axis"], operation.attributes["stop_axis"]]
+    return None if min(axes) >= 0 else f"axes {axes}: a negative one becomes another axis"
+
+
+def _resize_lengths(program: Program, operation: Operation) -> str | None:
+    """A fixed size becomes a scale, from which TensorRT computes the length: the product, rounded down.
+
+    Source: use_scales in common.py; NvInfer.h on IResizeLayer ("calculated as floor(input dimension * scale)").
+    """
+    given = (operation.attributes["out_h"], operation.attributes["out_w"])
+    for length, wanted in zip(program.input_type(operation, 0).shape[2:], given, strict=True):
+        if length > 0 and wanted > 0 and not operation.attributes["scale"]:
+            scale = np.float32(wanted / length)
+            found = int(np.float32(length) * scale)
+            if found != wanted:
+                return f"{length} times the scale {scale} is a length of {found}, not {wanted}"
+    return None
+
+
+def _equal_ranks(program: Program, operation: Operation) -> str | None:
+    ranks = [len(program.input_type(operation, position).shape) for position in range(3)]
+    return None if len(set(ranks)) == 1 else f"add_select gets inputs of ranks {ranks}"
 
 
 def _argsort_limit(program: Program, operation: Operation) -> str | None:
@@ -298,7 +330,7 @@ ROWS = {
     **_rows("bmm flip", "linalg", "8.x"),
     **_rows("reshape concat expand expand_as", "manipulation"),
     **_rows("tile roll numel", "manipulation", "8.x"),
-    **_rows("add", "math"),
+    **_rows("add", "math", converter=_no_bool),
     **_rows("log isnan", "math", "8.x"),
     **_rows("batch_norm batch_norm_", "norm", converter=_constant_weights(1, 2, 3, 4)),
     **_rows("layer_norm", "norm", "8.6", converter=_constant_weights(1, 2)),
@@ -319,7 +351,7 @@ ROWS = {
     **_rows("equal not_equal", "logic", "8.x"),
     **_rows("logical_not", "logic", "8.x", marker=_dtypes("bool")),
     **_rows("cast", "manipulation", "8.x", marker=_cast),
-    **_rows("flatten", "manipulation"),
+    **_rows("flatten", "manipulation", converter=_positive_axes),
     **_rows("squeeze", "manipulation", marker=_squeeze),
     **_rows("unsqueeze unsqueeze_", "manipulation", marker=_unsqueeze),
     **_rows("slice", "manipulation", marker=_slice),
@@ -327,7 +359,7 @@ ROWS = {
     **_rows("split", "manipulation", "8.x", marker=_split),
     **_rows("split_with_num", "manipulation", "8.x"),
     **_rows("stack", "manipulation", "8.x", marker=_stack),
-    **_rows("gather", "manipulation", "8.x", marker=_needs(2, "pd_op.full", "axis")),
+    **_rows("gather", "manipulation", "8.x", marker=_needs(2, "pd_op.full", "axis"), converter=_positive_axis),
     **_rows("gather_nd", "manipulation", "8.x"),
     **_rows("take_along_axis", "manipulation", "8.2", marker=_same_rank),
     **_rows("index_select", "search", "8.x", marker=_dtypes("int32", "int64", position=1), converter=_positive_axis),
@@ -335,8 +367,8 @@ ROWS = {
     **_rows("argmin", "search", "8.x", marker=_arg),
     **_rows("argsort", "search", "8.x", converter=_argsort_limit),
     **_rows("topk", "search", "8.x", marker=_topk, converter=_topk_limit),
-    **_rows("where", "search", "8.x"),
-    **_rows("bilinear_interp", "common", marker=_bilinear),
+    **_rows("where", "search", "8.x", converter=_equal_ranks),
+    **_rows("bilinear_interp", "common", marker=_bilinear, converter=_resize_lengths),
     **_rows("arange", "creation", "8.x", converter=_integer_arange),
     **_rows("full_like", "creation", "8.x"),
     **_rows("full_with_tensor", "creation", "8.x", marker=_full_with_tensor),

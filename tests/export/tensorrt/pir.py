@@ -15,6 +15,7 @@ CONSTANTS = ("builtin.parameter", "builtin.constant")
 # Operators with side effects and those that the pass names.
 # Source: paddle/fluid/pir/transforms/general/constant_folding_pass.cc at 0ab6998.
 NEVER_FOLDED = (*CONSTANTS, "pd_op.data", "pd_op.feed", "pd_op.fetch", "pd_op.assign_value", "builtin.shadow_output")
+KNOWN = ("pd_op.full", "pd_op.full_int_array")  # whose attribute `value` a constant keeps
 ENDS = ("pd_op.fetch", "builtin.shadow_output")
 
 
@@ -112,7 +113,8 @@ def fold_constants(program: Program) -> Program:
         if operation.name in CONSTANTS or _folds(program, operation, constant):
             constant.update(operation.outputs)
             if operation.name not in CONSTANTS:
-                operations += [Operation("builtin.constant", {}, [], [value]) for value in operation.outputs]
+                known = operation.attributes if operation.name in KNOWN else {}
+                operations += [Operation("builtin.constant", known, [], [value]) for value in operation.outputs]
                 continue
         operations.append(operation)
     kept, read = [], set()

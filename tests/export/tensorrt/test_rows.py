@@ -112,14 +112,19 @@ def select(build, axis, length=8):
     return build("index_select", [build("data"), index], axis=axis)
 
 
+def gather(build, axis):
+    index, constant = build("data", dtype="int64", shape=(3,)), build("full", dtype="int32", shape=(1,), value=axis)
+    return build("gather", [build("data"), index, constant])
+
+
 def topk(build, k, **attributes):
     constant = build("full", dtype="int32", shape=(1,), value=float(k))
     return build("topk", [build("data", shape=(1, 9999)), constant], shape=(1, k), outputs=2, axis=1, **attributes)
 
 
-def resized(build, **changes):
+def resized(build, height=4, **changes):
     attributes = dict(data_format="NCHW", interp_method="bilinear", scale=[], out_h=8, out_w=8)
-    return build("bilinear_interp", [build("data"), 0, 0, 0], **{**attributes, **changes})
+    return build("bilinear_interp", [build("data", shape=(1, 8, height, 4)), 0, 0, 0], **{**attributes, **changes})
 
 
 PADDLE = {
@@ -144,16 +149,32 @@ PADDLE = {
     "unsqueeze 0": (lambda b: with_axis(b, "unsqueeze", 0, kind="full_int_array"), "axis 0 of a fixed shape"),
     "index_select": (lambda b: select(b, 1), None),
     "index_select, axis -1": (lambda b: select(b, -1), "axis -1 is handed to add_gather as it is"),
+    "gather": (lambda b: gather(b, 0.0), None),
+    "gather, axis -1": (lambda b: gather(b, -1.0), "axis -1 is handed to add_gather as it is"),
+    "flatten": (lambda b: b("flatten", [b("data")], start_axis=2, stop_axis=3), None),
+    "flatten, axis -1": (
+        lambda b: b("flatten", [b("data")], start_axis=2, stop_axis=-1),
+        "axes [2, -1]: a negative one becomes another axis",
+    ),
     "topk": (lambda b: topk(b, 3839), None),
     "topk of 3840": (lambda b: topk(b, 3840), "K is 3840; it must be below 3840"),
     "topk, unsorted": (lambda b: topk(b, 2, sorted=False), "the result is not sorted"),
     "bilinear": (resized, None),
+    "bilinear, 11 to 13": (
+        lambda b: resized(b, 11, out_h=13), "11 times the scale 1.1818181276321411 is a length of 12, not 13"
+    ),
     "bilinear, one length": (lambda b: resized(b, out_h=-1), "one of out_h and out_w is not set"),
     "cast": (lambda b: b("cast", [b("data", dtype="int64")], dtype_="float32"), None),
     "cast to bytes": (lambda b: b("cast", [b("data")], dtype_="uint8"), "casts to uint8"),
     "cast of bytes": (
         lambda b: b("cast", [b("data", dtype="uint8")], dtype_=F32),
         "TypeError: Unsupported dtype: UINT8 (its input from outside)",
+    ),
+    "add of bool": (lambda b: b("add", [b("data", dtype="bool")] * 2), "an input is bool"),
+    "where": (lambda b: b("where", [b("data", dtype="bool"), b("data"), b("data")]), None),
+    "where of other ranks": (
+        lambda b: b("where", [b("data", dtype="bool"), b("data"), b("data", shape=(1,))]),
+        "add_select gets inputs of ranks [4, 4, 1]",
     ),
     "multiply of bool": (lambda b: b("multiply", [b("data"), b("data", dtype="bool")]), "an input is bool"),
     "computed weight": (
@@ -220,6 +241,10 @@ def one(op, names="x", result="y", **attributes) -> list[onnx.NodeProto]:
     return [helper.make_node(op, names.split(), result.split(), **attributes)]
 
 
+def quantiser(zero) -> dict:
+    return {"s": np.float32(0.1), "z": zero}
+
+
 INT = TensorProto.INT64
 BYTES = [("x", TensorProto.UINT8, (1, 4, 4, 3))]
 ONNX = {
@@ -238,6 +263,12 @@ ONNX = {
     "statistics": (
         one("LayerNormalization", "x s", "y m"), {"constants": {"s": np.ones(4, np.float32)}},
         "only the first output is supported",
+    ),
+    "quantised to int8": (one("QuantizeLinear", "x s z"), {"constants": quantiser(np.int8(0))}, None),
+    "quantised with a zero point": (
+        one("QuantizeLinear", "x s z"),
+        {"constants": quantiser(np.int8(3))},
+        "zero point is not 0",
     ),
     "bytes and Cast": (one("Cast", to=1), {"inputs": BYTES}, None),
     "bytes and Erf": (one("Erf"), {"inputs": BYTES}, "x is uint8, not float32 or float16"),
@@ -280,5 +311,5 @@ def test_command_prints_a_table_and_faults(tmp_path, capsys):
     onnx.save(model, str(tmp_path / "model.onnx"))
     assert main([str(tmp_path)]) == 1
     printed = capsys.readouterr().out
-    assert f"| {tmp_path.name} | - | - | - | 2 | 1 | 1 | - | - | - |" in printed
+    assert f"| {tmp_path.name} | - | - | - | 2 | 1 | 1 |" in printed
     assert "TensorRT 10: Cast  is refused: gives uint8 that is no output of the network" in printed

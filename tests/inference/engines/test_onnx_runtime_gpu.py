@@ -194,7 +194,7 @@ def test_precisions_are_what_they_say(machine, graph, caplog, precision, is_half
     options = machine.ort.options[-1][TENSORRT]
     keys = ("trt_fp16_enable", "trt_int8_enable", "trt_layer_norm_fp32_fallback")
     assert tuple(options[key] for key in keys) == flags
-    assert ("export with --precision fp16" in caplog.text) == flags[0]
+    assert ("export with --target gpu --precision fp16" in caplog.text) == flags[0]
 
 
 def test_the_graph_s_inputs_stay_on_the_gpu_for_a_benchmark(machine, graph):
@@ -419,7 +419,7 @@ def test_half_precision_takes_the_export_s_half_graph(machine, graph, tmp_path, 
     write_graph(tmp_path / "half.onnx", seed=2)
     export = write_export(tmp_path, graph, [1, 3, HEIGHT, WIDTH])
     if device == "gpu":
-        assert "has no fp16 graph for onnxruntime; export it with --precision fp16" in message(
+        assert "has no fp16 graph for onnxruntime; export it with --target gpu --precision fp16" in message(
             Segmenter, export, "onnxruntime", "fp16", None, "gpu")  # fmt: skip
     else:
         Segmenter(export, "onnxruntime", "fp16", None, device)

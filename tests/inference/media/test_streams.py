@@ -106,9 +106,13 @@ def test_a_stream_that_drops_is_opened_again(serve, monkeypatch, caplog):
     assert not any("secret" in text for text in (*caplog.messages, str(last.image), *(f.source for f in frames)))
 
 
-def test_a_stream_whose_size_changes(serve):
+def test_a_stream_whose_size_changes(serve, monkeypatch, caplog):
+    caplog.set_level(logging.WARNING, logger="paddle_rt")
+    monkeypatch.setattr(sources, "_WAITS", ())
     *frames, last = open_source(f"http://{serve(live([[(48, 64)] * 3 + [(32, 32)] * 2]))}/").frames
-    assert len(frames) == 3 and "it is 32x32, those before are 64x48" in str(last.image)
+    assert [frame.image.shape for frame in frames] == [(48, 64, 3)] * 5
+    assert "it stopped after 5 frames" in str(last.image)
+    assert "frame 3 is 32x32, those before are 64x48; all get the size of the first one" in caplog.text
 
 
 def test_sound_only(serve, tmp_path):

@@ -8,11 +8,12 @@ import paddle
 
 from paddle_rt.training.statistics import recompute_statistics
 from tests.helpers import call_tool
-from tests.tasks.classification.helpers import write_config
+from tests.tasks.classification.helpers import content, write_config
 
 
 def test_two_momenta_are_trained_drawn_and_read_again(tmp_path, capsys):
-    config = write_config(tmp_path, iters=4)
+    small = {key: {**content()[key], "num_samples": 8} for key in ("train_dataset", "val_dataset")}
+    config = write_config(tmp_path, iters=4, **small)
     flags = ["--configs", f"plain={config}", "--batch_sizes", 4, "--save_interval", 2, "--device", "cpu"]
     assert call_tool("bn_momentum", *flags, "--save_dir", tmp_path / "runs") == 0
     rows = json.loads((tmp_path / "runs/bn_momentum.json").read_text())

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from paddle_rt.tasks.classification.datasets import ImageFolder, ImageNet, StreetObjects
+from paddle_rt.tasks.classification.task import ClassificationTask
 from paddle_rt.tasks.classification.transforms import RandFlipImage
 from tests.helpers import call_tool, message, refused
 from tests.tasks.classification.helpers import TRAIN, VAL, class_folders, content, write_config
@@ -139,7 +140,8 @@ def changed(**changes: object) -> dict:
         ({"train_dataset": {"transforms": [VAL[1], TRAIN[1]]}}, "RandomErasing alone may stand behind"),
         ({"val_dataset": {"transforms": [VAL[1], VAL[0]]}}, "NormalizeImage stands last and once"),
         ({"val_dataset": {"transforms": TRAIN}}, "unknown val_dataset.transforms[0] type 'RandCropImage'"),
-        ({"val_dataset": {"batch_transform_ops": []}}, "batch_transform_ops must be a list in train_dataset"),
+        ({"val_dataset": {"batch_transform_ops": []}}, "unknown argument of StreetObjects 'batch_transform_ops'"),
+        ({"train_dataset": {"batch_transform_ops": 3}}, "batch_transform_ops must be a list, got 3"),
         ({"train_dataset": {"batch_transform_ops": [{"type": "Mixup"}]}}, "did you mean 'MixupOperator'"),
         ({"train_dataset": {"batch_transform_ops": [{"type": "MixupOperator"}] * 2}}, "the sum of prob is 2"),
         ({"train_dataset": 3}, "config key 'train_dataset' must hold a mapping, got 3"),
@@ -161,6 +163,19 @@ def test_class_folders_need_a_number_of_classes(tmp_path):
     config["model"] = {"type": "StandIn", "num_classes": 7}
     check(config)
     assert config["train_dataset"]["num_classes"] == 7
+
+
+def test_names_of_an_export_come_from_the_folders(tmp_path, caplog):
+    root = class_folders(tmp_path / "data")
+    folders = {"type": "ImageFolder", "dataset_root": str(root), "transforms": VAL}
+    config = {**content(), "train_dataset": folders, "val_dataset": {**folders, "mode": "val"}}
+    names = [
+        ClassificationTask({**config, "model": {"num_classes": 2}, **other}).export_spec().names
+        for other in ({}, {"val_dataset": {**folders, "mode": "test"}})
+    ]
+    assert names == [["a", "b"], ["class 0", "class 1"]] and "classes get numbers for names" in caplog.text
+    three = ClassificationTask({**config, "model": {"num_classes": 3}})
+    assert "val_dataset has 2 classes, but model.num_classes is 3" in message(three.export_spec)
 
 
 def test_street_objects_depend_on_their_number_alone():

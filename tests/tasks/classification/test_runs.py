@@ -103,3 +103,43 @@ def test_a_run_that_is_resumed_is_the_whole_run(config, tmp_path):
     resumed = train(config, tmp_path / "parts", "--resume_model", tmp_path / "whole/iter_3", "--num_workers", 1)
     for name, value in whole.items():
         assert np.array_equal(value, resumed[name]), f"{name} differs by {np.abs(value - resumed[name]).max():.1e}"
+
+
+@pytest.mark.slow
+def test_int8_is_judged_by_top1_and_the_benchmark_measures_it(config, tmp_path, capsys):
+    export, rows_file = tmp_path / "export", tmp_path / "bench.json"
+    train(config, tmp_path / "run")
+    flags = ["--model_path", tmp_path / "run/iter_6", "--input_size", 32, 32, "--save_dir", export]
+    assert call_tool("export", "-c", config, *flags, "--formats", "onnx") == 0
+    assert call_tool("quantize", "-c", config, "--export_dir", export, "--images", 12, "--agreement", 0.5) == 0
+    assert "top1:" in capsys.readouterr().out
+    assert load(export, precision="int8")(np.zeros((32, 32, 3), np.uint8)) in range(12)
+
+    flags = ["--models", "stand_in", "--num_classes", 12, "--size", 32, 32, "--against", "none", "--runs", 2]
+    engines = ["--backends", "openvino", "--precisions", "fp32", "int8", "--threads", 1]
+    assert call_tool("benchmark", *flags, *engines, "--output", rows_file) == 0
+    measured = json.loads(rows_file.read_text())
+    assert [row["precision"] for row in measured] == ["fp32", "int8"]
+    assert all(0 <= row["label_agreement"] <= 1 and row["end_to_end_ms"] > 0 for row in measured)
+
+
+def test_an_export_for_gpus_gives_the_same_classes(tmp_path):
+    import paddle
+
+    from paddle_rt import create_model
+    from paddle_rt.export.publish import export
+    from paddle_rt.tasks.classification.export import ClassificationExport
+
+    paddle.seed(0)
+    network = create_model("rtformer_slim_cls", num_classes=4, base_channels=8, feature_channels=16, cross_size=3)
+    spec = ClassificationExport([{"type": "NormalizeImage"}], list("abcd"))
+    export(network, tmp_path / "e", spec, (1, 3, 64, 64), "softmax", target="gpu", precisions=["fp32", "fp16"])
+    network.eval()
+    frame = render(make_object_scene(5)[0], 64, 64)[0]
+    image = (frame[..., ::-1] / 255.0 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    logits = network(paddle.to_tensor(image.transpose(2, 0, 1)[np.newaxis].astype(np.float32)))[0]
+    expected = paddle.nn.functional.softmax(logits, axis=1).numpy()[0]
+    for backend in ("onnxruntime", "paddle"):
+        found = load(tmp_path / "e", backend, threads=1).predict(frame, 4)
+        error = relative_error(found.scores[np.argsort(found.classes)], expected)
+        assert error < 1e-4, f"{backend} is off by {error:.1e}"

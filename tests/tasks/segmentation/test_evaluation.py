@@ -74,6 +74,17 @@ def test_label_out_of_range(model):
         evaluate(model, OneImage(np.array([[19, 200] * 32] * 32)[None]))
 
 
+def test_a_network_that_gives_nan(model):
+    """As with a variance below 0, which no check of the weights alone refuses."""
+
+    class Broken(paddle.nn.Layer):
+        def forward(self, images):
+            return [logits * float("nan") for logits in model(images)]
+
+    with pytest.raises(UserError, match="the network gives NaN"):
+        evaluate(Broken(), OneImage(np.zeros([1, 32, 64], "int64")))
+
+
 def test_label_of_another_size(model):
     with pytest.raises(UserError, match="differ in size"):
         evaluate(model, OneImage(np.zeros([1, 32, 63], "int64")))
