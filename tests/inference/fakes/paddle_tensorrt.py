@@ -111,7 +111,6 @@ class Config:
 def create_predictor(fake, config):
     """Make a real predictor for the CPU, of the graph that an engine was built of if there is one."""
     graph, parameters = config.files
-<<<<<<< HEAD
     if "disable_gpu" in config.called:
         return real_predictor(graph, parameters, **config.called)
     fake.calls.append(("create_predictor",))
@@ -136,24 +135,6 @@ def real_predictor(graph, parameters, **settings):
 def kept_predictor(graph, parameters, changed):
     """Make a predictor of a file once, since this takes longer than all else. oneDNN resizes wrongly."""
     return real_predictor(graph, parameters, disable_gpu=(), disable_mkldnn=(), enable_new_executor=())
-=======
-    if "disable_gpu" not in config.called:
-        fake.calls.append(("create_predictor",))
-        assert "enable_use_gpu" in config.called, "the Config has no device"
-        assert pathlib.Path(parameters).is_file()
-        for operator in operators(graph):
-            if operator["#"] == "1.tensorrt_engine":
-                path = next(a["AT"]["D"] for a in operator["A"] if a["N"] == "engine_serialized_data")
-                engine = json.loads(pathlib.Path(path).read_text())
-                if engine["gpu"] != fake.gpu:
-                    raise RuntimeError("(External) the engine is for another GPU. [Hint: TensorRT says so.]")
-                graph, parameters = (f"{engine['prefix']}.{suffix}" for suffix in ("json", "pdiparams"))
-    real = RealConfig(graph, parameters)
-    # oneDNN's bilinear resize ignores aligned corners, which graphs for GPUs contain.
-    for name in ("disable_gpu", "disable_mkldnn", "disable_glog_info", "enable_new_executor"):
-        getattr(real, name)()
-    return real_create_predictor(real)
->>>>>>> main
 
 
 def operators(path):
