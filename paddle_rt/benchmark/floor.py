@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from paddle_rt.errors import UserError
+from paddle_rt.files import temporary_home
 from paddle_rt.inference.engines import OnnxRuntime, PaddleInference, openvino_core, switch_off_telemetry
 
 _LENGTH = 2048
@@ -115,5 +116,6 @@ def _paddle(matrix: np.ndarray, threads: int, folder: pathlib.Path) -> Callable[
     product = Product()
     product.eval()
     spec = paddle.static.InputSpec(list(matrix.shape), "float32", "x")
-    paddle.jit.save(paddle.jit.to_static(product, input_spec=[spec], full_graph=True), str(folder / "product"))
+    with temporary_home():  # where Paddle writes the code that it traces
+        paddle.jit.save(paddle.jit.to_static(product, input_spec=[spec], full_graph=True), str(folder / "product"))
     return PaddleInference(folder / "product.json", folder / "product.pdiparams", threads=threads).run

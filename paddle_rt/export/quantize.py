@@ -72,14 +72,15 @@ def quantize(
     feed = [_network_input(predictor, frame) for frame in calibration]
     graph = onnx.load(str(deployment.folder / deployment.onnx)).graph
     kept = _kept_layers(graph)
+    backend = "onnxruntime" if deployment.target == "gpu" else "openvino"
     with tempfile.TemporaryDirectory(dir=deployment.folder, prefix=".int8.") as scratch:
         trial = _trial(deployment, pathlib.Path(scratch))
 
         def attempt(layers: Sequence[str]) -> tuple[float, list[Any]]:
             model = onnx.load(str(trial.folder / trial.onnx))
-            onnx.save(_quantized(nncf, model, feed, layers), str(trial.folder / FILE))
+            onnx.save(_quantized(nncf, model, feed, layers, deployment.target), str(trial.folder / FILE))
             _record(trial, {})
-            after = _predict(load(trial.folder, precision="int8"), samples)
+            after = _predict(load(trial.folder, backend, "int8"), samples)
             return spec.agreement(before, after), after
 
         kept, share, after = _keep_more(attempt, kept, _groups(graph, kept, groups), agreement)
@@ -182,15 +183,38 @@ def _packages() -> tuple[Any, Any]:
     return nncf, onnx
 
 
-def _quantized(nncf: Any, model: Any, feed: Sequence[np.ndarray], kept: Sequence[str]) -> Any:
+def _quantized(nncf: Any, model: Any, feed: Sequence[np.ndarray], kept: Sequence[str], target: str) -> Any:
+    preset = nncf.QuantizationPreset
     name = model.graph.input[0].name
     others = {node.op_type for node in model.graph.node} - set(_PRODUCTS)
     scope = nncf.IgnoredScope(names=list(kept), types=sorted(others), validate=False)
     dataset = nncf.Dataset(feed, lambda images: {name: images})
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # nncf prints progress bars
-        return nncf.quantize(
-            model, dataset, preset=nncf.QuantizationPreset.MIXED, subset_size=len(feed), ignored_scope=scope
+        model = nncf.quantize(
+            model,
+            dataset,
+            preset=preset.PERFORMANCE if target == "gpu" else preset.MIXED,  # zero points of 0, or of any value
+            subset_size=len(feed),
+            ignored_scope=scope,
         )
+    if target == "gpu":
+        _sign_activations(model.graph)
+    return model
+
+
+def _sign_activations(graph: Any) -> None:
+    """Make int8 of the uint8 activations of a graph whose zero points are 0: TensorRT quantises to int8 alone."""
+    from onnx import numpy_helper
+
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    quantisers = [node.input[1:3] for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    for scale, zero in {tuple(names) for names in quantisers}:
+        if constants[zero].data_type == constants[zero].UINT8:
+            steps = numpy_helper.to_array(constants[scale]) * np.float32(255 / 127)
+            zeros = np.zeros(numpy_helper.to_array(constants[zero]).shape, np.int8)
+            constants[scale].CopyFrom(numpy_helper.from_array(steps, scale))
+            constants[zero].CopyFrom(numpy_helper.from_array(zeros, zero))
+    del graph.value_info[:]  # the types before
 
 
 def _products(graph: Any) -> list[Any]:

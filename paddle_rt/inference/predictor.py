@@ -298,11 +298,16 @@ def graph_names(deployment: Deployment, backend: str, device: str, precision: st
         names, remedy = [deployment.onnx], "export it with --formats onnx"
         if precision == "int8":
             names, remedy = [deployment.int8], "make one with tools/quantize.py"
+            if device == "tensorrt" and deployment.target != "gpu":
+                names, remedy = [None], "export it with --target gpu, then use tools/quantize.py"
+            if backend == "openvino" and deployment.target == "gpu":
+                # Its int8 products of signed activations saturate on CPUs without VNNI.
+                names, remedy = [None], "export it with --target cpu, or use backend onnxruntime"
         # OpenVINO and TensorRT make a graph of single precision compute in half; CUDA's provider needs one that does.
         if precision == "fp16" and backend == "onnxruntime" and (deployment.fp16 or device == "gpu"):
             names, remedy = [deployment.fp16], "export it with --target gpu --precision fp16"
     if not all(names):
-        kind = f"{precision} graph for {backend}"
+        kind = f"{precision} graph for {backend}" + (" and TensorRT" if device == "tensorrt" else "")
         raise UserError(f"the export in {deployment.folder} has no {kind}; {remedy}")
     return names
 

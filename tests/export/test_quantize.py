@@ -16,6 +16,8 @@ from paddle_rt.inference import Segmenter
 from paddle_rt.models.rtformer import RTFormer
 from paddle_rt.tasks.segmentation.export import SegmentationExport, take_samples
 from paddle_rt.tasks.segmentation.street_dataset import StreetScenes
+from tests.export.tensorrt import onnx_engines
+from tests.export.tensorrt.onnx_rows import VERSIONS
 from tests.helpers import TINY, randomize
 
 SIZE = (64, 128)
@@ -64,6 +66,27 @@ def test_int8_graph_runs_and_is_described(exported, samples, tmp_path):
     there = Segmenter(tmp_path / "e", "onnxruntime", "int8", threads=1)
     share = float(np.mean([(there(frame) == quantised(frame)).mean() for frame, _ in samples]))
     assert share > 0.9, f"ONNX Runtime and OpenVINO agree on {share:.3f} of the labels"
+
+
+def test_a_graph_for_gpus_has_what_tensorrt_quantises_to(samples, tmp_path):
+    net = RTFormer(num_classes=19, **TINY)
+    randomize(net)
+    folder = tmp_path / "e"
+    export(net, folder, SPEC, [1, 3, *SIZE], "coarse", ["onnx"], target="gpu")
+    quantize(folder, [frame for frame, _ in samples], [(samples[0][0], None)], SPEC, agreement=0.5)
+    graph = onnx.load(str(folder / "model_int8.onnx")).graph
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    quantisers = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    zeros = [constants[node.input[2]] for node in quantisers]
+    assert len(zeros) > 20 and all(zero.dtype == np.int8 and not zero.any() for zero in zeros)
+    for version in VERSIONS:
+        faults = onnx_engines.partition(onnx_engines.read_graph(folder / "model_int8.onnx"), version).faults()
+        assert not faults, f"TensorRT {version}: {faults}"
+    plain, quantised = (Segmenter(folder, "onnxruntime", name, threads=1) for name in ("fp32", "int8"))
+    share = float(np.mean([(plain(frame) == quantised(frame)).mean() for frame, _ in samples]))
+    assert share > 0.9, f"{share:.3f} of the labels are those of single precision"
+    with pytest.raises(UserError, match="no int8 graph for openvino; export it with --target cpu, or use backend onnx"):
+        Segmenter(folder, "openvino", "int8")
 
 
 @pytest.mark.slow
