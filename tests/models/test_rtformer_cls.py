@@ -98,7 +98,7 @@ STAGES = {"conv1", "layer1", "layer2", "layer3", "layer3_", "compression3", "lay
 
 @pytest.mark.parametrize("injection", [[True, True], [True, False]], ids=["slim", "base"])
 def test_a_segmentation_network_starts_from_a_classification_checkpoint(injection, trained, caplog):
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="paddle_rt"):
         network = RTFormer(5, **TINY, use_injection=injection, pretrained=trained[1])
     assert equal_entries(network, trained[0]) == STAGES
     (record,) = (record.getMessage() for record in caplog.records if "parameters and buffers" in record.getMessage())
