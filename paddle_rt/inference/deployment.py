@@ -209,7 +209,7 @@ def check_graph(deployment: Deployment, *names: str) -> None:
     try:
         known = dict(json.loads(report.read_text(encoding="utf-8"))["files"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{report} does not list the files of this export ({error!r}); export it again") from error
+        raise UserError(f"{report} does not list the files of this export; export it again") from error
     for name in names:
         _check_digest(deployment, name, known)
         for other in sorted(external_files(deployment.folder / name)) if name.endswith(".onnx") else ():
