@@ -65,10 +65,20 @@ def free_shared_memory() -> None:
         with contextlib.suppress(OSError, UserError), open(check_plain_file(path, "note", 1 << 16)) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises while the run that wrote the note lives
             processes = [int(word) for word in file.read().split() if word.isdecimal()]
-            # A number may belong to another process by now.
-            for process in (number for number in processes if not os.path.exists(f"/proc/{number}")):
+            # One may be about to end, or its number belong to another process by now: the note is for a later run then.
+            present = set(filter(_is_running, processes))
+            for process in set(processes) - present:
                 _free_segments(process)
-            path.unlink()
+            if processes and not present:  # without any, it is just being written
+                path.unlink()
+
+
+def _is_running(process: int) -> bool:
+    try:
+        state = pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in ("Z", "X")  # it has ended, and nobody has asked for its exit code
 
 
 def _free_segments(process: int) -> None:

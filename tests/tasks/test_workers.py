@@ -43,7 +43,14 @@ def test_memory_of_dead_processes_is_freed_once_their_run_is_dead(memory):
     assert not note.exists() and all(segment.exists() for segment in segments)
     note.write_text(text)  # as a kill leaves it
     workers.free_shared_memory()
-    assert [segment.exists() for segment in segments] == [False, True, True] and not note.exists()
+    assert [segment.exists() for segment in segments] == [False, True, True]
+    assert note.exists(), "a process that is about to end may still leave some"
+    note.write_text("")
+    workers.free_shared_memory()
+    assert note.exists(), "a note is empty while it is being written"
+    note.write_text(str(dead))
+    workers.free_shared_memory()
+    assert not note.exists()
 
 
 def test_a_note_is_held_until_its_samples_have_been_taken(memory):
