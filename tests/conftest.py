@@ -12,8 +12,12 @@ from tests.helpers import ROOT
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest-xdist runs one test a core
 choose_environment()
 os.environ["PYTHONPATH"] = str(ROOT)  # processes that tests start import this checkout
-# Tests look for warnings; some libraries let the root logger drop them, whose level ours would have otherwise.
-logging.getLogger("paddle_rt").setLevel(logging.WARNING)
+
+
+@pytest.fixture(autouse=True)
+def warnings_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """Undo what libraries do to logging in the process of the tests, which look for warnings of ours."""
+    caplog.set_level(logging.WARNING, logger="paddle_rt")
 
 
 @pytest.fixture
