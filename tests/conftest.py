@@ -1,6 +1,5 @@
 """The environment and the fixtures of every test."""
 
-import logging
 import os
 
 import numpy as np
@@ -12,12 +11,6 @@ from tests.helpers import ROOT
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest-xdist runs one test a core
 choose_environment()
 os.environ["PYTHONPATH"] = str(ROOT)  # processes that tests start import this checkout
-
-
-@pytest.fixture(autouse=True)
-def warnings_are_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """Undo what libraries do to logging in the process of the tests, which look for warnings of ours."""
-    caplog.set_level(logging.WARNING, logger="paddle_rt")
 
 
 @pytest.fixture

@@ -179,7 +179,8 @@ def _packages() -> tuple[Any, Any]:
             import onnx
     except ImportError as error:
         raise UserError(f"int8 needs the packages nncf and onnx ({error}): pip install nncf onnx") from error
-    nncf.set_log_level(logging.ERROR)
+    # Not by nncf.set_log_level, which also changes the handlers that others have put onto this logger.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     return nncf, onnx
 
 
