@@ -1,6 +1,7 @@
 """int8: made whole or not at all, judged by labels, and run by the backends that take it."""
 
 import json
+import logging
 import pathlib
 import shutil
 
@@ -87,6 +88,20 @@ def test_a_graph_for_gpus_has_what_tensorrt_quantises_to(samples, tmp_path):
     assert share > 0.9, f"{share:.3f} of the labels are those of single precision"
     with pytest.raises(UserError, match="no int8 graph for openvino; export it with --target cpu, or use backend onnx"):
         Segmenter(folder, "openvino", "int8")
+
+
+def test_handlers_of_others_keep_their_level(exported, samples, tmp_path):
+    shutil.copytree(exported, tmp_path / "e")
+    deploy = tmp_path / "e/deploy.yaml"
+    deploy.write_text(deploy.read_text().replace("output_op: coarse", "output_op: labels"))
+    handler, logger = logging.NullHandler(logging.WARNING), logging.getLogger("nncf")
+    logger.addHandler(handler)
+    try:
+        with pytest.raises(UserError, match="needs an ONNX graph"):
+            quantize(tmp_path / "e", [samples[0][0]], samples, SPEC)
+    finally:
+        logger.removeHandler(handler)
+    assert (handler.level, logger.level) == (logging.WARNING, logging.ERROR)
 
 
 @pytest.mark.slow

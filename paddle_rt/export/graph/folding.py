@@ -262,7 +262,10 @@ def batch_norm(graph: Graph, node: Node) -> tuple[np.ndarray, np.ndarray] | None
     if any(values is None for values in parameters):
         return None
     weight, bias, mean, variance = parameters
-    scale = weight / np.sqrt(variance + node.get("epsilon", 1e-5))
+    squares = variance + node.get("epsilon", 1e-5)
+    if (squares <= 0).any():  # of damaged weights; the graph keeps the node, and the verification judges what it gives
+        return None
+    scale = weight / np.sqrt(squares)
     return scale, bias - mean * scale
 
 
