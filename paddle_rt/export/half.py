@@ -103,9 +103,8 @@ class _Rounding:
         model, self.names = rounded(model)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        options.graph_optimization_level = (
-            onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        )  # it removes pairs of Casts
+        # The optimiser removes the pairs of Casts that round.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self.session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
         self.inputs = [item.name for item in self.session.get_inputs()]
 

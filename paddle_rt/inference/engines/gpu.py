@@ -87,7 +87,9 @@ def nvidia_smi(*fields: str) -> list[list[str]]:
     rows = [row for row in rows if len(row) == len(fields)]
     if done.returncode or not rows:
         said = " ".join((done.stdout + done.stderr).split())[:200] or f"exit code {done.returncode}"
-        raise UserError(f"the NVIDIA driver has no GPU for us (nvidia-smi: {said}); use device cpu, or mend the driver")
+        raise UserError(
+            f"the NVIDIA driver offers no GPU (nvidia-smi: {said}); repair its installation, or use device cpu"
+        )
     return rows
 
 

@@ -295,7 +295,7 @@ class GpuSession:
                 )
 
     def _bind(self, shapes: tuple[tuple[int, ...], ...]) -> None:
-        """Make places on the GPU and buffers for inputs of these shapes, in the stead of those before."""
+        """Make places on the GPU and buffers for inputs of these shapes, which replace the earlier ones."""
         self._bound, self._binding = None, self._session.io_binding()
         dtypes = [_DTYPES[kind] for _, _, kind in self._inputs]
         self._places = [self._on_device(*each) for each in zip(shapes, dtypes, strict=True)]

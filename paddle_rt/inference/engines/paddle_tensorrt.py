@@ -38,7 +38,7 @@ INSTEAD = "use device gpu, or backend onnxruntime with device tensorrt"
 _PLUGIN = "libnvinfer_plugin.so"
 # Versions of Paddle, from the first and below the second; those of TensorRT that work with them; the least compute
 # capability that these have; the release that Paddle documents. Up to 3.2, most of Paddle's converters are registered
-# for TensorRT 8 alone (mended by its pull requests 75591 and 75826), and layer_norm needs 8.6. TensorRT 10.5 is the
+# for TensorRT 8 alone (fixed by its pull requests 75591 and 75826), and layer_norm needs 8.6. TensorRT 10.5 is the
 # last that has no Volta; from 10.8, Paddle's stack and arange fail (issues 79319 and 79320).
 _RELEASES = (
     ((3, 0), (3, 3), (8, 6, 1), (8, 7), (5, 0), "8.6.1.6 with CUDA 11.8"),

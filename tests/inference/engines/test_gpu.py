@@ -52,8 +52,8 @@ def test_no_driver(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("lines, code, expected", [
-    (["No devices were found"], 6, "has no GPU for us (nvidia-smi: No devices were found)"),
-    (["No devices were found"], 0, "has no GPU for us"),
+    (["No devices were found"], 6, "offers no GPU (nvidia-smi: No devices were found)"),
+    (["No devices were found"], 0, "offers no GPU"),
     ([""], 9, "exit code 9"),
     (["NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."], 9, "couldn't communicate"),
     (['Field "compute_cap" is not a valid field to query.'], 2, "compute_cap"),
