@@ -4,6 +4,7 @@ Every pipeline processes the same frames in turns, so that a machine whose speed
 speed-up is the median of the ratios within a round, not the ratio of medians.
 """
 
+import logging
 import pathlib
 import statistics
 import time
@@ -16,7 +17,10 @@ from tqdm import tqdm
 
 from paddle_rt.benchmark.pipelines import Pipeline, prepare_groups
 from paddle_rt.benchmark.plan import Plan
+from paddle_rt.errors import UserError
+from paddle_rt.inference.engines import UnsupportedError
 
+_log = logging.getLogger(__name__)
 STAGES = ("preprocess", "network", "labels")
 # Seconds before each turn: after a frame the threads of OpenMP and ONNX Runtime wait for more work at full load for up
 # to 0.2 s, on the cores that the next pipeline needs.
@@ -78,16 +82,29 @@ def measure(
         pause: Seconds before each turn.
 
     Returns:
-        A record for each pipeline, with the results of the first round of each frame.
+        A record for each pipeline, with the results of the first round of each frame. A pipeline whose precision this
+        machine does not have is left out, and a line of the log says so.
+
+    Raises:
+        UserError: A pipeline cannot be loaded, or all of them are left out.
     """
-    records = [Record(pipeline) for pipeline in pipelines]
-    loaded = [pipeline.load() for pipeline in pipelines]
+    records, loaded, refusals = [], [], []
+    for pipeline in pipelines:
+        try:
+            loaded.append(pipeline.load())
+        except UnsupportedError as error:
+            refusals.append(str(error))
+            _log.warning("left out: %s: %s", pipeline, error)
+        else:
+            records.append(Record(pipeline))
+    if not loaded:
+        raise UserError(f"nothing to measure: {'; '.join(refusals)}")
     for predict in loaded:
         predict.warmup()
     order = np.random.default_rng(0)
     for number in tqdm(range(max(runs, len(frames))), "rounds", disable=None):
         frame = frames[number % len(frames)]
-        for index in order.permutation(len(pipelines)):
+        for index in order.permutation(len(loaded)):
             time.sleep(pause)
             predict, record = loaded[index], records[index]
             predict(frame)  # brings its weights and buffers back into the caches

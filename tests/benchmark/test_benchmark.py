@@ -19,6 +19,7 @@ from paddle_rt.benchmark.plan import Model, Plan, read_model
 from paddle_rt.benchmark.report import draw, machine, markdown_table, page, text_table
 from paddle_rt.benchmark.training import TrainingPlan, compare_training
 from paddle_rt.errors import UserError
+from paddle_rt.inference.engines import UnsupportedError
 from tests.helpers import run_python
 
 KEYS = {
@@ -77,6 +78,20 @@ def test_pipelines_take_turns_in_changing_order(turns):
 def test_every_frame_is_labelled_though_runs_are_fewer(turns):
     (record,) = measure([pipeline("a")], frames(5), runs=2, pause=0.0)
     assert len(record.seconds) == 2 and [int(x[0, 0]) for x in record.labels] == [0, 1, 2, 3, 4]
+
+
+def test_a_precision_that_the_machine_lacks_is_left_out(monkeypatch, caplog):
+    def load(self: Pipeline) -> Fake:
+        if self.precision == "bf16":
+            raise UnsupportedError("this CPU does not compute in bf16")
+        return Fake(self.precision, [])
+
+    monkeypatch.setattr(Pipeline, "load", load)
+    records = measure([pipeline("bf16"), pipeline("fp32")], frames(1), runs=2, pause=0.0)
+    assert [record.pipeline.precision for record in records] == ["fp32"] and len(records[0].seconds) == 2
+    assert caplog.messages == ["left out: net, paddle_rt, openvino cpu bf16: this CPU does not compute in bf16"]
+    with pytest.raises(UserError, match="nothing to measure: this CPU does not compute in bf16"):
+        measure([pipeline("bf16")], frames(1), runs=2, pause=0.0)
 
 
 def test_rows_hold_what_was_measured(monkeypatch):

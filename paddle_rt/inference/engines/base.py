@@ -25,7 +25,7 @@ BACKENDS = tuple(SUPPORTED)
 
 
 class UnsupportedError(UserError):
-    """A backend, a device and a precision that exist, but not together."""
+    """A backend, a device and a precision that exist, but not together, or not on this machine."""
 
 
 class Engine(abc.ABC):

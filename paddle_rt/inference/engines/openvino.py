@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from paddle_rt.errors import UserError
-from paddle_rt.inference.engines.base import Engine, cores, loading, switch_off_telemetry
+from paddle_rt.inference.engines.base import Engine, UnsupportedError, cores, loading, switch_off_telemetry
 
 if TYPE_CHECKING:
     import openvino
@@ -64,7 +64,9 @@ class OpenVino(Engine):
             raise UserError(f"OpenVINO finds no {name} here, only {', '.join(core.available_devices)}; use device cpu")
         offered = core.get_property(name, "OPTIMIZATION_CAPABILITIES")
         if precision in ("bf16", "fp16") and precision.upper() not in offered:
-            raise UserError(f"according to OpenVINO this {name} does not compute in {precision}; use fp32 or int8")
+            raise UnsupportedError(
+                f"according to OpenVINO this {name} does not compute in {precision}; use fp32 or int8"
+            )
         rest = "fp32" if precision != "int8" else "bf16" if "BF16" in offered else "fp32"
         hint = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}[rest if precision == "int8" else precision]
         settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
