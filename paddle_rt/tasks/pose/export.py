@@ -9,7 +9,6 @@ import numpy as np
 from paddle_rt.errors import UserError
 from paddle_rt.inference.deployment import Deployment
 from paddle_rt.inference.pose_estimator import OUTPUT_OPS, STRIDE, KeyPoints, PoseEstimator, PoseSettings
-from paddle_rt.inference.pose_geometry import transform_points, warp_matrix
 from paddle_rt.inference.preprocess import Normalize
 from paddle_rt.models.base import Network
 from paddle_rt.tasks.base import Task
@@ -158,7 +157,6 @@ def _val_transforms(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _sample(item: Mapping[str, Any], spec: PoseExport) -> tuple[np.ndarray, Truth]:
-    matrix = warp_matrix(item["center"], item["scale"], spec.input_size, udp=spec.settings.udp)
-    box = np.asarray(item["bbox"])
-    length = float((box[2:] - box[:2]).max() * matrix[0, 0])
-    return item["img"], Truth(transform_points(item["keypoints"], matrix), item["visible"], length)
+    crop = np.ascontiguousarray(item["img"].transpose(1, 2, 0).astype(np.uint8))
+    length = float((item["bbox"][2:] - item["bbox"][:2]).max() * spec.input_size[0] / item["scale"][0])
+    return crop, Truth(item["keypoints_input"], item["visible"], length)
