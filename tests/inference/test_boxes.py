@@ -101,7 +101,7 @@ def test_without_a_file_an_image_is_one_box():
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("a.jpg 1 2 3", "line 1: expected image x1 y1 x2 y2 and, if there is one, a score from 0 to 1, got 'a.jpg 1 2 3'"),
+        ("a 1 2 3", "line 1: expected image x1 y1 x2 y2 and, if there is one, a score from 0 to 1, got 'a 1 2 3'"),
         ("a 1 2 3 4\n1 2 3 4", "line 2: expected image"),
         ("a 1 2 nan 4", "line 1: expected image"),
         ('[{"image_id": 1, ', "is not whole or not JSON"),
@@ -115,7 +115,7 @@ def test_without_a_file_an_image_is_one_box():
         ([result(1, [1, 2, 3])], "entry 0: bbox is [x, y, width, height] and score a number"),
         ([result(1, [1, 2, 3, 4], score="high")], "entry 0: bbox is [x, y, width, height] and score a number"),
         ('[{"image_id": 1, "bbox": [NaN, 1, 1, 1]}]', "entry 0: bbox is"),
-        ([result(1, [1, 2, 3, 4], category_id=0)], "has no box of category 1, only of 0; choose one with --box_category"),
+        ([result(1, [1, 2, 3, 4], category_id=0)], "has no box of category 1, only of 0; choose one"),
     ],
 )  # fmt: skip
 def test_other_files_are_refused(tmp_path, content, expected):

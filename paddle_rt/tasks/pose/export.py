@@ -51,6 +51,7 @@ class PoseExport(ExportSpec):
     output_ops = OUTPUT_OPS
     int8_output = "heatmaps"
     agreement_key = "keypoint_agreement"
+    one_by_one = True
 
     settings: PoseSettings = PoseSettings()
     input_size: Sequence[int] = (192, 256)

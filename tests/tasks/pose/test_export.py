@@ -64,7 +64,7 @@ def expected(network: Network, people: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def test_an_export_is_verified_with_any_number_of_people(exported):
     report = json.loads((exported / "verification.json").read_text())
     assert report["input_shape"] == [None, 3, HEIGHT, WIDTH] and report["output_op"] == "heatmaps"
-    assert len(report["comparisons"]) == 2 * 4 and {row["input"][0] for row in report["comparisons"]} == {1, 3}
+    assert len(report["comparisons"]) == 2 * 6 and {row["input"][0] for row in report["comparisons"]} == {1, 3}
     worst = max(row["relative_error"] for row in report["comparisons"])
     assert worst < 1e-4, f"worst relative error {worst:.1e}"
     deployment = load_deployment(exported)
