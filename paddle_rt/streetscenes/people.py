@@ -538,7 +538,8 @@ def _add_torso(body: _Body, skeleton: Skeleton, build: Build, clothes: _Clothes)
     low = np.array([(-0.062, 0.02, 0.02), (-0.055, 0.06, 0.045), (-0.03, 0.088, 0.064), (0.0, 0.095, 0.068),
                     (0.045, 0.088, 0.062), (0.09, 0.08, 0.056)])  # fmt: skip
     high = np.array([(0.02, 0.079, 0.056), (0.06, 0.084, 0.060), (0.10, 0.092, 0.065), (0.135, 0.098, 0.064),
-                     (0.165, 0.096, 0.055), (0.182, 0.072, 0.045), (0.194, 0.036, 0.034), (0.198, 0.01, 0.01)])  # fmt: skip
+                     (0.165, 0.096, 0.055), (0.182, 0.072, 0.045), (0.194, 0.036, 0.034),
+                     (0.198, 0.01, 0.01)])  # fmt: skip
     wide = np.concatenate([np.full(len(low), build.hips), np.linspace(0.5, 1, len(high)) * (build.shoulders - 1) + 1])
     rows = np.concatenate([low, high])
     axes = np.stack([skeleton.pelvis] * len(low) + [skeleton.chest] * len(high))
@@ -604,7 +605,8 @@ def _add_head(body: _Body, skeleton: Skeleton, build: Build, clothes: _Clothes) 
     joints, axes = skeleton.joints, skeleton.head
     size, centre, neck = build.height * build.head * 1.06, skeleton.joints["head"], skeleton.joints["neck"]
     body.limb(neck - axes[1] * 0.02 * size, centre - axes[1] * 0.03 * size,
-              np.array((0.031, 0.029, 0.029)) * build.height * (0.6 + 0.4 * build.girth), clothes.skin * 0.93)  # fmt: skip
+              np.array((0.031, 0.029, 0.029)) * build.height * (0.6 + 0.4 * build.girth),
+              clothes.skin * 0.93)  # fmt: skip
     at, sides = np.linspace(-np.pi / 2, np.pi / 2, 11), 14
     ring = np.maximum(np.cos(at), 0.08)[:, None] * size
     centres = centre + np.sin(at)[:, None] * 0.067 * size * axes[1]

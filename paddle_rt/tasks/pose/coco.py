@@ -84,7 +84,9 @@ def parse(annotation: Mapping[str, Any], width: int, height: int) -> Parsed:
     sides = corners[2:] - corners[:2]
     area = annotation.get("area", max(sides.prod() * _AREA_OF_BOX, 1.0))
     kept = not annotation.get("iscrowd") and number_of_keypoints > 0 and sides.min() > 0 and keypoints.max() > 0
-    return Parsed(corners.astype(np.float32), keypoints, visible, int(number_of_keypoints), np.float32(area), bool(kept))
+    return Parsed(
+        corners.astype(np.float32), keypoints, visible, int(number_of_keypoints), np.float32(area), bool(kept)
+    )
 
 
 @dataclass(frozen=True)
