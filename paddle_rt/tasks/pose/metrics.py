@@ -241,3 +241,23 @@ def _extent(result: Mapping[str, Any]) -> dict[str, Any]:
     points = np.asarray(result["keypoints"], np.float64).reshape(-1, 3)[:, :2]
     (x, y), (width, height) = points.min(axis=0), np.ptp(points, axis=0)
     return {"bbox": [x, y, width, height], "area": width * height, "iscrowd": 0}
+
+
+def coco_results(people: Mapping[str, np.ndarray], category: int, sigmas: Sequence[float]) -> list[dict[str, Any]]:
+    """Return the estimated persons in COCO's form of results, with their scores, after the suppression of doubles.
+
+    Args:
+        people: points [N, K, 2], scores [N, K], bbox_score [N], scale [N, 2] (of the padded boxes) and image_id [N].
+        category: The category's id.
+        sigmas: The deviation of each keypoint.
+    """
+    scores, results = person_scores(people["bbox_score"], people["scores"]), []
+    images, places = np.unique(people["image_id"], return_inverse=True)
+    for number, image in enumerate(images.tolist()):
+        own = np.flatnonzero(places == number)
+        areas = people["scale"][own].prod(axis=1)
+        for index in own[oks_nms(people["points"][own], scores[own], areas, sigmas)]:
+            keypoints = np.column_stack([people["points"][index], people["scores"][index]]).astype(float)
+            person = {"image_id": image, "category_id": category, "keypoints": keypoints.ravel().tolist()}
+            results.append({**person, "score": float(scores[index])})
+    return results
