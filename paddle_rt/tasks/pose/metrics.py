@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from paddle_rt.inference.pose_estimator import person_scores
+
 COCO_STATS = ("AP", "AP50", "AP75", "AP_M", "AP_L", "AR", "AR50", "AR75", "AR_M", "AR_L")
 THRESHOLDS = (0.05, 0.1)  # of PCK: those of the paper's tables
-KEYPOINT_SCORE = 0.2  # keypoints above it count for the score of a person
 NMS_THRESHOLD = 0.9  # OKS above which the lower-scored of two poses is dropped
 _INVERTED = 1e6  # pixels; what MMPose divides by where a box has a negative size
 
@@ -138,23 +139,6 @@ def pck_by_torso(
     right = (distances <= threshold * norms[:, np.newaxis]) & counted
     share = float(right.sum() / counted.sum()) if counted.any() else float("nan")
     return share, _rates(right, counted)
-
-
-def person_scores(box_scores: np.ndarray, keypoint_scores: np.ndarray) -> np.ndarray:
-    """Return the score of each person: that of the box times the mean of the keypoints' scores above 0.2.
-
-    Args:
-        box_scores: [N].
-        keypoint_scores: [N, K].
-
-    Returns:
-        [N]; 0 for a person without such a keypoint.
-
-    Source: MMPose 1.3.2, CocoMetric.
-    """
-    counted = keypoint_scores > KEYPOINT_SCORE
-    sums = np.where(counted, keypoint_scores, 0).sum(axis=1)
-    return box_scores * sums / np.maximum(counted.sum(axis=1), 1)
 
 
 def oks_nms(points: np.ndarray, scores: np.ndarray, areas: np.ndarray, sigmas: Sequence[float]) -> np.ndarray:

@@ -5,24 +5,31 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import paddle
 
 from paddle_rt.arguments import RANGES, check_section
 from paddle_rt.components import build_component, check_component
 from paddle_rt.errors import UserError, shown
+from paddle_rt.inference.boxes import PERSON
 from paddle_rt.inference.keypoints import KeypointSet, keypoint_set
-from paddle_rt.kinds import flag, number
+from paddle_rt.inference.pose_geometry import DECODINGS
+from paddle_rt.kinds import SWITCH, Kind, choice, flag, number, whole
 from paddle_rt.tasks.base import Scores, Task, register_task
 from paddle_rt.tasks.pose import baseline, metrics
 from paddle_rt.tasks.pose.datasets import DATASETS, PoseDataset
 from paddle_rt.tasks.pose.evaluate import Decoding, evaluate, summarize
 from paddle_rt.tasks.pose.losses import LOSSES
-from paddle_rt.tasks.pose.predict import predict
+from paddle_rt.tasks.pose.predict import Estimator, predict
 from paddle_rt.tasks.pose.transforms import FOR_SCORES, FOR_TRAINING
 
 _SECTIONS = ("train_dataset", "val_dataset")
 _MIRROR = "RandomFlip"
+_TEST_CONFIG = {
+    "flip_test": SWITCH,
+    "shift_heatmap": SWITCH,
+    "decoding": choice(*DECODINGS),
+    "blur_kernel": Kind("an odd number from 1 to 99", lambda value: whole(1, 99).accepts(value) and value % 2 == 1),
+}
 _BATCH = ("img", "target", "weight")  # what training takes of an item
 
 
@@ -39,7 +46,8 @@ class PoseTask(Task):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__(config)
-        self.batch_size, self.with_baseline, self.boxes, self.threshold = 32, False, None, 0.3
+        self.batch_size, self.with_baseline = 32, False
+        self.boxes: tuple[str | None, int, float] = (None, PERSON, 0.3)  # file, category, threshold
 
     @classmethod
     def add_flags(cls, parser: argparse.ArgumentParser, tool: str) -> None:
@@ -51,9 +59,11 @@ class PoseTask(Task):
             text = "also score the mean pose of train_dataset in each box"
             parser.add_argument("--baseline", action="store_true", help=text)
         elif tool == "predict":
-            text = "boxes of people: a JSON or text file (docs/pose.md); without it each image is one box"
+            text = "the boxes of people (docs/pose.md); without the flag every image is one box"
             parser.add_argument("--boxes", help=text)
-            text = "score below which keypoints are not drawn"
+            text = "the category of people in --boxes and in the output"
+            parser.add_argument("--box_category", type=flag(whole(0)), default=PERSON, help=text)
+            text = "keypoints with a lower score are not drawn"
             parser.add_argument("--threshold", type=flag(number(0, 1)), default=0.3, help=text)
 
     def configure(self, arguments: argparse.Namespace) -> None:
@@ -63,7 +73,7 @@ class PoseTask(Task):
         if "baseline" in arguments:
             self.with_baseline = arguments.baseline
         if "boxes" in arguments:
-            self.boxes, self.threshold = arguments.boxes, arguments.threshold
+            self.boxes = arguments.boxes, arguments.box_category, arguments.threshold
 
     @classmethod
     def check(cls, config: dict[str, Any]) -> None:
@@ -82,7 +92,7 @@ class PoseTask(Task):
             if key in config:
                 _check_dataset(key, config[key])
         check_component("loss", config["loss"], LOSSES)
-        check_section("test_config", config.get("test_config", {}), RANGES["pose_test_config"])
+        check_section("test_config", config.get("test_config", {}), _TEST_CONFIG)
         _check_sizes(config)
         count = len(find_keypoints(config))
         if config["model"].setdefault("num_keypoints", count) != count:
@@ -172,8 +182,8 @@ class PoseTask(Task):
             build_component(f"val_dataset.transforms[{position}]", step, FOR_SCORES)
             for position, step in enumerate(self._val_section()["transforms"])
         ]
-        how = self._decoding(self.keypoints)
-        predict(network, steps, how, self.keypoints, image_path, save_dir, self.boxes, self.threshold, self.batch_size)
+        estimator = Estimator(network, steps, self.keypoints, self._decoding(self.keypoints), self.batch_size)
+        predict(estimator, image_path, save_dir, *self.boxes)
 
     def _val_section(self) -> Mapping[str, Any]:
         if "val_dataset" not in self.config:

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
+from paddle_rt.inference.pose_estimator import person_scores
 from paddle_rt.tasks.pose.metrics import (
     COCO_STATS,
     average_precision,
     oks_nms,
     pck_by_box,
     pck_by_torso,
-    person_scores,
     torso_ends,
 )
 from tests.helpers import SHARED
