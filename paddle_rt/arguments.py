@@ -205,7 +205,23 @@ RANGES: dict[str, dict[str, Kind]] = {
     },
     "MixupOperator": {"alpha": _POSITIVE, "prob": _SHARE},
     "CutmixOperator": {"alpha": _POSITIVE, "prob": _SHARE},
+    # Transforms of pose, with MMPose's names
+    "GetBBoxCenterScale": {"padding": SCALE},
+    "RandomHalfBody": {
+        **{f"min_{part}_keypoints": whole(0, 65_536) for part in ("total", "upper", "lower")},
+        "padding": SCALE,
+        "upper_prioritized_prob": _SHARE,
+    },
+    "RandomBBoxTransform": {
+        "shift_factor": number(0, 10),
+        "scale_factor": listed(SCALE, 2),
+        "rotate_factor": number(0, 360),
+        **{f"{name}_prob": _SHARE for name in ("shift", "scale", "rotate")},
+    },
+    "TopdownAffine": {"input_size": _SIZE},
+    "GenerateTarget": {"heatmap_size": _SIZE, "sigma": SCALE},
     # Losses
+    "KeypointMSELoss": {"loss_weight": _NOT_NEGATIVE},
     "CELoss": {"epsilon": _RATE},
     "MixedLoss": {"losses": LIST, "coef": listed(_NOT_NEGATIVE)},
     "CrossEntropyLoss": {"weight": _WEIGHTS, "top_k_percent_pixels": number(0, 1, above=True)},

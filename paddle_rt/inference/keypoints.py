@@ -106,6 +106,20 @@ class KeypointSet:
             )
         return np.array(self.sigmas, np.float64)
 
+    @property
+    def halves(self) -> tuple[np.ndarray, np.ndarray]:
+        """The keypoints of the upper and of the lower body, each int64 [n].
+
+        Raises:
+            UserError: They are unknown.
+        """
+        if not (self.upper_body and self.lower_body):
+            raise UserError(
+                "keypoints.upper_body and keypoints.lower_body are missing: RandomHalfBody needs the numbers of the "
+                "keypoints of both halves; give them, or leave RandomHalfBody out"
+            )
+        return np.array(self.upper_body), np.array(self.lower_body)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as a mapping that YAML and JSON can hold; unknown ones are left out."""
         fields = {key: value for key, value in asdict(self).items() if value is not None}
