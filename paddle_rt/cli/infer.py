@@ -153,9 +153,9 @@ def parse_arguments() -> argparse.Namespace:
     add(
         "--boxes",
         type=file_or_folder,
-        help="of a network for pose, the boxes of people: COCO's results or annotations (JSON), or lines of text, image "
-        "x1 y1 x2 y2 [score]; an image is named by its path or number, a frame of a video by its number from 0; "
-        "without the flag every frame is one box",
+        help="of a network for pose, the boxes of people: COCO's results or annotations (JSON), or lines of text, "
+        "image x1 y1 x2 y2 [score]; an image is named by its path or number, a frame of a video by its number from "
+        "0; without the flag every frame is one box",
     )
     add("--box_category", type=not_negative, default=PERSON, help="the category of people in --boxes and in the output")
     add("--threshold", type=flag(number(0, 1)), default=0.3, help="keypoints with a lower score are not drawn")

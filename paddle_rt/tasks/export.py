@@ -43,6 +43,10 @@ class ExportSpec:
         """Return the output of an export that asks for none."""
         return self.output_ops[0]
 
+    def input_shape(self, channels: int) -> list[int | None]:
+        """Return the shape [N, C, H, W] of the input of an export that asks for none; None for an open length."""
+        return [None, channels, None, None]
+
     def check(self, network: Network, input_shape: Sequence[int | None], output_op: str) -> None:
         """Check that a network can be exported with this input and output.
 
@@ -111,10 +115,18 @@ class ExportSpec:
         """Return the fields of `Deployment` beside those that all tasks share; `reference` is that of one input."""
         return {"output_dtype": "float32"}
 
+    def predict(self, predictor: Any, frame: np.ndarray) -> Any:
+        """Return a predictor's result for a frame of the task's `raw_samples`."""
+        return predictor(frame)
+
     def agreement(self, results: Sequence[Any], others: Sequence[Any]) -> float:
         """Return the share, 0 to 1, of a predictor's results that equal those of another predictor."""
         pairs = zip(results, others, strict=True)
         return float(np.mean([np.mean(np.asarray(a) == np.asarray(b)) for a, b in pairs]))
+
+    def differences(self, results: Sequence[Any], others: Sequence[Any]) -> dict[str, float]:
+        """Return further measures, by name, of how a predictor's results differ from those of another predictor."""
+        return {}
 
     def score(self, results: Sequence[Any], truths: Sequence[Any], deployment: Deployment) -> tuple[str, float]:
         """Return the name and the value of the score of a predictor's results."""
