@@ -22,6 +22,7 @@ TOOLS = {
     "bn_momentum": "show what the momentum of BatchNorm does to scores",
     "video_metrics": "score checkpoints on videos",
     "prepare_camvid": "convert a CamVid download to the layout that the data set reads",
+    "prepare_jbd": "convert the jump broadcast data set to annotations in COCO's form",
     "render_streetscenes": "write StreetScenes images and labels as files",
 }
 
