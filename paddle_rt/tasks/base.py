@@ -168,6 +168,7 @@ def find_task(name: str) -> type[Task]:
         UserError: There is no such task.
     """
     import paddle_rt.tasks.classification.task
+    import paddle_rt.tasks.pose.task
     import paddle_rt.tasks.segmentation.task  # noqa: F401  all register themselves
 
     if name not in _TASKS:

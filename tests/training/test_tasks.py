@@ -9,6 +9,7 @@ from paddle_rt.checkpoint import read_state_dict
 from paddle_rt.run_logs import METRICS, read_metrics
 from tests.helpers import ROOT, launch_two_processes, tiny_config
 from tests.tasks.classification.helpers import content as classification_content
+from tests.tasks.pose.helpers import write_config as pose
 from tests.training.run_task import ITERS, train_whole_and_resumed
 from tests.training.test_resume import assert_same_runs
 
@@ -25,7 +26,7 @@ def classification(folder: pathlib.Path) -> str:
     return str(path)
 
 
-@pytest.fixture(params=[segmentation, classification])
+@pytest.fixture(params=[segmentation, classification, pose])
 def config(request, tmp_path) -> str:
     return request.param(tmp_path)
 

@@ -1,7 +1,6 @@
 """Evaluation of a network that estimates poses: heatmaps, decoded and mapped back to the images."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,8 @@ from tqdm import tqdm
 
 from paddle_rt.errors import UserError
 from paddle_rt.inference.keypoints import KeypointSet
-from paddle_rt.inference.pose_geometry import BLUR_KERNEL, decode, mirror_heatmaps, to_image
+from paddle_rt.inference.pose_estimator import PoseSettings
+from paddle_rt.inference.pose_geometry import decode, mirror_heatmaps, to_image
 from paddle_rt.tasks.base import Scores
 from paddle_rt.tasks.loader import Loader
 from paddle_rt.tasks.pose import baseline, metrics
@@ -19,32 +19,16 @@ _SHOWN = ("AP", "AP50", "AP75", "AR")  # of COCO's scores, in the log; the repor
 _KEPT = ("bbox", "bbox_score", "center", "scale", "keypoints", "visible", "image_id", "id")
 
 
-@dataclass(frozen=True)
-class Decoding:
-    """How heatmaps become keypoints.
-
-    Args:
-        decoding: The position of a maximum between the cells; see `pose_geometry.decode`.
-        udp: Whether inputs and targets were made by unbiased data processing.
-        blur_kernel: Size of the blur of "dark".
-        flip_indices: The partner of each keypoint in a mirror image; None to run no mirror images (no flip test).
-        shift_heatmap: Whether the heatmaps of mirror images are shifted by one column.
-    """
-
-    decoding: str = "quarter"
-    udp: bool = False
-    blur_kernel: int = BLUR_KERNEL
-    flip_indices: np.ndarray | None = None
-    shift_heatmap: bool = True
-
-
-def estimate(network: paddle.nn.Layer, images: paddle.Tensor, how: Decoding) -> tuple[np.ndarray, np.ndarray]:
+def estimate(
+    network: paddle.nn.Layer, images: paddle.Tensor, settings: PoseSettings, flip_test: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Estimate the keypoints of a batch.
 
     Args:
         network: In evaluation mode; returns a list whose first entry is heatmaps.
         images: Inputs of the network.
-        how: How heatmaps become keypoints.
+        settings: How heatmaps become keypoints.
+        flip_test: Whether the mirror images run too and the heatmaps are averaged.
 
     Returns:
         Points in pixels of the inputs, and scores.
@@ -52,14 +36,21 @@ def estimate(network: paddle.nn.Layer, images: paddle.Tensor, how: Decoding) -> 
     Shape: [N, 3, H, W] to [N, K, 2] and [N, K].
     """
     heatmaps = network(images)[0].astype("float32").numpy()
-    if how.flip_indices is not None:
+    if flip_test:
         mirrored = network(images.flip(axis=[3]))[0].astype("float32").numpy()
-        heatmaps = (heatmaps + mirror_heatmaps(mirrored, how.flip_indices, how.shift_heatmap)) * np.float32(0.5)
-    return decode(heatmaps, how.decoding, how.udp, images.shape[3] // heatmaps.shape[3], how.blur_kernel)
+        heatmaps = heatmaps + mirror_heatmaps(mirrored, settings.keypoints.flip_indices, settings.shift_heatmap)
+        heatmaps *= np.float32(0.5)
+    stride = images.shape[3] // heatmaps.shape[3]
+    return decode(heatmaps, settings.decoding, settings.udp, stride, settings.blur_kernel)
 
 
 def evaluate(
-    network: paddle.nn.Layer, dataset: paddle.io.Dataset, how: Decoding, batch_size: int = 32, num_workers: int = 0
+    network: paddle.nn.Layer,
+    dataset: paddle.io.Dataset,
+    settings: PoseSettings,
+    flip_test: bool = True,
+    batch_size: int = 32,
+    num_workers: int = 0,
 ) -> dict[str, np.ndarray]:
     """Estimate the keypoints of every person of a data set.
 
@@ -68,7 +59,8 @@ def evaluate(
     Args:
         network: Returns a list whose first entry is heatmaps. It is left in evaluation mode.
         dataset: Items of one person each, as `datasets` describes them.
-        how: How heatmaps become keypoints.
+        settings: How heatmaps become keypoints.
+        flip_test: Whether the mirror images run too and the heatmaps are averaged.
         batch_size: Persons that run together.
         num_workers: Processes that load persons.
 
@@ -88,9 +80,9 @@ def evaluate(
     with paddle.no_grad(), tqdm(total=len(share), desc="evaluate", unit="person", disable=hidden, leave=False) as bar:
         for batch in loader:
             part = {key: batch[key].numpy() for key in _KEPT}
-            points, part["scores"] = estimate(network, batch["img"], how)
+            points, part["scores"] = estimate(network, batch["img"], settings, flip_test)
             size = batch["img"].shape[:1:-1]  # width and height
-            part["points"] = to_image(points, part["center"], part["scale"], size, how.udp)
+            part["points"] = to_image(points, part["center"], part["scale"], size, settings.udp)
             parts.append(part)
             bar.update(len(points))
     shares = [{key: np.concatenate([part[key] for part in parts]) for key in (*_KEPT, "points", "scores")}]

@@ -13,11 +13,10 @@ from paddle_rt import imaging
 from paddle_rt.errors import UserError
 from paddle_rt.files import output_names
 from paddle_rt.inference.boxes import PERSON, BoxFile, whole_image
-from paddle_rt.inference.keypoints import KeypointSet
 from paddle_rt.inference.media.predictions import KEYPOINTS, open_keypoints
-from paddle_rt.inference.pose_estimator import KeyPoints, check_boxes
+from paddle_rt.inference.pose_estimator import KeyPoints, PoseSettings, check_boxes
 from paddle_rt.inference.pose_geometry import to_image
-from paddle_rt.tasks.pose.evaluate import Decoding, estimate
+from paddle_rt.tasks.pose.evaluate import estimate
 from paddle_rt.tasks.pose.transforms import Transform, apply
 
 logger = logging.getLogger(__name__)
@@ -30,15 +29,15 @@ class Estimator:
     Args:
         network: In evaluation mode; returns a list whose first entry is heatmaps.
         transforms: The config's validation transforms.
-        keypoints: The keypoints of the network.
-        how: How heatmaps become keypoints.
+        settings: Its keypoints, and how heatmaps become such.
+        flip_test: Whether the mirror images run too and the heatmaps are averaged.
         batch_size: People that run together.
     """
 
     network: paddle.nn.Layer
     transforms: Sequence[Transform]
-    keypoints: KeypointSet
-    how: Decoding
+    settings: PoseSettings
+    flip_test: bool = True
     batch_size: int = 32
 
     def __call__(self, image: np.ndarray, boxes: np.ndarray | None) -> KeyPoints:
@@ -51,17 +50,17 @@ class Estimator:
         Raises:
             UserError: A box is empty, outside the image or no box.
         """
-        boxes, count = check_boxes(boxes, image.shape), len(self.keypoints)
+        boxes, count = check_boxes(boxes, image.shape), len(self.settings.keypoints)
         found = [np.zeros((0, count, 2), np.float32)], [np.zeros((0, count), np.float32)]
         for start in range(0, len(boxes), self.batch_size):
             items = [
-                apply(self.transforms, {"img": image, "bbox": box}, self.keypoints)
+                apply(self.transforms, {"img": image, "bbox": box}, self.settings.keypoints)
                 for box in boxes[start : start + self.batch_size]
             ]
             images, centers, scales = (np.stack([item[key] for item in items]) for key in ("img", "center", "scale"))
             with paddle.no_grad():
-                points, scores = estimate(self.network, paddle.to_tensor(images), self.how)
-            found[0].append(to_image(points, centers, scales, images.shape[:1:-1], self.how.udp))
+                points, scores = estimate(self.network, paddle.to_tensor(images), self.settings, self.flip_test)
+            found[0].append(to_image(points, centers, scales, images.shape[:1:-1], self.settings.udp))
             found[1].append(scores)
         return KeyPoints(*map(np.concatenate, found))
 
@@ -93,7 +92,7 @@ def predict(
     files, root = imaging.list_images(image_path)
     boxes_of = None if box_file is None else BoxFile(box_file, category)
     estimate_poses.network.eval()
-    keypoints, folder = estimate_poses.keypoints, pathlib.Path(save_dir)
+    keypoints, folder = estimate_poses.settings.keypoints, pathlib.Path(save_dir)
     sides = imaging.body_sides(keypoints.names, keypoints.flip_pairs)
     failures, count = [], 0
     with open_keypoints(folder / KEYPOINTS, category) as add:

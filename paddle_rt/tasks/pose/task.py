@@ -17,7 +17,8 @@ from paddle_rt.kinds import SWITCH, Kind, choice, flag, number, whole
 from paddle_rt.tasks.base import Scores, Task, register_task
 from paddle_rt.tasks.pose import baseline, metrics
 from paddle_rt.tasks.pose.datasets import DATASETS, PoseDataset
-from paddle_rt.tasks.pose.evaluate import Decoding, evaluate, summarize
+from paddle_rt.tasks.pose.evaluate import evaluate, summarize
+from paddle_rt.tasks.pose.export import ExportingMixin
 from paddle_rt.tasks.pose.losses import LOSSES
 from paddle_rt.tasks.pose.predict import Estimator, predict
 from paddle_rt.tasks.pose.transforms import FOR_SCORES, FOR_TRAINING
@@ -34,7 +35,7 @@ _BATCH = ("img", "target", "weight")  # what training takes of an item
 
 
 @register_task
-class PoseTask(Task):
+class PoseTask(ExportingMixin, Task):
     """Keypoints of people in boxes that are known.
 
     Args:
@@ -139,7 +140,8 @@ class PoseTask(Task):
     def _check_scores(self, dataset: PoseDataset) -> None:
         metrics.import_pycocotools()
         _ = dataset.keypoints.oks_sigmas
-        self._decoding(dataset.keypoints)
+        if self.flip_test:
+            _ = dataset.keypoints.flip_indices
 
     def collate(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         """Make a training batch: images [B, 3, H, W], heatmaps "target" [B, K, h, w] and their "weight" [B, K]."""
@@ -169,33 +171,29 @@ class PoseTask(Task):
     def _loss(self) -> Any:
         return build_component("loss", self.config["loss"], LOSSES)
 
+    @property
+    def flip_test(self) -> bool:
+        """Whether scores and predictions run the mirror images too."""
+        return self.config.get("test_config", {}).get("flip_test", True)
+
     def evaluate(self, network: paddle.nn.Layer, dataset: PoseDataset, num_workers: int = 0) -> Scores:
         """Score a network on a data set; PCK@0.1 by the box picks the best model, as in the original."""
         self._check_scores(dataset)
-        people = evaluate(network, dataset, self._decoding(dataset.keypoints), self.batch_size, num_workers)
+        settings = self.export_spec().settings
+        people = evaluate(network, dataset, settings, self.flip_test, self.batch_size, num_workers)
         mean = baseline.mean_pose(self.build_data("train").coco_ground_truth()) if self.with_baseline else None
         return summarize(people, dataset.coco_ground_truth(), dataset.keypoints, mean)
 
     def predict(self, network: paddle.nn.Layer, image_path: str, save_dir: str) -> None:
         """Estimate poses in an image, a folder or a list of images; see `predict.predict`."""
+        settings = self.export_spec().settings  # refuses a config without val_dataset
         steps = [
             build_component(f"val_dataset.transforms[{position}]", step, FOR_SCORES)
-            for position, step in enumerate(self._val_section()["transforms"])
+            for position, step in enumerate(self.config["val_dataset"]["transforms"])
         ]
-        estimator = Estimator(network, steps, self.keypoints, self._decoding(self.keypoints), self.batch_size)
-        predict(estimator, image_path, save_dir, *self.boxes)
-
-    def _val_section(self) -> Mapping[str, Any]:
-        if "val_dataset" not in self.config:
-            raise UserError("the config has no val_dataset, whose transforms prepare a person for the network")
-        return self.config["val_dataset"]
-
-    def _decoding(self, keypoints: KeypointSet) -> Decoding:
-        settings = {"flip_test": True, **self.config.get("test_config", {})}
-        udp = bool(_step(self._val_section(), "TopdownAffine").get("udp", False))
-        settings.setdefault("shift_heatmap", not udp)
-        flip = keypoints.flip_indices if settings.pop("flip_test") else None
-        return Decoding(**settings, udp=udp, flip_indices=flip)
+        if self.flip_test:
+            _ = settings.keypoints.flip_indices
+        predict(Estimator(network, steps, settings, self.flip_test, self.batch_size), image_path, save_dir, *self.boxes)
 
 
 def find_keypoints(config: Mapping[str, Any]) -> KeypointSet:
@@ -206,8 +204,14 @@ def find_keypoints(config: Mapping[str, Any]) -> KeypointSet:
     """
     if "keypoints" in config:
         return keypoint_set(config["keypoints"])
-    section = config["train_dataset"]
-    return DATASETS[section["type"]].keypoints_of(section)
+    first = None
+    for key in ("val_dataset", "train_dataset"):  # the files of one may be elsewhere, and those to score on are small
+        if key in config:
+            try:
+                return DATASETS[config[key]["type"]].keypoints_of(config[key])
+            except UserError as error:
+                first = first or error
+    raise first
 
 
 def _step(section: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -1,12 +1,18 @@
 """What the tests of pose share: people of three dots, and a network that sees them."""
 
+import pathlib
+
 import numpy as np
 import paddle
+import yaml
 
 from paddle_rt.inference.keypoints import KeypointSet
 from paddle_rt.inference.preprocess import Normalize
 from paddle_rt.models.base import Network
 from paddle_rt.tasks.pose.transforms import GetBBoxCenterScale, TopdownAffine, apply
+from tests.helpers import NORMALIZE
+
+TINY = {"embed_dim": 8, "depths": [1, 1, 1, 1], "head_channels": 16, "drop_path_rate": 0.0}
 
 DOTS = KeypointSet(("blue", "green", "red"), flip_pairs=(), sigmas=(0.1, 0.1, 0.1), skeleton=((0, 1), (1, 2)))
 
@@ -55,3 +61,35 @@ class Dots(paddle.io.Dataset):
             annotations.append({**person, "bbox": [x1, y1, x2 - x1, y2 - y1], "keypoints": flat})
         images = [{"id": image + 7, "width": 160, "height": 96} for image in range(len(self.images))]
         return {"images": images, "annotations": annotations, "categories": [{"id": 3, "name": "dots"}]}
+
+
+def content(**changes: object) -> dict:
+    """Return a config for a tiny network on a few rendered people, with keys replaced or added; a dot is "__"."""
+    cut = [{"type": "GetBBoxCenterScale"}, {"type": "TopdownAffine", "input_size": [48, 64]}]
+    target = {"type": "GenerateTarget", "heatmap_size": [12, 16], "sigma": 1.0}
+    people = {"type": "StreetPeople", "num_samples": 12, "height": 72, "width": 96}
+    result = {
+        "task": "pose",
+        "batch_size": 2,
+        "iters": 4,
+        "train_dataset": {**people, "transforms": [{"type": "RandomFlip"}, *cut, target, NORMALIZE]},
+        "val_dataset": {**people, "num_samples": 5, "mode": "val", "transforms": [*cut, NORMALIZE]},
+        "model": {"type": "SegFormerPose", "variant": "b0", **TINY},
+        "optimizer": {"type": "AdamW", "weight_decay": 0.01},
+        "lr_scheduler": {"type": "PolynomialDecay", "learning_rate": 0.001, "end_lr": 0.001, "power": 1.0},
+        "loss": {"type": "KeypointMSELoss"},
+    }
+    for key, value in changes.items():
+        *parents, last = key.split("__")
+        section = result
+        for part in parents:
+            section = section[int(part) if part.isdecimal() else part]
+        section[last] = value
+    return result
+
+
+def write_config(folder: pathlib.Path, **changes: object) -> str:
+    """Write `content` to a file and return its path."""
+    path = folder / "config.yml"
+    path.write_text(yaml.safe_dump(content(**changes)))
+    return str(path)

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 
 from paddle_rt.errors import UserError
+from paddle_rt.inference.pose_estimator import PoseSettings
 from paddle_rt.inference.preprocess import Normalize
 from paddle_rt.tasks.pose.baseline import mean_pose, place
-from paddle_rt.tasks.pose.evaluate import Decoding, evaluate, summarize
+from paddle_rt.tasks.pose.evaluate import evaluate, summarize
 from paddle_rt.tasks.pose.predict import Estimator, predict
 from paddle_rt.tasks.pose.transforms import GetBBoxCenterScale, TopdownAffine
 from tests.helpers import written
 from tests.tasks.pose.helpers import DOTS, Dots, Seer
 
-FLIP = Decoding(flip_indices=np.arange(3))
+SETTINGS = PoseSettings(DOTS)
 
 
 @pytest.fixture(scope="module")
@@ -23,23 +24,24 @@ def data() -> Dots:
     return Dots()
 
 
-@pytest.mark.parametrize("how", [FLIP, Decoding(), Decoding(decoding="dark", blur_kernel=3)], ids=["flip", "", "dark"])
+@pytest.mark.parametrize("flip_test", [True, False])
+@pytest.mark.parametrize("settings", [SETTINGS, PoseSettings(DOTS, decoding="dark", blur_kernel=3)])
 @pytest.mark.parametrize("batch_size", [4, 64])
-def test_keypoints_come_back_to_their_places(how, batch_size, data):
-    people = evaluate(Seer(), data, how, batch_size)
+def test_keypoints_come_back_to_their_places(flip_test, settings, batch_size, data):
+    people = evaluate(Seer(), data, settings, flip_test, batch_size)
     error = np.abs(people["points"] - people["keypoints"]).max()
     assert error < 4, f"a keypoint is {error:.1f} pixels off"
     assert people["image_id"].tolist() == [7, 7, 8, 8, 9, 9] and people["id"].tolist() == list(range(6))
 
 
 def test_workers_change_nothing(data):
-    one, two = evaluate(Seer(), data, FLIP, 4), evaluate(Seer(), data, FLIP, 4, num_workers=1)
+    one, two = evaluate(Seer(), data, SETTINGS), evaluate(Seer(), data, SETTINGS, True, 4, num_workers=1)
     for key, values in one.items():
         assert np.array_equal(values, two[key]), key
 
 
 def test_scores(data):
-    people, truth = evaluate(Seer(), data, FLIP), data.coco_ground_truth()
+    people, truth = evaluate(Seer(), data, SETTINGS), data.coco_ground_truth()
     scores = summarize(people, truth, DOTS, mean_pose(truth))
     assert scores.key == "PCK@0.1" and scores.best == 1 and scores.values["AP"] > 0.5, scores.values
     assert "PCK_torso@0.1" not in scores.values and any("No PCK by the torso" in line for line in scores.details)
@@ -78,7 +80,7 @@ def test_predictions(data, tmp_path, caplog):
     lines = [f"{image + 7}.png {' '.join(map(str, box))} 0.5" for image, box, _, _ in data.people]
     (tmp_path / "boxes.txt").write_text("\n".join([*lines, "other.png 0 0 5 5"]))
     steps = [GetBBoxCenterScale(), TopdownAffine([64, 96]), Normalize([0.0] * 3, [1.0] * 3)]
-    estimator = Estimator(Seer(), steps, DOTS, FLIP)
+    estimator = Estimator(Seer(), steps, SETTINGS)
     predict(estimator, str(tmp_path / "in"), str(tmp_path / "out"), str(tmp_path / "boxes.txt"))
     assert "no image is one of 1 images" in caplog.text and "'other.png'" in caplog.text
     assert written(tmp_path / "out") == [*(f"added_prediction/{number}.jpg" for number in (7, 8, 9)), "keypoints.json"]
