@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,8 @@ from paddle_rt.tasks.pose.transforms import FOR_SCORES, FOR_TRAINING
 
 _SECTIONS = ("train_dataset", "val_dataset")
 _MIRROR = "RandomFlip"
+# The order of transforms; all others are random changes of the box between the first two.
+_STAGES = {"GetBBoxCenterScale": 0, "TopdownAffine": 2, "GenerateTarget": 3, "Normalize": 3}
 _TEST_CONFIG = {
     "flip_test": SWITCH,
     "shift_heatmap": SWITCH,
@@ -230,9 +233,9 @@ def _check_dataset(key: str, section: Any) -> None:
     for name in needed:
         if names.count(name) != 1:
             raise UserError(f"{key}.transforms needs one {name}, got {', '.join(names) or 'none'}")
-    order = [name for name in names if name in needed[:3]]
-    if order != needed[:3]:
-        raise UserError(f"{key}.transforms: {', '.join(needed[:3])} stand in this order, got {', '.join(names)}")
+    for before, after in itertools.pairwise(names):
+        if _STAGES.get(before, 1) > _STAGES.get(after, 1):
+            raise UserError(f"{key}.transforms: {after} must stand before {before}, got {', '.join(names)}")
 
 
 def _check_sizes(config: Mapping[str, Any]) -> None:

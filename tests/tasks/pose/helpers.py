@@ -1,5 +1,6 @@
 """What the tests of pose share: people of three dots, and a network that sees them."""
 
+import json
 import pathlib
 
 import numpy as np
@@ -72,18 +73,19 @@ def content(**changes: object) -> dict:
         "task": "pose",
         "batch_size": 2,
         "iters": 4,
-        "train_dataset": {**people, "transforms": [{"type": "RandomFlip"}, *cut, target, NORMALIZE]},
+        "train_dataset": {**people, "transforms": [cut[0], {"type": "RandomFlip"}, cut[1], target, NORMALIZE]},
         "val_dataset": {**people, "num_samples": 5, "mode": "val", "transforms": [*cut, NORMALIZE]},
         "model": {"type": "SegFormerPose", "variant": "b0", **TINY},
         "optimizer": {"type": "AdamW", "weight_decay": 0.01},
         "lr_scheduler": {"type": "PolynomialDecay", "learning_rate": 0.001, "end_lr": 0.001, "power": 1.0},
         "loss": {"type": "KeypointMSELoss"},
     }
+    result = json.loads(json.dumps(result))  # no section is part of two others
     for key, value in changes.items():
-        *parents, last = key.split("__")
+        *parents, last = (int(part) if part.isdecimal() else part for part in key.split("__"))
         section = result
         for part in parents:
-            section = section[int(part) if part.isdecimal() else part]
+            section = section[part]
         section[last] = value
     return result
 

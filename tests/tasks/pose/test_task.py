@@ -20,6 +20,7 @@ from tests.helpers import NORMALIZE, call_tool, message, refused, written
 from tests.tasks.pose.helpers import content, write_config
 
 CUT, AFFINE = {"type": "GetBBoxCenterScale"}, {"type": "TopdownAffine", "input_size": [48, 64]}
+TARGET, FLIP = {"type": "GenerateTarget", "heatmap_size": [12, 16]}, {"type": "RandomFlip"}
 PLAIN = {"names": ["a", "b", "c"], "flip_pairs": [[0, 1]]}
 REFUSED = {
     "name of keypoints": ({"keypoints": "cocco"}, "unknown set of keypoints 'cocco', did you mean 'coco'"),
@@ -36,8 +37,10 @@ REFUSED = {
     "unknown loss": ({"loss": {"type": "MSELoss"}}, "unknown loss type 'MSELoss', did you mean 'KeypointMSELoss'"),
     "in the data set": ({"val_dataset__keypoints": "coco"}, "keypoints is a key of the config itself"),
     "no target": ({"train_dataset__transforms": [CUT, AFFINE, NORMALIZE]}, "needs one GenerateTarget, got GetBBox"),
-    "order": ({"val_dataset__transforms": [AFFINE, CUT, NORMALIZE]}, "stand in this order, got TopdownAffine, GetBB"),
-    "augmented": ({"val_dataset__transforms": [CUT, AFFINE, {"type": "RandomFlip"}, NORMALIZE]}, "unknown val_dataset"),
+    "order": ({"val_dataset__transforms": [AFFINE, CUT, NORMALIZE]}, "GetBBoxCenterScale must stand before TopdownAff"),
+    "flip first": ({"train_dataset__transforms__0__type": "RandomFlip"}, "needs one GetBBoxCenterScale, got RandomFl"),
+    "flip last": ({"train_dataset__transforms": [CUT, AFFINE, TARGET, FLIP, NORMALIZE]}, "RandomFlip must stand befo"),
+    "augmented": ({"val_dataset__transforms": [CUT, AFFINE, FLIP, NORMALIZE]}, "unknown val_dataset"),
     "heatmap": ({"train_dataset__transforms__3__heatmap_size": [16, 12]}, r"a quarter of input_size \[48, 64\], which"),
     "sizes": ({"val_dataset__transforms__1__input_size": [64, 48]}, "they must be the same"),
     "udp": ({"train_dataset__transforms__2__udp": True}, "udp of TopdownAffine and of GenerateTarget must be the same"),
