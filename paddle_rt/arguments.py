@@ -29,7 +29,11 @@ from paddle_rt.kinds import (
     whole,
 )
 
-BY_DATA = ("num_classes", "in_channels")  # arguments that the data set determines where a network needs them
+BY_DATA = (
+    "num_classes",
+    "num_keypoints",
+    "in_channels",
+)  # arguments that the data set determines where a network needs them
 LONGEST_SIDE = 65_500  # pixels; the longest side of a JPEG
 _COUNT = whole(1, 1_000_000)
 _CHANNELS = whole(1, 65_536)
@@ -57,10 +61,12 @@ _RTFORMER_TRUNK = {
     "high_groups": _CHANNELS,
     "image_size": either(_SIZE, NULL),
 }
+_SEGFORMER = {"embed_dim": _CHANNELS, "depths": _FOUR, "num_heads": _FOUR, "matching_every": whole(1, 1000)}
 
 RANGES: dict[str, dict[str, Kind]] = {
     "any": {
         "num_classes": _CHANNELS,
+        "num_keypoints": _CHANNELS,
         "in_channels": _CHANNELS,
         "img_channels": whole(1, 4),
         "ignore_index": whole(-100, 65_535),
@@ -109,13 +115,8 @@ RANGES: dict[str, dict[str, Kind]] = {
     },
     "RTFormerClassifier": {**_RTFORMER_TRUNK, "feature_channels": _CHANNELS},
     "FANet": {"depth": whole(1, 1000), "temporal_window": whole(1, 1000)},
-    "SegFormerPlusPlus": {
-        "embed_dim": _CHANNELS,
-        "depths": _FOUR,
-        "num_heads": _FOUR,
-        "head_channels": either(_CHANNELS, NULL),
-        "matching_every": whole(1, 1000),
-    },
+    "SegFormerPlusPlus": {**_SEGFORMER, "head_channels": either(_CHANNELS, NULL)},
+    "SegFormerPose": {**_SEGFORMER, "head_channels": _CHANNELS},
     "SegmentationTransformer": {  # the last three are those of its heads
         "head": choice("naive", "pup", "mla"),
         "lr_multiple": _NOT_NEGATIVE,
