@@ -27,6 +27,7 @@ PEOPLE = (2, 3, 4, 1, 3, 5, 2, 4)  # people of successive images, over and over
 _STREAM = 2  # keeps the random numbers apart from those of the other data sets at the same index
 _BEHIND = 40.0  # metres of street that are laid out behind the people
 _TRIES = 60  # places that are drawn for a person until one leaves the others visible
+_NEAREST = 1.7  # metres between the camera and a person, at least
 _APART = 1.1  # metres between two people
 _SHARE = 0.55  # of a person that others may cover, and that may lie outside the image
 _SEEN = 4  # keypoints of a person that are visible, at least
@@ -145,7 +146,7 @@ def _draw_places(
     while len(places) < number:
         best, least = None, np.inf
         for _ in range(_TRIES):
-            size = np.exp(np.clip(middle + rng.normal(0, 0.3), np.log(0.3), np.log(1.3)))
+            size = min(np.exp(np.clip(middle + rng.normal(0, 0.3), np.log(0.3), np.log(1.3))), focal * 1.7 / _NEAREST)
             ahead = focal * 1.7 / size
             x = rng.uniform(-0.5, 0.5) * aspect
             place = _Place(x * ahead / focal, ahead, (x - 0.18 * size, -0.5 * size, x + 0.18 * size, 0.5 * size))

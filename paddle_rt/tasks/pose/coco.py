@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -267,12 +267,14 @@ def _choose_category(
 def _keypoints_of(path: str | os.PathLike, category: Mapping[str, Any]) -> KeypointSet:
     """Return a set of our own if the names of a category are its names, or else what the category tells."""
     names = tuple(category.get("keypoints", ()))
-    fields = {"names": names, "category": category["name"]}
     for known in KEYPOINT_SETS.values():
         if known.names == names:
-            return KeypointSet.from_dict({**known.to_dict(), **fields})
-    skeleton = [[a - 1, b - 1] for a, b in category.get("skeleton", [])]
-    return KeypointSet.from_dict({**fields, "skeleton": skeleton}, f"{path}: the category {category['name']!r}")
+            return replace(known, category=category["name"])
+    skeleton = tuple((a - 1, b - 1) for a, b in category.get("skeleton", []))
+    try:
+        return KeypointSet(names, skeleton=skeleton, category=category["name"])
+    except UserError as error:
+        raise UserError(f"{path}: the category {category['name']!r}: {error}") from error
 
 
 def _check_people(

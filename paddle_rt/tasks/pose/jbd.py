@@ -192,14 +192,17 @@ def read_boxes(path: str | os.PathLike) -> dict[str, Box]:
 def _read(path: str | os.PathLike, delimiter: str, what: str) -> Iterator[tuple[str, list[str]]]:
     """Yield the place and the stripped values of each line that is not blank."""
     check_plain_file(path, what, _MAX_BYTES)
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        lines = csv.reader(file, delimiter=delimiter)
-        try:
-            for row in lines:
-                if any(text.strip() for text in row):
-                    yield f"{path}, line {lines.line_num}", [text.strip() for text in row]
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise UserError(f"{path}, line {lines.line_num + 1}: not a {what}: {error}") from error
+    try:
+        text = Path(path).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8, the encoding of a {what}: byte {error.start}") from error
+    lines = csv.reader(text.splitlines(), delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    try:
+        for row in lines:
+            if any(text.strip() for text in row):
+                yield f"{path}, line {lines.line_num}", [text.strip() for text in row]
+    except csv.Error as error:  # a value of more than 100,000 characters
+        raise UserError(f"{path}, line {lines.line_num}: not a {what}: {error}") from error
 
 
 def _check_header(

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -67,8 +68,10 @@ def test_keypoints_come_from_the_category(files):
     found = CocoKeypoints.keypoints_of({"annotations": path})
     assert (found.names, found.skeleton, found.category) == (("head", "left", "right"), ((0, 1), (0, 2)), "jumper")
     assert found.flip_pairs is None and found.sigmas is None
-    jbd = files(content(categories=[{"id": 3, "name": "athlete", "keypoints": list(JBD.names)}], annotations=[]))
-    assert read_annotations(jbd).keypoints == KeypointSet.from_dict({**JBD.to_dict(), "category": "athlete"})
+    jbd = files(
+        content(categories=[{"id": 3, "name": "athlete", "keypoints": list(JBD.names)}], annotations=[]), "jbd.json"
+    )
+    assert read_annotations(jbd).keypoints == replace(JBD, category="athlete")
     given = {"names": ["a", "b", "c"], "flip_pairs": [[1, 2]], "category": "jumper"}
     assert CocoKeypoints([], path, files.root, keypoints=given).keypoints.flip_pairs == ((1, 2),)
     assert CocoKeypoints.keypoints_of({"annotations": "none", "keypoints": given}).names == ("a", "b", "c")
@@ -249,7 +252,7 @@ def test_rendered_people_as_a_data_set():
 
 
 def test_rendered_people_have_coco_s_keypoints_only():
-    changed = KeypointSet.from_dict({**COCO.to_dict(), "sigmas": [0.1] * 17})
+    changed = replace(COCO, sigmas=(0.1,) * 17)
     assert StreetPeople([], num_samples=1, keypoints=changed).keypoints.sigmas == (0.1,) * 17
     assert "StreetPeople has COCO's keypoints" in message(StreetPeople, [], keypoints="jbd")
     assert "at most three times the other" in message(StreetPeople, [], height=32, width=320)

@@ -113,4 +113,4 @@ def test_missing_files(data, tmp_path):
     assert "1 of 2 frames are missing; the first is" in text and "train.csv, line 4" in text
     assert "no train.csv, val.csv or test.csv in" in message(convert, data / "out", data / "frames", data / "out")
     (data / "keypoints/val.csv").write_bytes(b"#1\n\xff\n")
-    assert "line 2: not a file of keypoints" in message(read_keypoints, data / "keypoints/val.csv")
+    assert "is not UTF-8, the encoding of a file of keypoints" in message(read_keypoints, data / "keypoints/val.csv")
