@@ -26,7 +26,7 @@ def classification(folder: pathlib.Path) -> str:
     return str(path)
 
 
-@pytest.fixture(params=[segmentation, classification, pose])
+@pytest.fixture(params=[segmentation, classification, pose], ids=["segmentation", "classification", "pose"])
 def config(request, tmp_path) -> str:
     return request.param(tmp_path)
 
