@@ -77,6 +77,8 @@ class Pose:
     nod: float = 0
     look: float = 0
     rise: float = 0  # metres between the ground and the lowest foot
+    pitch: float = 0  # of the whole body, backwards
+    roll: float = 0  # of the whole body, the feet to the right
     prop: Literal["", "seat", "bicycle"] = ""
     crank: float = 0  # radians
 
@@ -210,6 +212,51 @@ def _jumping(rng: np.random.Generator) -> Pose:
     return pose
 
 
+def _kneeling(rng: np.random.Generator) -> Pose:
+    both = rng.random() < 0.5
+    angles = (rng.uniform(-8, 25), rng.uniform(-8, 25) if both else 88.0)
+    knees = (rng.uniform(85, 105), rng.uniform(85, 105) if both else 90.0)
+    if rng.random() < 0.5:
+        angles, knees = angles[::-1], knees[::-1]
+    pose = Pose(hip=angles, knee=knees, lean=rng.uniform(-5, 45), toe=(-60, -60) if both else (-30, 0))
+    pose.shoulder, pose.elbow = tuple(rng.uniform(0, 90, 2)), tuple(rng.uniform(10, 100, 2))
+    return pose
+
+
+def _dancing(rng: np.random.Generator) -> Pose:
+    """Arms and legs go anywhere."""
+    pose = Pose(hip=tuple(rng.uniform(-35, 105, 2)), spread=tuple(rng.uniform(0, 55, 2)), lean=rng.uniform(-15, 55))
+    pose.knee, pose.side = tuple(rng.uniform(2, 115, 2)), rng.normal(0, 18)
+    pose.shoulder, pose.lift = tuple(rng.uniform(-45, 150, 2)), tuple(rng.uniform(0, 140, 2))
+    pose.elbow, pose.turn = tuple(rng.uniform(2, 130, 2)), tuple(rng.uniform(-70, 70, 2))
+    pose.roll, pose.rise, pose.twist = rng.normal(0, 14), rng.uniform(0, 0.2), rng.normal(0, 18)
+    return pose
+
+
+def _tumbling(rng: np.random.Generator) -> Pose:
+    """Turn a cartwheel, stand on the hands, or fall."""
+    pose = Pose(spread=tuple(rng.uniform(5, 60, 2)), lift=tuple(rng.uniform(110, 172, 2)), turn=(0, 0))
+    pose.hip, pose.knee = tuple(rng.uniform(-15, 60, 2)), tuple(rng.uniform(2, 60, 2))
+    pose.elbow, pose.roll, pose.toe = tuple(rng.uniform(2, 30, 2)), rng.uniform(-180, 180), (-40, -40)
+    pose.pitch = rng.normal(0, 15)
+    return pose
+
+
+def _lying(rng: np.random.Generator) -> Pose:
+    """Lie on the back, on the front or on a side, or stand on all fours."""
+    if rng.random() < 0.35:
+        pose = Pose(hip=tuple(90 + rng.uniform(-20, 20, 2)), knee=tuple(rng.uniform(75, 100, 2)), pitch=-88)
+        pose.shoulder, pose.elbow, pose.nod = tuple(rng.uniform(70, 105, 2)), (8, 8), -25
+        pose.toe, pose.lean, pose.bend = (-30, -30), 0, 1
+        return pose
+    pose = _dancing(rng)
+    pose.hip, pose.lean, pose.side = tuple(rng.uniform(-5, 70, 2)), rng.uniform(-5, 20), rng.normal(0, 6)
+    pose.rise, pose.pitch, pose.roll = 0, rng.choice((-90, 90, 0)) + rng.normal(0, 6), rng.normal(0, 6)
+    if abs(pose.pitch) < 45:
+        pose.roll += rng.choice((-90, 90))
+    return pose
+
+
 def _cycling(rng: np.random.Generator) -> Pose:
     crank = rng.uniform(0, 2 * np.pi)
     pose = Pose(lean=rng.uniform(16, 42), bend=0.6, nod=-14, prop="bicycle", crank=crank)
@@ -217,15 +264,19 @@ def _cycling(rng: np.random.Generator) -> Pose:
 
 
 POSES: dict[str, tuple[float, Callable[[np.random.Generator], Pose]]] = {
-    "standing": (0.26, _standing),
-    "walking": (0.24, _walking),
-    "running": (0.11, _running),
-    "sitting": (0.1, _sitting),
+    "standing": (0.11, _standing),
+    "walking": (0.10, _walking),
+    "running": (0.09, _running),
+    "sitting": (0.11, _sitting),
     "cycling": (0.09, _cycling),
-    "bending": (0.06, _bending),
-    "squatting": (0.04, _squatting),
-    "lunging": (0.05, _lunging),
+    "bending": (0.08, _bending),
+    "squatting": (0.06, _squatting),
+    "kneeling": (0.05, _kneeling),
+    "lunging": (0.06, _lunging),
     "jumping": (0.05, _jumping),
+    "dancing": (0.09, _dancing),
+    "tumbling": (0.06, _tumbling),
+    "lying": (0.05, _lying),
 }
 _JITTER = {"hip": 5, "spread": 3, "knee": 4, "shoulder": 9, "lift": 6, "elbow": 9, "turn": 9}
 
@@ -287,7 +338,10 @@ def pose_skeleton(build: Build, pose: Pose) -> Skeleton:
         joints[f"{name}_toe"] = ankle + np.array((0, -0.03 * h, 0.115 * h)) @ foot
         joints[f"{name}_heel"] = ankle + np.array((0, -0.03 * h, -0.035 * h)) @ foot
         joints[f"{name}_hand"] = wrist + np.array((0, -0.075 * h, 0)) @ fore
+    joints["head"] = joints["neck"] + np.array((0, 0.11 * h, 0)) @ head
     _place(joints, build, pose)
+    turn = _flex(rad(pose.pitch)) @ _abduct(rad(pose.roll))
+    pelvis, chest, head = pelvis @ turn, chest @ turn, head @ turn
     _add_face(joints, build, head)
     return Skeleton(joints, pelvis, chest, head)
 
@@ -312,9 +366,25 @@ def _place(joints: dict[str, np.ndarray], build: Build, pose: Pose) -> None:
             joints[f"{name}_heel"] = ankle + (0, -0.03 * h, -0.035 * h)
             joints[f"{name}_hand"] = wrist + (-s * 0.01, -0.01, 0.06)
         return
-    lowest = min(joints[f"{name}_{part}"][1] for name, _ in _SIDES for part in ("toe", "heel"))
+    turn = _flex(np.deg2rad(pose.pitch)) @ _abduct(np.deg2rad(pose.roll))
+    for name in joints:
+        joints[name] = joints[name] @ turn
+    lowest = min(joints[name][1] - _BELOW.get(name.partition("_")[2] or name, 0.03) * h for name in joints)
     for point in joints.values():
-        point += (0.0, pose.rise - lowest + 0.012 * h, 0.0)
+        point += (0.0, pose.rise - lowest, 0.0)
+
+
+# How far a body reaches below a joint that touches the ground, in shares of its height.
+_BELOW = {
+    "head": 0.075,
+    "toe": 0.012,
+    "heel": 0.012,
+    "hip": 0.06,
+    "pelvis": 0.06,
+    "neck": 0.03,
+    "knee": 0.036,
+    "shoulder": 0.036,
+}
 
 
 def _reach(start: np.ndarray, end: np.ndarray, upper: float, lower: float, pole: np.ndarray) -> np.ndarray:
@@ -461,7 +531,7 @@ class _Clothes:
 
 
 def _dress(rng: np.random.Generator, pose: Pose) -> _Clothes:
-    upright = pose.prop == "" and max(pose.hip) < 45 and max(pose.knee) < 60
+    upright = pose.prop == "" and max(pose.hip) < 45 and max(pose.knee) < 60 and not pose.roll and not pose.pitch
     kinds, p = ["plain", "stripes", "open", "coat", "dress"], np.array([0.44, 0.16, 0.16, 0.12, 0.12])
     kind = str(rng.choice(kinds, p=p))
     if not upright and kind in ("coat", "dress"):

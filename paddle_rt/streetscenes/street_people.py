@@ -109,10 +109,10 @@ def _make_scene(
     left, right = plan.sides
     eye = np.array((rng.uniform(-left.road, right.road), rng.uniform(0.9, 2.2), 0.0))
     focal = rng.uniform(0.9, 1.7)
-    yaw, roll = rng.normal(0, 0.12), rng.normal(0, 0.03)
+    yaw, roll = rng.normal(0, 0.12), rng.normal(0, 0.09)
     places = _draw_places(rng, plan, eye, focal, yaw, aspect, number)
     aim = places[int(rng.integers(number))]
-    pitch = np.arctan((eye[1] - 0.9) / aim.ahead + rng.uniform(-0.12, 0.12) / focal)
+    pitch = np.arctan((eye[1] - 0.9) / aim.ahead + rng.uniform(-0.22, 0.22) / focal)
     camera = Camera(eye[0], eye[1], 0.0, yaw, float(pitch), roll, focal, 0.0)
     far = max(place.ahead for place in places)
     lay_street(plan, far + _BEHIND)
@@ -146,7 +146,7 @@ def _draw_places(
     while len(places) < number:
         best, least = None, np.inf
         for _ in range(_TRIES):
-            size = min(np.exp(np.clip(middle + rng.normal(0, 0.3), np.log(0.3), np.log(1.3))), focal * 1.7 / _NEAREST)
+            size = min(np.exp(np.clip(middle + rng.normal(0, 0.35), np.log(0.3), np.log(1.7))), focal * 1.7 / _NEAREST)
             ahead = focal * 1.7 / size
             x = rng.uniform(-0.5, 0.5) * aspect
             place = _Place(x * ahead / focal, ahead, (x - 0.18 * size, -0.5 * size, x + 0.18 * size, 0.5 * size))
