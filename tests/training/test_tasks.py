@@ -7,28 +7,36 @@ import yaml
 
 from paddle_rt.checkpoint import read_state_dict
 from paddle_rt.run_logs import METRICS, read_metrics
-from tests.helpers import ROOT, launch_two_processes, tiny_config
+from tests.helpers import NORMALIZE, ROOT, launch_two_processes, tiny_config
 from tests.tasks.classification.helpers import content as classification_content
 from tests.tasks.pose.helpers import write_config as pose
 from tests.training.run_task import ITERS, train_whole_and_resumed
 from tests.training.test_resume import assert_same_runs
 
-CLASSIFIER = {"type": "RTFormerClassifier", "variant": "slim", "base_channels": 8, "feature_channels": 16}
+CLASSIFIER = {
+    "type": "RTFormerClassifier",
+    "variant": "slim",
+    "base_channels": 8,
+    "feature_channels": 16,
+    "cross_size": 3,
+}
 
 
 def segmentation(folder: pathlib.Path) -> str:
-    return tiny_config(folder, batch_size=2)
+    scenes = {"type": "StreetScenes", "num_samples": 8, "height": 32, "width": 64, "transforms": [NORMALIZE]}
+    val_dataset = {**scenes, "num_samples": 2, "mode": "val"}
+    return tiny_config(folder, batch_size=2, train_dataset=scenes, val_dataset=val_dataset)
 
 
 def classification(folder: pathlib.Path) -> str:
-    path = folder / "config.yml"
-    path.write_text(yaml.safe_dump(classification_content(batch_size=2, model={**CLASSIFIER, "cross_size": 3})))
+    model = {"type": "RTFormerClassifier", "variant": "slim", **SMALL}
+    path, content = folder / "config.yml", classification_content(batch_size=2, model=model)
+    content["train_dataset"]["num_samples"], content["val_dataset"]["num_samples"] = 8, 2
+    path.write_text(yaml.safe_dump(content))
     return str(path)
 
 
-@pytest.fixture(params=[segmentation, classification, pose], ids=["segmentation", "classification", "pose"])
-def config(request, tmp_path) -> str:
-    return request.param(tmp_path)
+TASKS = {"segmentation": segmentation, "classification": classification, "pose": pose}
 
 
 def check(folder: pathlib.Path) -> None:
@@ -40,12 +48,15 @@ def check(folder: pathlib.Path) -> None:
     assert scored == {2, 4}, scored
 
 
-def test_a_resumed_run_with_accumulation_and_moving_average_is_the_whole_run(config, tmp_path):
-    train_whole_and_resumed(config, tmp_path)
+# The other two are resumed in tests of their own; this one would add seconds for each.
+@pytest.mark.parametrize("task", [pytest.param(t, marks=[] if t == "pose" else pytest.mark.slow) for t in TASKS])
+def test_a_resumed_run_with_accumulation_and_moving_average_is_the_whole_run(task, tmp_path):
+    train_whole_and_resumed(TASKS[task](tmp_path), tmp_path)
     check(tmp_path)
 
 
 @pytest.mark.slow
-def test_two_processes(config, tmp_path):
-    launch_two_processes(tmp_path / "log", ROOT / "tests/training/run_task.py", config, tmp_path)
+@pytest.mark.parametrize("task", TASKS)
+def test_two_processes(task, tmp_path):
+    launch_two_processes(tmp_path / "log", ROOT / "tests/training/run_task.py", TASKS[task](tmp_path), tmp_path)
     check(tmp_path)

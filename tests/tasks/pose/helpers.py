@@ -68,13 +68,13 @@ def content(**changes: object) -> dict:
     """Return a config for a tiny network on a few rendered people, with keys replaced or added; a dot is "__"."""
     cut = [{"type": "GetBBoxCenterScale"}, {"type": "TopdownAffine", "input_size": [48, 64]}]
     target = {"type": "GenerateTarget", "heatmap_size": [12, 16], "sigma": 1.0}
-    people = {"type": "StreetPeople", "num_samples": 12, "height": 72, "width": 96}
+    people = {"type": "StreetPeople", "num_samples": 8, "height": 72, "width": 96}
     result = {
         "task": "pose",
         "batch_size": 2,
         "iters": 4,
         "train_dataset": {**people, "transforms": [cut[0], {"type": "RandomFlip"}, cut[1], target, NORMALIZE]},
-        "val_dataset": {**people, "num_samples": 5, "mode": "val", "transforms": [*cut, NORMALIZE]},
+        "val_dataset": {**people, "num_samples": 3, "mode": "val", "transforms": [*cut, NORMALIZE]},
         "model": {"type": "SegFormerPose", "variant": "b0", **TINY},
         "optimizer": {"type": "AdamW", "weight_decay": 0.01},
         "lr_scheduler": {"type": "PolynomialDecay", "learning_rate": 0.001, "end_lr": 0.001, "power": 1.0},

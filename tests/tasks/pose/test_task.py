@@ -120,7 +120,7 @@ def test_a_run_from_training_to_predictions(tmp_path, capsys):
     assert call_tool("val", *line, "--model_path", run / "iter_4", "--baseline", "--output", scores) == 0
     report = json.loads(scores.read_text())
     names = ("AP", "AP50", "AP75", "AR", "PCK@0.05", "PCK@0.1", "PCK_torso@0.05", "PCK_torso@0.1", "mean_pose")
-    assert set(names) <= set(report) and report["people"] == 5 and len(report["keypoints"]) == 17
+    assert set(names) <= set(report) and report["people"] == 3 and len(report["keypoints"]) == 17
     dataset = build_task(load_config(config)).build_data("val")
     truth = dataset.coco_ground_truth()
     for index in range(len(dataset)):
