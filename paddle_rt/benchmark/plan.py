@@ -104,6 +104,8 @@ class Plan:
         for model in map(read_model, self.models):
             if model.name not in list_models():
                 raise unknown("model", model.name, list_models())
+            if model.name in list_models("pose"):
+                raise UserError(f"{model.name} takes frames with boxes: paddle-rt benchmark_pose measures it")
         if self.exports and len(self.models) != (len(self.exports) if self.compares else 0):
             raise UserError(
                 f"got {len(self.exports)} exports and {len(self.models)} models: with exports, --models names the "

@@ -21,6 +21,8 @@ CLASSIFIER = {
     "cross_size": 3,
 }
 
+SMALL = {"base_channels": 8, "feature_channels": 16, "cross_size": 3}
+
 
 def segmentation(folder: pathlib.Path) -> str:
     scenes = {"type": "StreetScenes", "num_samples": 8, "height": 32, "width": 64, "transforms": [NORMALIZE]}
