@@ -17,10 +17,11 @@ dependencies = ["paddle", "numpy"]
 
 
 def _entry_point(name: str) -> _functools.partial:
-    network_class = _find_entry(name).network_class()
+    entry = _find_entry(name)
+    network_class = entry.network_class()
     build = _functools.partial(_create_model, name)
     build.__doc__ = (
-        f"{name}: builds `paddle_rt.create_model({name!r}, num_classes=19, checkpoint=None, **arguments)`.\n\n"
+        f"{name}: builds `paddle_rt.create_model({name!r}, {entry.outputs}=..., checkpoint=None, **arguments)`.\n\n"
         f"The arguments are those of {network_class.__name__}. {_inspect.getdoc(network_class)}"
     )
     return build

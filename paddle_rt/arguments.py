@@ -29,7 +29,11 @@ from paddle_rt.kinds import (
     whole,
 )
 
-BY_DATA = ("num_classes", "in_channels")  # arguments that the data set determines where a network needs them
+BY_DATA = (
+    "num_classes",
+    "num_keypoints",
+    "in_channels",
+)  # arguments that the data set determines where a network needs them
 LONGEST_SIDE = 65_500  # pixels; the longest side of a JPEG
 _COUNT = whole(1, 1_000_000)
 _CHANNELS = whole(1, 65_536)
@@ -57,10 +61,12 @@ _RTFORMER_TRUNK = {
     "high_groups": _CHANNELS,
     "image_size": either(_SIZE, NULL),
 }
+_SEGFORMER = {"embed_dim": _CHANNELS, "depths": _FOUR, "num_heads": _FOUR, "matching_every": whole(1, 1000)}
 
 RANGES: dict[str, dict[str, Kind]] = {
     "any": {
         "num_classes": _CHANNELS,
+        "num_keypoints": _CHANNELS,
         "in_channels": _CHANNELS,
         "img_channels": whole(1, 4),
         "ignore_index": whole(-100, 65_535),
@@ -109,13 +115,8 @@ RANGES: dict[str, dict[str, Kind]] = {
     },
     "RTFormerClassifier": {**_RTFORMER_TRUNK, "feature_channels": _CHANNELS},
     "FANet": {"depth": whole(1, 1000), "temporal_window": whole(1, 1000)},
-    "SegFormerPlusPlus": {
-        "embed_dim": _CHANNELS,
-        "depths": _FOUR,
-        "num_heads": _FOUR,
-        "head_channels": either(_CHANNELS, NULL),
-        "matching_every": whole(1, 1000),
-    },
+    "SegFormerPlusPlus": {**_SEGFORMER, "head_channels": either(_CHANNELS, NULL)},
+    "SegFormerPose": {**_SEGFORMER, "head_channels": _CHANNELS},
     "SegmentationTransformer": {  # the last three are those of its heads
         "head": choice("naive", "pup", "mla"),
         "lr_multiple": _NOT_NEGATIVE,
@@ -140,6 +141,14 @@ RANGES: dict[str, dict[str, Kind]] = {
     "StreetObjects": {
         "num_samples": either(whole(1, 10_000_000), NULL),
         "size": whole(16, 1 << 12),
+        "seed": whole(0, 1 << 62),
+        "cache_mb": whole(0, 1 << 20),
+    },
+    "CocoKeypoints": {"annotations": TEXT, "image_root": TEXT, "image_thre": number(0, 1)},
+    "StreetPeople": {
+        "num_samples": either(whole(1, 10_000_000), NULL),
+        "height": whole(16, 1 << 14),
+        "width": whole(16, 1 << 14),
         "seed": whole(0, 1 << 62),
         "cache_mb": whole(0, 1 << 20),
     },
@@ -205,7 +214,23 @@ RANGES: dict[str, dict[str, Kind]] = {
     },
     "MixupOperator": {"alpha": _POSITIVE, "prob": _SHARE},
     "CutmixOperator": {"alpha": _POSITIVE, "prob": _SHARE},
+    # Transforms of pose, with MMPose's names
+    "GetBBoxCenterScale": {"padding": SCALE},
+    "RandomHalfBody": {
+        **{f"min_{part}_keypoints": whole(0, 65_536) for part in ("total", "upper", "lower")},
+        "padding": SCALE,
+        "upper_prioritized_prob": _SHARE,
+    },
+    "RandomBBoxTransform": {
+        "shift_factor": number(0, 10),
+        "scale_factor": listed(SCALE, 2),
+        "rotate_factor": number(0, 360),
+        **{f"{name}_prob": _SHARE for name in ("shift", "scale", "rotate")},
+    },
+    "TopdownAffine": {"input_size": _SIZE},
+    "GenerateTarget": {"heatmap_size": _SIZE, "sigma": SCALE},
     # Losses
+    "KeypointMSELoss": {"loss_weight": _NOT_NEGATIVE},
     "CELoss": {"epsilon": _RATE},
     "MixedLoss": {"losses": LIST, "coef": listed(_NOT_NEGATIVE)},
     "CrossEntropyLoss": {"weight": _WEIGHTS, "top_k_percent_pixels": number(0, 1, above=True)},

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from paddle_rt.arguments import BY_DATA, check_arguments
-from paddle_rt.errors import unknown
+from paddle_rt.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from paddle_rt.models.base import Network
@@ -25,6 +25,7 @@ class Entry:
         task: What the network learns.
         converter: Module of `paddle_rt.convert` that knows the names in checkpoints of the PyTorch originals, if any.
         counterpart: Name of PaddleSeg's own implementation of the network, if there is one.
+        outputs: Name of the argument that gives the number of outputs.
     """
 
     module: str
@@ -34,6 +35,7 @@ class Entry:
     task: str = "segmentation"
     converter: str | None = None
     counterpart: str | None = None
+    outputs: str = "num_classes"
 
     def network_class(self) -> "type[Network]":
         """Import the class of the network."""
@@ -63,6 +65,28 @@ def _segformerpp(variant: str, **arguments: Any) -> Entry:
     )
 
 
+def _segformerpp_pose(variant: str, **arguments: Any) -> Entry:
+    return Entry(
+        "paddle_rt.models.segformer_pose",
+        "SegFormerPose",
+        variant,
+        arguments,
+        task="pose",
+        converter="segformer_pose",
+        outputs="num_keypoints",
+    )
+
+
+_MIT = {
+    "b0": {"embed_dim": 32, "depths": [2, 2, 2, 2]},
+    "b1": {"embed_dim": 64, "depths": [2, 2, 2, 2]},
+    "b2": {"embed_dim": 64, "depths": [3, 4, 6, 3]},
+    "b3": {"embed_dim": 64, "depths": [3, 4, 18, 3]},
+    "b4": {"embed_dim": 64, "depths": [3, 8, 27, 3]},
+    "b5": {"embed_dim": 64, "depths": [3, 6, 40, 3]},
+}
+_DEFAULT_OUTPUTS = {"num_classes": 19, "num_keypoints": 17}
+
 ENTRIES = {
     "fanet18": _fanet("18", depth=18),
     "fanet34": _fanet("34", depth=34),
@@ -71,12 +95,8 @@ ENTRIES = {
     "rtformer_base": _rtformer("base", base_channels=64, head_channels=128, use_injection=[True, False]),
     "rtformer_slim_cls": _rtformer_cls("slim", base_channels=32, feature_channels=1024),
     "rtformer_base_cls": _rtformer_cls("base", base_channels=64, feature_channels=2048),
-    "segformerpp_b0": _segformerpp("b0", embed_dim=32, depths=[2, 2, 2, 2]),
-    "segformerpp_b1": _segformerpp("b1", embed_dim=64, depths=[2, 2, 2, 2]),
-    "segformerpp_b2": _segformerpp("b2", embed_dim=64, depths=[3, 4, 6, 3]),
-    "segformerpp_b3": _segformerpp("b3", embed_dim=64, depths=[3, 4, 18, 3]),
-    "segformerpp_b4": _segformerpp("b4", embed_dim=64, depths=[3, 8, 27, 3]),
-    "segformerpp_b5": _segformerpp("b5", embed_dim=64, depths=[3, 6, 40, 3]),
+    **{f"segformerpp_{variant}": _segformerpp(variant, **arguments) for variant, arguments in _MIT.items()},
+    **{f"segformerpp_{variant}_pose": _segformerpp_pose(variant, **arguments) for variant, arguments in _MIT.items()},
 }
 
 
@@ -155,13 +175,14 @@ def network_of(model_section: Mapping[str, Any]) -> "tuple[type[Network], dict[s
 
 
 def create_model(
-    name: str, num_classes: int = 19, checkpoint: str | os.PathLike | None = None, **arguments: Any
+    name: str, num_classes: int | None = None, checkpoint: str | os.PathLike | None = None, **arguments: Any
 ) -> "Network":
     """Build a network by name.
 
     Args:
         name: One of `list_models()`.
-        num_classes: Number of classes.
+        num_classes: Number of classes, or of keypoints of a pose network, which also takes it as `num_keypoints`. None
+            means 19 classes or 17 keypoints.
         checkpoint: A `.pdparams` or `.safetensors` file, or a folder that holds model.pdparams or model.safetensors.
             Its names and shapes must be exactly those of the network.
         **arguments: Further arguments of the network's class, which take precedence over those of the variant.
@@ -173,7 +194,10 @@ def create_model(
         UserError: The name or an argument is unknown or not what it may be, or the checkpoint does not fit.
     """
     entry = find_entry(name)
-    settings = {**entry.arguments, "num_classes": num_classes, **arguments}
+    outputs = _DEFAULT_OUTPUTS[entry.outputs] if num_classes is None else num_classes
+    if num_classes is not None and entry.outputs in arguments:
+        raise UserError(f"{name}: num_classes and {entry.outputs} are one number here; give {entry.outputs} alone")
+    settings = {**entry.arguments, entry.outputs: outputs, **arguments}
     network_class = entry.network_class()
     check_arguments(entry.class_name, network_class, settings)
     network = network_class(**settings)

@@ -41,7 +41,7 @@ def test_every_model_is_listed_and_explained(answers):
     pages = answers[0]
     assert sorted(pages) == list_models()
     for name, page in pages.items():
-        assert page.startswith(f"{name}: ") and "Args:" in page and "num_classes" in page, page
+        assert page.startswith(f"{name}: ") and "Args:" in page and find_entry(name).outputs in page, page
 
 
 def test_models_load_with_their_arguments(answers):

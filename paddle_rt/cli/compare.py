@@ -51,7 +51,7 @@ def main() -> None:
     config = load_config(arguments.config, arguments.opts)
     set_up(arguments.device, seed=0)
     section = config.values["model"]
-    theirs = paddleseg_model(section, section["num_classes"])
+    theirs = paddleseg_model(section, section.get("num_classes", 19))
     ours = components.build_network(without_pretrained(section))
     images, failures = read_images(arguments, config), []
     for checkpoint in checkpoints(arguments.model_path):

@@ -13,7 +13,7 @@ def main() -> None:
     add("--model", required=True, help="one of paddle_rt.list_models()")
     add("--input", type=file_or_folder, required=True, help="what torch.save, safetensors or Paddle wrote")
     add("--output", type=output_file, required=True, help="the file to write, .pdparams or .safetensors")
-    add("--num_classes", type=count, default=19, help="number of classes of the checkpoint")
+    add("--num_classes", type=count, help="number of classes (default 19) or keypoints (default 17) of the checkpoint")
     add("--head", choices=["conv", "mlp"], help="of SegFormer++; without it, the head that the checkpoint has")
     add("--backbone_only", action="store_true", help="the trunk alone, as of an ImageNet checkpoint, to train from")
     arguments = parser.parse_args()

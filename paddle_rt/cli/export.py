@@ -5,6 +5,7 @@ paddle-rt export -c CONFIG --model_path output/best_model
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from paddle_rt.cli.arguments import (
     WEIGHTS_HELP,
@@ -16,6 +17,9 @@ from paddle_rt.cli.arguments import (
     side,
 )
 from paddle_rt.errors import FlagError, unknown
+
+if TYPE_CHECKING:  # it imports Paddle
+    from paddle_rt.tasks.export import ExportSpec
 
 
 def main() -> None:
@@ -32,9 +36,10 @@ def main() -> None:
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--input_size", action=Size, help="one image of this size")
     size.add_argument("--input_shape", nargs=4, type=_length, metavar=("N", "C", "H", "W"),
-        help="None or -1 leaves N, H or W open; without either flag all three are open")  # fmt: skip
-    add("--output_op", help="coarse (default: uint8 frames in, small logits out, for Segmenter), labels (uint8 frames "
-        "in, uint8 labels out), or PaddleSeg's argmax, softmax, none (logits), which take images")  # fmt: skip
+        help="None or -1 leaves N, H or W open; without either flag all are open, but for pose N alone")  # fmt: skip
+    add("--output_op", help="of segmentation: coarse (default: uint8 frames in, small logits out, for Segmenter), "
+        "labels (uint8 frames in, uint8 labels out), or PaddleSeg's argmax, softmax, none (logits), which take "
+        "images")  # fmt: skip
     add("--formats", nargs="+", choices=["paddle", "onnx"], default=["paddle", "onnx"], help="either or both")
     add("--target", default="cpu", help="cpu (default), or gpu: operators that TensorRT takes, and for Paddle's graph "
         "frames as float32 [N, 3, H, W]")  # fmt: skip
@@ -63,7 +68,7 @@ def main() -> None:
         network = components.build_network(without_pretrained(config.values["model"]))
     else:
         network = trained_network(config, arguments.model_path)
-    shape = _input_shape(arguments, config.values["model"].get("in_channels", 3))
+    shape = _input_shape(arguments, spec, config.values["model"].get("in_channels", 3))
     report = export(
         network, arguments.save_dir, spec, shape, arguments.output_op, arguments.formats, arguments.target,
         arguments.precision,
@@ -77,11 +82,11 @@ def main() -> None:
     print(f"exported {report['output_op']} {report['input_shape']} to {arguments.save_dir}")
 
 
-def _input_shape(arguments: argparse.Namespace, channels: int) -> list[int | None]:
+def _input_shape(arguments: argparse.Namespace, spec: "ExportSpec", channels: int) -> list[int | None]:
     if arguments.input_size:
         return [1, channels, *arguments.input_size]
     if arguments.input_shape is None:
-        return [None, channels, None, None]
+        return spec.input_shape(channels)
     if arguments.input_shape[1] != channels:
         raise FlagError(f"--input_shape has {arguments.input_shape[1]} channels, the model takes {channels}")
     return arguments.input_shape

@@ -4,27 +4,39 @@ paddle-rt infer --config EXPORT/deploy.yaml --image_path PATH
 
 Needs neither PaddleSeg nor, with the backends onnxruntime and openvino, Paddle. Ctrl-C ends it in order: what was read
 is labelled and written, and a video holds all frames up to there. A network for video carries its state from frame to
-frame; a single image is a video of one frame to it.
+frame; a single image is a video of one frame to it. A network for pose takes the boxes of people from --boxes.
 """
 
 import argparse
 import contextlib
-import functools
 import os
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import cv2
 from tqdm import tqdm
 
-from paddle_rt.cli.arguments import Parser, count, device_id, file_or_folder, output_folder, positive, side, threads
+from paddle_rt.cli.arguments import (
+    Parser,
+    count,
+    device_id,
+    file_or_folder,
+    not_negative,
+    output_folder,
+    positive,
+    side,
+    threads,
+)
 from paddle_rt.cpu import import_paddle
-from paddle_rt.errors import UserError
+from paddle_rt.errors import FlagError, UserError
 from paddle_rt.imaging.palettes import palette
-from paddle_rt.inference import BACKENDS, Classifier, VideoSegmenter, load
+from paddle_rt.inference import BACKENDS, Classifier, KeyPoints, PoseEstimator, VideoSegmenter, load
+from paddle_rt.inference.boxes import PERSON, BoxFile, ImageBoxes, whole_image
 from paddle_rt.inference.engines import DEVICES, PRECISIONS
 from paddle_rt.inference.media.pipeline import Report, describe, interrupt_once, label_frames
-from paddle_rt.inference.media.sinks import SAVE, open_class_outputs, open_outputs
-from paddle_rt.inference.media.sources import Source, open_source
+from paddle_rt.inference.media.sinks import SAVE, open_class_outputs, open_outputs, open_pose_outputs
+from paddle_rt.inference.media.sources import Frame, Source, open_source
 from paddle_rt.inference.segmenter import FrameSegmenter
 from paddle_rt.inference.video_segmenter import SCENE_CUT
 from paddle_rt.kinds import flag, number
@@ -37,7 +49,7 @@ def main() -> None:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our own line says what is wrong with a video
     cv2.setLogLevel(1)  # fatal errors alone
     predictor = open_predictor(arguments)
-    predict = functools.partial(predictor.predict, k=arguments.topk) if isinstance(predictor, Classifier) else predictor
+    boxes = None if arguments.boxes is None else BoxFile(arguments.boxes, arguments.box_category)
     predictor.warmup()
     with interrupt_once() as stopped:
         source = open_source(arguments.image_path, arguments.frames, stopped, predictor.channels)
@@ -45,32 +57,62 @@ def main() -> None:
             _open_outputs(predictor, source, arguments) as write,
             tqdm(desc="infer", total=source.total, unit="frame", disable=None) as bar,
         ):
+            predict = _labelling(predictor, arguments, boxes, source.is_video)
             report = label_frames(predictor, source, write, stopped, bar.update, predict)
+    if boxes is not None and boxes.unused:
+        names = boxes.unused
+        text = f"warning: no frame is one of {len(names)} images of {arguments.boxes}, such as {names[0]!r}"
+        print(f"{text}; docs/pose.md says how they are named", file=sys.stderr)
     finish(report, arguments.save_dir)
 
 
-def open_predictor(arguments: argparse.Namespace) -> FrameSegmenter | Classifier:
-    """Load the export, which must be one of a segmentation or a classification network."""
+def open_predictor(arguments: argparse.Namespace) -> FrameSegmenter | Classifier | PoseEstimator:
+    """Load the export, which must be one of a task of the library."""
     profile = arguments.profile and tuple((1, *size) for size in arguments.profile)
     engine = (arguments.backend, arguments.precision, arguments.threads, arguments.device, arguments.device_id, profile)
     predictor = load(arguments.config, *engine)
-    if not isinstance(predictor, FrameSegmenter | Classifier):
+    if not isinstance(predictor, FrameSegmenter | Classifier | PoseEstimator):
         raise UserError(
-            f"{arguments.config} is an export for neither segmentation nor classification; load it with "
+            f"{arguments.config} is an export for neither segmentation, classification nor pose; load it with "
             "paddle_rt.inference.load"
         )
+    if arguments.boxes is not None and not isinstance(predictor, PoseEstimator):
+        raise FlagError(f"--boxes is for exports of the task pose, but {arguments.config} is for {predictor.task}")
     if isinstance(predictor, VideoSegmenter):
         predictor.scene_cut = arguments.scene_cut
     return predictor
 
 
 def _open_outputs(
-    predictor: FrameSegmenter | Classifier, source: Source, arguments: argparse.Namespace
+    predictor: FrameSegmenter | Classifier | PoseEstimator, source: Source, arguments: argparse.Namespace
 ) -> contextlib.AbstractContextManager:
     if isinstance(predictor, Classifier):
         return open_class_outputs(source, arguments.save_dir, arguments.save)
+    if isinstance(predictor, PoseEstimator):
+        output = (arguments.save_dir, arguments.save, predictor.settings.keypoints)
+        return open_pose_outputs(source, *output, arguments.box_category, arguments.threshold)
     colours = palette(predictor.deployment.dataset_type, predictor.deployment.num_classes or 255)
     return open_outputs(source, arguments.save_dir, arguments.save, colours)
+
+
+def _labelling(
+    predictor: FrameSegmenter | Classifier | PoseEstimator,
+    arguments: argparse.Namespace,
+    file: BoxFile | None,
+    is_video: bool,
+) -> Callable[[Frame], Any] | None:
+    """Return what labels a frame, or None for a call of the predictor."""
+    if isinstance(predictor, Classifier):
+        return lambda frame: predictor.predict(frame.image, arguments.topk)
+    if not isinstance(predictor, PoseEstimator):
+        return None
+
+    def find(frame: Frame) -> tuple[KeyPoints, ImageBoxes]:
+        name = f"{frame.name}{'' if is_video else os.path.splitext(frame.source)[1]}"
+        boxes = whole_image(name) if file is None else file.of(frame.source, name)
+        return predictor(frame.image, boxes.boxes), boxes
+
+    return find
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -103,10 +145,20 @@ def parse_arguments() -> argparse.Namespace:
         "--save",
         nargs="+",
         choices=SAVE,
-        help="labels: an indexed PNG for each frame, or predictions.csv with the classes of all; overlay: a JPEG for "
+        help="labels: an indexed PNG for each frame, or predictions.csv with the classes or keypoints.json with the "
+        "people of all; overlay: a JPEG for "
         "an image, an MP4 for a video; by default both, but for label maps of a video",
     )
     add("--topk", type=count, default=5, help="classes of each frame, of a network that classifies")
+    add(
+        "--boxes",
+        type=file_or_folder,
+        help="of a network for pose, the boxes of people: COCO's results or annotations (JSON), or lines of text, "
+        "image x1 y1 x2 y2 [score]; an image is named by its path or number, a frame of a video by its number from "
+        "0; without the flag every frame is one box",
+    )
+    add("--box_category", type=not_negative, default=PERSON, help="the category of people in --boxes and in the output")
+    add("--threshold", type=flag(number(0, 1)), default=0.3, help="keypoints with a lower score are not drawn")
     add(
         "--scene_cut",
         type=_threshold,

@@ -29,6 +29,8 @@ def main() -> None:
     report = quantize(arguments.export_dir, calibration, samples, spec, arguments.agreement)
     agreement = report[spec.agreement_key]
     print(f"{spec.agreement_key.replace('_', ' ')} with fp32 on {report['images']} images: {agreement:.4f}")
+    for name, value in report["differences"].items():
+        print(f"{name.replace('_', ' ')}: {value:.4f}")
     for name in (key.removesuffix("_fp32") for key in report if key.endswith("_fp32")):
         print(f"{name}: {report[f'{name}_fp32']:.4f} in fp32, {report[f'{name}_int8']:.4f} in int8")
     print(f"in higher precision: {', '.join(report['higher_precision'])}")

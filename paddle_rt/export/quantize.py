@@ -68,7 +68,7 @@ def quantize(
         raise UserError(f"the agreement to reach is a share from 0 to 1, got {agreement}")
     nncf, onnx = _packages()
     deployment, predictor = _load_source(export_dir, spec)
-    before = _predict(predictor, samples)
+    before = _predict(spec, predictor, samples)
     feed = [_network_input(predictor, frame) for frame in calibration]
     graph = onnx.load(str(deployment.folder / deployment.onnx)).graph
     kept = _kept_layers(graph)
@@ -80,14 +80,15 @@ def quantize(
             model = onnx.load(str(trial.folder / trial.onnx))
             onnx.save(_quantized(nncf, model, feed, layers, deployment.target), str(trial.folder / FILE))
             _record(trial, {})
-            after = _predict(load(trial.folder, backend, "int8"), samples)
+            after = _predict(spec, load(trial.folder, backend, "int8"), samples)
             return spec.agreement(before, after), after
 
         kept, share, after = _keep_more(attempt, kept, _groups(graph, kept, groups), agreement)
         scores = _scores(spec, {"fp32": before, "int8": after}, [truth for _, truth in samples], deployment)
         report = {
-            spec.agreement_key: share, **scores, "images": len(samples), "calibration_images": len(calibration),
-            "higher_precision": kept, "nncf": nncf.__version__,
+            spec.agreement_key: share, "differences": spec.differences(before, after), **scores,
+            "images": len(samples), "calibration_images": len(calibration), "higher_precision": kept,
+            "nncf": nncf.__version__,
         }  # fmt: skip
         if share < agreement:
             raise _changes_too_much(share, agreement, scores)
@@ -115,8 +116,8 @@ def _load_source(export_dir: str | os.PathLike, spec: ExportSpec) -> tuple[Deplo
     return deployment, load(export_dir)  # the predictor checks that the graph is the verified one
 
 
-def _predict(predictor: Predictor, samples: Sequence[Sample]) -> list[Any]:
-    return [predictor(frame) for frame, _ in tqdm(samples, "results", leave=False, disable=None)]
+def _predict(spec: ExportSpec, predictor: Predictor, samples: Sequence[Sample]) -> list[Any]:
+    return [spec.predict(predictor, frame) for frame, _ in tqdm(samples, "results", leave=False, disable=None)]
 
 
 def _scores(

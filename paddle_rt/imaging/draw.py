@@ -70,3 +70,67 @@ def caption(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:
             place = (max(base // 2, 2), bottom)
             cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)
     return image
+
+
+# BGR of the keypoints of neither side, of the left and of the right one, also told apart by the colour-blind.
+_SIDES = ((255, 255, 255), (0, 159, 230), (178, 114, 0))
+
+
+def body_sides(names: Sequence[str], flip_pairs: Sequence[Sequence[int]] | None) -> list[int]:
+    """Return the side of each keypoint: 0 for neither, 1 for left and 2 for right.
+
+    Of two keypoints that swap in a mirror image, the one whose name begins with an L is the left one, or else the
+    first.
+
+    Args:
+        names: The names of the keypoints.
+        flip_pairs: The pairs, or None where they are unknown.
+    """
+    sides = [0] * len(names)
+    for pair in flip_pairs or ():
+        left, right = sorted(pair, key=lambda index: not names[index].lower().startswith("l"))
+        sides[left], sides[right] = 1, 2
+    return sides
+
+
+def draw_skeletons(
+    image: np.ndarray,
+    points: np.ndarray,
+    scores: np.ndarray,
+    bones: Sequence[Sequence[int]],
+    sides: Sequence[int],
+    threshold: float = 0.3,
+) -> np.ndarray:
+    """Draw the keypoints of people and the lines between them, the left side orange and the right side blue.
+
+    Args:
+        image: uint8 BGR.
+        points: x and y of each keypoint in pixels.
+        scores: The score of each keypoint.
+        bones: Pairs of keypoints that a line connects; it is white where they are of no side or of different sides.
+        sides: What `body_sides` returned.
+        threshold: Keypoints with a lower score are not drawn, nor their lines.
+
+    Returns:
+        The image with the skeletons, uint8 BGR.
+
+    Shape: image [H, W, 3], points [N, K, 2] and scores [N, K] to [H, W, 3].
+    """
+    image = image.copy()
+    limit = 1 << 20  # OpenCV's whole numbers for points overflow far beyond it
+    for person, values in zip(np.clip(points, -limit, limit), scores, strict=True):
+        shown = values >= threshold
+        if not shown.any():
+            continue
+        width = max(round(np.ptp(person[shown], axis=0).max() / 60), 1)
+        places = [tuple(map(int, place)) for place in np.round(person * 16)]  # with 4 bits behind the point
+        lines = [bone for bone in bones if shown[list(bone)].all()]
+        for border in (2, 0):  # first all dark edges, so that none covers a colour
+            for a, b in lines:
+                side = sides[a] | sides[b] if {sides[a], sides[b]} != {1, 2} else 0
+                colour = (0, 0, 0) if border else _SIDES[side]
+                cv2.line(image, places[a], places[b], colour, width + border, cv2.LINE_AA, shift=4)
+            for index in np.flatnonzero(shown):
+                colour = (0, 0, 0) if border else _SIDES[sides[index]]
+                cv2.circle(image, places[index], 16 * (width + 1 + border // 2), colour, -1, cv2.LINE_AA, shift=4)
+    return image

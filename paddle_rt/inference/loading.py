@@ -8,6 +8,7 @@ from paddle_rt.errors import unknown
 from paddle_rt.inference.classifier import Classifier
 from paddle_rt.inference.deployment import load_deployment
 from paddle_rt.inference.engines import Profile
+from paddle_rt.inference.pose_estimator import PoseEstimator
 from paddle_rt.inference.segmenter import FrameSegmenter, Segmenter
 from paddle_rt.inference.video_segmenter import VideoSegmenter
 
@@ -37,8 +38,8 @@ def load(
     """Load an export with the predictor of its task. The arguments are those of `Predictor`.
 
     Returns:
-        A `Segmenter` or `VideoSegmenter` for segmentation, a `Classifier` for classification, else what was registered
-        for the task.
+        A `Segmenter` or `VideoSegmenter` for segmentation, a `Classifier` for classification, a `PoseEstimator` for
+        pose, else what was registered for the task.
 
     Raises:
         UserError: The task has no predictor, or the predictor refuses the export or an argument.
@@ -56,3 +57,4 @@ def _load_segmenter(export_dir: str | os.PathLike, *arguments: Any) -> Segmenter
 
 register_predictor(FrameSegmenter.task, _load_segmenter)
 register_predictor(Classifier.task, Classifier)
+register_predictor(PoseEstimator.task, PoseEstimator)

@@ -98,9 +98,7 @@ class Predictor:
         self._threads, self._profile = threads, profile
         self._lock = threading.Lock()
         self._clocks = threading.local()
-        settings = {"threads": threads, "device_id": device_id}
-        if profile is not None:
-            settings["profile"] = profile
+        settings = {"threads": threads, "device_id": device_id, **self.engine_settings(backend, device, profile)}
         self._feeds_floats = self.deployment.takes_frames and self.deployment.target == "gpu" and backend == "paddle"
         self._engine = _load_engine(self.deployment, backend, device, precision, settings)
 
@@ -113,6 +111,10 @@ class Predictor:
         channels = deployment.input_shape[1]
         if channels not in ((3,) if deployment.takes_frames else (1, 3, 4)):
             raise UserError(f"the graph takes {channels} channels, but frames have 3, or 1 or 4 for graphs of images")
+
+    def engine_settings(self, backend: str, device: str, profile: Profile | None) -> dict[str, Any]:
+        """Return the arguments that only some engines take; a subclass may add to them."""
+        return {} if profile is None else {"profile": profile}
 
     @property
     def channels(self) -> int:
@@ -198,7 +200,11 @@ class Predictor:
                     "most; export with --input_size, or with a Resize in the config's val_dataset"
                 )
             size = image.shape[:2] if self._preprocess.graph_normalizes else image.shape[1:]
-            return Prepared(planar_floats(image) if self._feeds_floats else image, size, resize_steps)
+            return Prepared(self.as_fed(image), size, resize_steps)
+
+    def as_fed(self, images: np.ndarray) -> np.ndarray:
+        """Return one or more prepared images in the layout that the graph takes."""
+        return planar_floats(images) if self._feeds_floats else images
 
     def run_engine(self, graph: Callable[..., Any], images: np.ndarray, *state: np.ndarray) -> Any:
         """Run one of the engine's methods and measure its time.

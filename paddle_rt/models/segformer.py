@@ -28,11 +28,77 @@ from paddle_rt.models.token_merging import STAGES, BipartiteMerging, Merging, ke
 _LEAST_SIZE = 4 * (8 - 1) + 1
 
 
-class SegFormerPlusPlus(Network):
+class SegFormerTrunk(Network):
+    """The encoder and the head up to the last layer, which the networks for all tasks share.
+
+    Args:
+        embed_dim: Width of one attention head; stage i has a width of `embed_dim * num_heads[i]`.
+        depths: Numbers of blocks in the four stages.
+        num_heads: Numbers of attention heads in the four stages.
+        head: "conv" or "mlp".
+        head_channels: Width of the head.
+        token_merging: As in `SegFormerPlusPlus`.
+        matching_every: As in `SegFormerPlusPlus`.
+        drop_path_rate: Rate of stochastic depth in the last block.
+        in_channels: Number of channels of an image.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        depths: Sequence[int],
+        num_heads: Sequence[int],
+        head: str,
+        head_channels: int,
+        token_merging: str | Sequence[dict[str, Any]] | None,
+        matching_every: int,
+        drop_path_rate: float,
+        in_channels: int,
+    ) -> None:
+        super().__init__()
+        level, self._deepest_first, norm_epsilon = _HEADS[head]
+        self.backbone = MixVisionTransformer(
+            embed_dim, depths, num_heads, token_merging, matching_every, drop_path_rate, in_channels, norm_epsilon
+        )
+        self.output_stride = 4 * self.backbone.input_stride
+        self.needs_fixed_size = self.backbone.merges_tokens  # the cells are laid out when a graph is traced
+        self.near_ties = self.backbone.matches_tokens
+        self.linear_c1, self.linear_c2, self.linear_c3, self.linear_c4 = (
+            level(channels, head_channels) for channels in self.backbone.feat_channels
+        )
+        self.linear_fuse = ConvBatchNorm(STAGES * head_channels, head_channels)
+
+    @property
+    def last_layer(self) -> nn.Conv2D:
+        """The 1x1 convolution that gives the output."""
+        raise NotImplementedError
+
+    def fuse_weights(self) -> list[paddle.Tensor]:
+        """Return the part of the fuse convolution's weight for each level, [head_channels, head_channels]."""
+        parts = self.linear_fuse._conv.weight.flatten(1).split(STAGES, axis=1)
+        return parts[::-1] if self._deepest_first else parts
+
+    def _fuse(self, features: Sequence[paddle.Tensor]) -> paddle.Tensor:
+        """Mix the features of the four stages. Shape: four maps, from H/4 to H/32, to [B, head_channels, H/4, W/4].
+
+        The original enlarges the four levels to H/4, concatenates them and applies a 1x1 convolution. Enlarging and a
+        1x1 convolution commute, so each level is convolved at its own size with its part of the weight, and the results
+        are enlarged and added: the same numbers with a fraction of the work and of the memory.
+        """
+        c1, c2, c3, c4 = features
+        weight1, weight2, weight3, weight4 = self.fuse_weights()
+        fused = resize_as(self.linear_c4(c4, weight4), c1)  # [B, head_channels, H/4, W/4]
+        fused = fused + resize_as(self.linear_c3(c3, weight3), c1)
+        fused = fused + resize_as(self.linear_c2(c2, weight2), c1)
+        fused = fused + self.linear_c1(c1, weight1)
+        return F.relu(self.linear_fuse._batch_norm(fused))
+
+
+class SegFormerPlusPlus(SegFormerTrunk):
     """SegFormer with PaddleSeg's parameter names and numbers, and with the token merging and the head of SegFormer++.
 
     Args:
-        num_classes: Number of classes C, or of keypoints.
+        num_classes: Number of classes C.
         embed_dim: Width of one attention head; stage i has a width of `embed_dim * num_heads[i]`.
         depths: Numbers of blocks in the four stages.
         num_heads: Numbers of attention heads in the four stages.
@@ -72,46 +138,29 @@ class SegFormerPlusPlus(Network):
         in_channels: int = 3,
         pretrained: str | None = None,
     ) -> None:
-        super().__init__()
         if head not in _HEADS:
             raise unknown("head", head, _HEADS)
-        level, self._deepest_first, norm_epsilon = _HEADS[head]
-        self.backbone = MixVisionTransformer(
-            embed_dim, depths, num_heads, token_merging, matching_every, drop_path_rate, in_channels, norm_epsilon
-        )
-        self.output_stride = 4 * self.backbone.input_stride
-        self.needs_fixed_size = self.backbone.merges_tokens  # the cells are laid out when a graph is traced
-        self.near_ties = self.backbone.matches_tokens
         if head_channels is None:
             head_channels = 768 if head == "mlp" and sum(depths) > 2 * STAGES else 256
-        self.linear_c1, self.linear_c2, self.linear_c3, self.linear_c4 = (
-            level(channels, head_channels) for channels in self.backbone.feat_channels
+        super().__init__(
+            embed_dim,
+            depths,
+            num_heads,
+            head,
+            head_channels,
+            token_merging,
+            matching_every,
+            drop_path_rate,
+            in_channels,
         )
-        self.linear_fuse = ConvBatchNorm(STAGES * head_channels, head_channels)
         self.dropout = nn.Dropout2D(0.1)
         self.linear_pred = nn.Conv2D(head_channels, num_classes, 1, weight_attr=Normal(std=0.01))
         if pretrained is not None:
             load_pretrained(self, pretrained, new_head=("linear_*",), trunk="backbone.")
 
-    def fuse_weights(self) -> list[paddle.Tensor]:
-        """Return the part of the fuse convolution's weight for each level, [head_channels, head_channels]."""
-        parts = self.linear_fuse._conv.weight.flatten(1).split(STAGES, axis=1)
-        return parts[::-1] if self._deepest_first else parts
-
-    def _fuse(self, features: Sequence[paddle.Tensor]) -> paddle.Tensor:
-        """Mix the features of the four stages. Shape: four maps, from H/4 to H/32, to [B, head_channels, H/4, W/4].
-
-        The original enlarges the four levels to H/4, concatenates them and applies a 1x1 convolution. Enlarging and a
-        1x1 convolution commute, so each level is convolved at its own size with its part of the weight, and the results
-        are enlarged and added: the same numbers with a fraction of the work and of the memory.
-        """
-        c1, c2, c3, c4 = features
-        weight1, weight2, weight3, weight4 = self.fuse_weights()
-        fused = resize_as(self.linear_c4(c4, weight4), c1)  # [B, head_channels, H/4, W/4]
-        fused = fused + resize_as(self.linear_c3(c3, weight3), c1)
-        fused = fused + resize_as(self.linear_c2(c2, weight2), c1)
-        fused = fused + self.linear_c1(c1, weight1)
-        return F.relu(self.linear_fuse._batch_norm(fused))
+    @property
+    def last_layer(self) -> nn.Conv2D:
+        return self.linear_pred
 
     def coarse_logits(self, images: paddle.Tensor) -> paddle.Tensor:
         return self.linear_pred(self.dropout(self._fuse(self.backbone(images))))

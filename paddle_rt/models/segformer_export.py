@@ -10,7 +10,7 @@ from paddle_rt.errors import UserError
 from paddle_rt.models.base import Network
 from paddle_rt.models.layers import resize_as
 from paddle_rt.models.layers_export import copy_for_export, take_bgr
-from paddle_rt.models.segformer import Attention, ConvLevel, LinearLevel, MixVisionTransformer, SegFormerPlusPlus
+from paddle_rt.models.segformer import Attention, ConvLevel, LinearLevel, MixVisionTransformer, SegFormerTrunk
 from paddle_rt.models.token_merging_export import TooManyEntries, merging_for_export
 
 
@@ -25,7 +25,7 @@ class SegFormerForExport(Network):
         target: "cpu" or "gpu", as `for_export` takes it.
     """
 
-    def __init__(self, network: SegFormerPlusPlus, target: str = "cpu") -> None:
+    def __init__(self, network: SegFormerTrunk, target: str = "cpu") -> None:
         super().__init__()
         network = copy_for_export(network)
         self.output_stride = network.output_stride
@@ -43,7 +43,7 @@ class SegFormerForExport(Network):
             weights = [weight * scale.unsqueeze(1) for weight in network.fuse_weights()]
             shifts = [shift, None, None, None]
             self.level1, self.level2, self.level3, self.level4 = map(_FusedLevel, levels, weights, shifts)
-        self.linear_pred = network.linear_pred
+        self.linear_pred = network.last_layer
         self.eval()
 
     def coarse_logits(self, images: paddle.Tensor) -> paddle.Tensor:
@@ -61,6 +61,13 @@ class SegFormerForExport(Network):
 
     def forward(self, images: paddle.Tensor) -> list[paddle.Tensor]:
         return [resize_as(self.coarse_logits(images), images)]  # [B, num_classes, H, W]
+
+
+class SegFormerPoseForExport(SegFormerForExport):
+    """The same for `SegFormerPose`, whose heatmaps are not resized."""
+
+    def forward(self, images: paddle.Tensor) -> list[paddle.Tensor]:
+        return [self.coarse_logits(images)]  # [B, num_keypoints, H/4, W/4]
 
 
 class _FusedLevel(nn.Layer):

@@ -23,6 +23,8 @@ class ExportSpec:
         output_ops: The outputs that a graph may have; values of deploy.yaml's output_op.
         int8_output: The output that a graph must have to be quantised.
         agreement_key: The name of the share of results that quantisation leaves unchanged.
+        one_by_one: Whether predictors give ONNX graphs with an open batch one input at a time on a CPU, which is then
+            verified too.
 
     Args:
         transforms: The validation transforms, as a config describes them.
@@ -33,6 +35,7 @@ class ExportSpec:
     output_ops: ClassVar[tuple[str, ...]] = ("none",)
     int8_output: ClassVar[str] = "none"
     agreement_key: ClassVar[str] = "agreement"
+    one_by_one: ClassVar[bool] = False
 
     transforms: Sequence[Mapping[str, Any]] = ()
     task: str = field(kw_only=True)
@@ -42,6 +45,10 @@ class ExportSpec:
     def default_output(self, network: Network, channels: int) -> str:
         """Return the output of an export that asks for none."""
         return self.output_ops[0]
+
+    def input_shape(self, channels: int) -> list[int | None]:
+        """Return the shape [N, C, H, W] of the input of an export that asks for none; None for an open length."""
+        return [None, channels, None, None]
 
     def check(self, network: Network, input_shape: Sequence[int | None], output_op: str) -> None:
         """Check that a network can be exported with this input and output.
@@ -111,10 +118,18 @@ class ExportSpec:
         """Return the fields of `Deployment` beside those that all tasks share; `reference` is that of one input."""
         return {"output_dtype": "float32"}
 
+    def predict(self, predictor: Any, frame: np.ndarray) -> Any:
+        """Return a predictor's result for a frame of the task's `raw_samples`."""
+        return predictor(frame)
+
     def agreement(self, results: Sequence[Any], others: Sequence[Any]) -> float:
         """Return the share, 0 to 1, of a predictor's results that equal those of another predictor."""
         pairs = zip(results, others, strict=True)
         return float(np.mean([np.mean(np.asarray(a) == np.asarray(b)) for a, b in pairs]))
+
+    def differences(self, results: Sequence[Any], others: Sequence[Any]) -> dict[str, float]:
+        """Return further measures, by name, of how a predictor's results differ from those of another predictor."""
+        return {}
 
     def score(self, results: Sequence[Any], truths: Sequence[Any], deployment: Deployment) -> tuple[str, float]:
         """Return the name and the value of the score of a predictor's results."""

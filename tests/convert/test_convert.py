@@ -61,6 +61,21 @@ def test_segformer_is_the_originals(preset):
     assert error <= 1e-5, f"relative error {error:.2e}"
 
 
+@pytest.mark.parametrize("code", ["segmentation", "pose"])
+def test_the_pose_network_is_the_originals(code):
+    """With the names of the segmentation code, with one output for each keypoint, and with those of the pose code."""
+    _, state, image, reference = original("segformerpp_b0_none_17kpt")
+    if code == "pose":
+        state = {name.replace("decode_head.conv_seg", "head.final_layer"): value for name, value in state.items()}
+        state = {name.replace("decode_head.", "head."): value for name, value in state.items()}
+    net = create_model("segformerpp_b0_pose", num_keypoints=17)
+    load_torch(net, state)
+    with paddle.no_grad():
+        error = relative_error(net.eval()(paddle.to_tensor(image))[0].numpy(), reference)
+    print(f"{code}: relative error {error:.2e}")
+    assert error <= 1e-5, f"relative error {error:.2e}"
+
+
 @pytest.mark.parametrize("code", ["training", "speed"])
 def test_fanet_is_the_originals(code):
     _, state, image, reference = original("fanet18")

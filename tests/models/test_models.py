@@ -13,7 +13,8 @@ from tests.helpers import relative_error
 
 CLASSES = 7
 # Deeper variants of a network repeat its blocks: what holds for the others is tested for them by the slow tests.
-DEEPER = ("fanet34", "segformerpp_b2", "segformerpp_b3", "segformerpp_b4", "segformerpp_b5")
+DEEPER = ("fanet34", "segformerpp_b2", "segformerpp_b3", "segformerpp_b4", "segformerpp_b5",
+          *(f"segformerpp_b{number}_pose" for number in range(1, 6)))  # fmt: skip
 
 
 def params(names: list[str]) -> list:
@@ -141,9 +142,9 @@ def test_one_seed_gives_one_model(name):
 
 def test_a_config_may_name_the_variant(name):
     entry = registry.find_entry(name)
-    section = {"type": entry.class_name, "variant": entry.variant, "num_classes": CLASSES}
+    section = {"type": entry.class_name, "variant": entry.variant, entry.outputs: CLASSES}
     network_class, arguments = registry.network_of(section)
-    assert network_class is entry.network_class() and arguments == {**entry.arguments, "num_classes": CLASSES}
+    assert network_class is entry.network_class() and arguments == {**entry.arguments, entry.outputs: CLASSES}
     key, value = next(iter(entry.arguments.items()))
     assert registry.network_of({**section, key: 1})[1] == {**arguments, key: 1} != arguments, "explicit ones win"
     assert registry.network_of({"type": entry.class_name, key: value})[1] == {key: value}, "PaddleSeg's style"

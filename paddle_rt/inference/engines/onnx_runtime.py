@@ -22,6 +22,7 @@ class OnnxRuntime(Engine):
         device_id: The number of the GPU, from 0.
         profile: For TensorRT on a graph with open sizes: the smallest, the usual and the largest input.
         is_half: Whether the graph itself is in half precision.
+        batch: Fix an open length of the batch to this number, for which ONNX Runtime optimises better.
 
     Raises:
         UserError: The package is missing, the file is damaged, or the device is not available.
@@ -36,6 +37,7 @@ class OnnxRuntime(Engine):
         device_id: int = 0,
         profile: Profile | None = None,
         is_half: bool = False,
+        batch: int | None = None,
     ) -> None:
         switch_off_telemetry()
         try:
@@ -48,6 +50,8 @@ class OnnxRuntime(Engine):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
         options.log_severity_level = 3
+        if batch is not None:
+            options.add_free_dimension_override_by_name("batch", batch)  # the name that our exports give the length
         self._on_gpu = None
         if device != "cpu":
             self._on_gpu = GpuSession(graph, device, options, precision, device_id, profile, is_half)

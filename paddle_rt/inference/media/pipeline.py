@@ -9,8 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from paddle_rt.errors import UserError
 from paddle_rt.inference.media.sources import Frame, Source
 from paddle_rt.inference.predictor import Predictor
@@ -44,7 +42,7 @@ def label_frames(
     write: Callable[[Frame, Any], None],
     stopped: Callable[[], bool] = lambda: False,
     progress: Callable[[], object] = lambda: None,
-    predict: Callable[[np.ndarray], Any] | None = None,
+    predict: Callable[[Frame], Any] | None = None,
 ) -> Report:
     """Label frames in this thread while one thread reads ahead and one writes; few frames wait between them.
 
@@ -57,7 +55,7 @@ def label_frames(
         write: Receives each frame with its labels, in order, in the writing thread.
         stopped: Once it returns True, nothing more is read; frames that have been read are labelled and written.
         progress: Called after every frame, whether it was labelled or not.
-        predict: The method of the predictor that labels a frame; its call by default.
+        predict: What labels a frame; by default the predictor is called with its image.
 
     Returns:
         What was done.
@@ -85,7 +83,7 @@ def label_frames(
         coming, going = collections.deque(reader.submit(read) for _ in range(_AHEAD)), collections.deque()
         while (frame := coming.popleft().result()) is not None:
             coming.append(reader.submit(read))
-            labels = _label(predictor, predict or predictor, frame, report)
+            labels = _label(predictor, predict or (lambda frame: predictor(frame.image)), frame, report)
             if labels is not None:
                 going.append(writer.submit(save, frame, labels))
             if len(going) > _AHEAD:
@@ -100,14 +98,14 @@ def label_frames(
     return report
 
 
-def _label(predictor: Predictor, predict: Callable[[np.ndarray], Any], frame: Frame, report: Report) -> Any | None:
+def _label(predictor: Predictor, predict: Callable[[Frame], Any], frame: Frame, report: Report) -> Any | None:
     if isinstance(predictor, VideoSegmenter) and not frame.continues:
         predictor.reset()
     if isinstance(frame.image, UserError):
         report.failures.append(str(frame.image))
         return None
     try:
-        labels = predict(frame.image)
+        labels = predict(frame)
     except UserError as error:
         report.failures.append(f"{frame.source}: {error}")
         return None

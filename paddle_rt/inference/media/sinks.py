@@ -10,9 +10,12 @@ import numpy as np
 
 from paddle_rt import imaging
 from paddle_rt.errors import UserError, unknown
+from paddle_rt.inference.boxes import ImageBoxes
 from paddle_rt.inference.classifier import TopK
-from paddle_rt.inference.media.predictions import PREDICTIONS, open_predictions
+from paddle_rt.inference.keypoints import KeypointSet
+from paddle_rt.inference.media.predictions import KEYPOINTS, PREDICTIONS, open_keypoints, open_predictions
 from paddle_rt.inference.media.sources import Frame, Source
+from paddle_rt.inference.pose_estimator import KeyPoints
 
 SAVE = ("labels", "overlay")
 
@@ -81,6 +84,53 @@ def open_class_outputs(
             if write_overlay:
                 pairs = zip(found.names, found.scores, strict=True)
                 write_overlay(frame, imaging.caption(frame.image, [f"{name} {score:.2f}" for name, score in pairs]))
+
+        yield write
+
+
+@contextlib.contextmanager
+def open_pose_outputs(
+    source: Source,
+    save_dir: str | os.PathLike,
+    save: Sequence[str] | None,
+    keypoints: KeypointSet,
+    category: int,
+    threshold: float,
+) -> Iterator[Callable[[Frame, tuple[KeyPoints, ImageBoxes]], None]]:
+    """Open the outputs of a source in whose frames poses are estimated.
+
+    The people of all frames go to keypoints.json, in COCO's form of results. The frames with their skeletons become
+    added_prediction/NAME.jpg, or NAME_overlay.mp4 of a video or a camera.
+
+    Args:
+        source: The source of the frames.
+        save_dir: The folder of the outputs.
+        save: "labels", the JSON file, "overlay", the frames, or both; None for both.
+        keypoints: The keypoints of a person.
+        category: The number of the category of people.
+        threshold: Keypoints with a lower score are not drawn.
+
+    Yields:
+        A function that writes a frame with its people and their boxes. File and video appear when the block ends
+        without an error.
+
+    Raises:
+        UserError: `save` holds an unknown name, or a video cannot be written.
+    """
+    save, folder = _checked(save) or SAVE, Path(save_dir)
+    sides = imaging.body_sides(keypoints.names, keypoints.flip_pairs)
+    file = open_keypoints(folder / KEYPOINTS, category) if "labels" in save else contextlib.nullcontext()
+    with file as add, _open_overlays(source, folder, "overlay" in save) as write_overlay:
+
+        def write(frame: Frame, found: tuple[KeyPoints, ImageBoxes]) -> None:
+            people, boxes = found
+            if add:
+                add(people, boxes)
+            if write_overlay:
+                drawn = imaging.draw_skeletons(
+                    frame.image, people.points, people.scores, keypoints.skeleton, sides, threshold
+                )
+                write_overlay(frame, drawn)
 
         yield write
 

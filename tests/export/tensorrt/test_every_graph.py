@@ -13,6 +13,7 @@ from paddle_rt.models.rtformer_attention import ATTENTIONS
 from paddle_rt.models.token_merging import PRESETS
 from paddle_rt.registry import find_entry
 from paddle_rt.tasks.classification.export import ClassificationExport
+from paddle_rt.tasks.pose.export import PoseExport
 from paddle_rt.tasks.segmentation.export import SegmentationExport
 from tests.export.tensorrt import onnx_engines, paddle_engines
 from tests.export.tensorrt.exports import ROADS, write_graph
@@ -22,11 +23,15 @@ from tests.helpers import NORMALIZE, TINY
 
 SIZE = (128, 256)  # where bsm merges in every stage
 BLOCKS = 3  # of a stage, which are alike, as are channels: more would only take time
-NARROW = {"RTFormer": TINY, "SegFormerPlusPlus": {"embed_dim": 8, "head_channels": 16}}
+NARROW = {
+    "RTFormer": TINY,
+    **dict.fromkeys(("SegFormerPlusPlus", "SegFormerPose"), {"embed_dim": 8, "head_channels": 16}),
+}
 # The task's part of the export, and the output with most operators. A task without a row fails the tests.
 SPECS = {
     "segmentation": (SegmentationExport([NORMALIZE]), "labels"),
     "classification": (ClassificationExport([NORMALIZE]), "softmax"),
+    "pose": (PoseExport([NORMALIZE]), "heatmaps"),
 }
 FAST = {("paddle", "rtformer_slim"), ("onnx", "rtformer_slim"), ("paddle", "fanet18"), ("paddle", "segformerpp_b0")}
 

@@ -1,0 +1,1 @@
+"""Top-down pose: keypoints of people whose boxes are known."""
