@@ -15,6 +15,7 @@ TOOLS = {
     "infer": "run an export on images, a video or a camera",
     "benchmark": "measure exports beside PaddleSeg's deployment",
     "benchmark_training": "measure training steps beside PaddleSeg's",
+    "benchmark_pose": "measure pose estimation beside PaddleDetection's way",
     "ablations": "repeat the ablation tables of RTFormer's paper",
     "compare": "compare a network with PaddleSeg's on the same weights",
     "convert": "convert a PyTorch checkpoint",
