@@ -144,6 +144,14 @@ RANGES: dict[str, dict[str, Kind]] = {
         "seed": whole(0, 1 << 62),
         "cache_mb": whole(0, 1 << 20),
     },
+    "CocoKeypoints": {"annotations": TEXT, "image_root": TEXT, "image_thre": number(0, 1)},
+    "StreetPeople": {
+        "num_samples": either(whole(1, 10_000_000), NULL),
+        "height": whole(16, 1 << 14),
+        "width": whole(16, 1 << 14),
+        "seed": whole(0, 1 << 62),
+        "cache_mb": whole(0, 1 << 20),
+    },
     # Transforms, all of PaddleSeg
     "Resize": {
         "size_divisor": either(SIDE, NULL),

@@ -14,6 +14,7 @@ from paddle_rt.errors import UserError
 from paddle_rt.kinds import NULL, choice, either, flag, kind_of_annotation, listed, number, whole
 from paddle_rt.paddleseg.components import components
 from paddle_rt.tasks.classification import datasets, losses, transforms
+from paddle_rt.tasks.pose import datasets as pose_datasets
 from paddle_rt.tasks.pose import losses as pose_losses
 from paddle_rt.tasks.pose import transforms as pose_transforms
 from paddle_rt.tasks.segmentation.datasets import dataset_catalogue
@@ -27,7 +28,7 @@ def catalogues() -> dict[str, Callable]:
     ours = {entry.class_name: entry.network_class() for entry in registry.ENTRIES.values()}
     theirs = [components(kind) for kind in ("networks", "backbones", "transforms")]
     classes = (datasets.DATASETS, losses.LOSSES, transforms.FOR_TRAINING, transforms.FOR_SCORES)
-    pose = (pose_losses.LOSSES, pose_transforms.FOR_SCORES, pose_transforms.FOR_TRAINING)
+    pose = (pose_datasets.DATASETS, pose_losses.LOSSES, pose_transforms.FOR_SCORES, pose_transforms.FOR_TRAINING)
     parts = (*classes, *pose, transforms.BATCH_OPERATORS, *theirs, dataset_catalogue(), LOSSES, SCHEDULERS, ours)
     return {name: component for part in parts for name, component in part.items()}
 

@@ -15,6 +15,7 @@ TOOLS = {
     "infer": "run an export on images, a video or a camera",
     "benchmark": "measure exports beside PaddleSeg's deployment",
     "benchmark_training": "measure training steps beside PaddleSeg's",
+    "benchmark_pose": "measure pose estimation beside PaddleDetection's way",
     "ablations": "repeat the ablation tables of RTFormer's paper",
     "compare": "compare a network with PaddleSeg's on the same weights",
     "convert": "convert a PyTorch checkpoint",
@@ -22,6 +23,7 @@ TOOLS = {
     "bn_momentum": "show what the momentum of BatchNorm does to scores",
     "video_metrics": "score checkpoints on videos",
     "prepare_camvid": "convert a CamVid download to the layout that the data set reads",
+    "prepare_jbd": "convert the jump broadcast data set to annotations in COCO's form",
     "render_streetscenes": "write StreetScenes images and labels as files",
 }
 

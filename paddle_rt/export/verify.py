@@ -123,7 +123,8 @@ def verify(
         VerificationError: A graph does not run, or does not compute what the network computes.
     """
     rows = []
-    for name, engine, feed in _engines(folder, files, target):
+    is_open = len({len(case.inputs) for case in cases}) > 1
+    for name, engine, feed in _engines(folder, files, target, spec.one_by_one and is_open):
         # The first case again at the end: memory that an engine wrongly keeps shows in a later run.
         for number, case in enumerate([*cases, cases[0]]):
             try:
@@ -256,9 +257,12 @@ def _mismatch(row: dict[str, Any]) -> VerificationError:
 
 
 def _engines(
-    folder: pathlib.Path, files: dict[str, str], target: str
+    folder: pathlib.Path, files: dict[str, str], target: str, one_by_one: bool = False
 ) -> Iterator[tuple[str, Engine, Callable[[np.ndarray], np.ndarray]]]:
-    """Yield the name of each engine, the engine, and what it makes of the inputs of a case."""
+    """Yield the name of each engine, the engine, and what it makes of the inputs of a case.
+
+    With `one_by_one` the engines of ONNX graphs also come with the length of the batch fixed to one.
+    """
     if "model" in files:
         graph, parameters = folder / files["model"], folder / files["params"]
         feed = planar_floats if target == "gpu" else np.ascontiguousarray
@@ -268,6 +272,18 @@ def _engines(
     if "onnx" in files:
         yield "ONNX Runtime", OnnxRuntime(folder / files["onnx"]), np.ascontiguousarray
         yield "OpenVINO", OpenVino(folder / files["onnx"]), np.ascontiguousarray
+    if "onnx" in files and one_by_one:
+        yield "ONNX Runtime, one by one", _OneByOne(OnnxRuntime(folder / files["onnx"], batch=1)), np.ascontiguousarray
+        yield "OpenVINO, one by one", _OneByOne(OpenVino(folder / files["onnx"], batch=1)), np.ascontiguousarray
+
+
+class _OneByOne(Engine):
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def _run(self, *inputs: np.ndarray) -> Sequence[np.ndarray]:
+        (images,) = inputs
+        return [np.concatenate([self._engine.run(images[n : n + 1]) for n in range(len(images))])]
 
 
 def drifting_video(length: int, height: int, width: int, rng: np.random.Generator) -> np.ndarray:

@@ -121,16 +121,57 @@ def render(scene: Scene, height: int, width: int, time: float = 0.0) -> tuple[np
     """
     if height < 1 or width < 1 or time < 0:
         raise UserError(f"cannot render {height}x{width} at {time} s: sizes must be 1 or more, the time 0 or more")
+    drawing = draw(scene, height, width, time)
+    return drawing.image, drawing.label
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """An image of a scene, and what is known of its pixels.
+
+    Attributes:
+        image: uint8 BGR [H, W, 3].
+        label: uint8 [H, W], Cityscapes' train ids.
+        thing: int64 [H, W], the place in `Scene.things` of what a pixel shows; -1 for the sky.
+        depth: float32 [H, W], metres between the camera's plane and what a pixel shows; 10,000 for the sky.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    _view: _View = field(repr=False)
+    _numbers: np.ndarray = field(repr=False)
+    _owners: np.ndarray = field(repr=False)
+    _planes: np.ndarray = field(repr=False)
+
+    @cached_property
+    def thing(self) -> np.ndarray:
+        return self._owners[self._numbers]
+
+    @cached_property
+    def depth(self) -> np.ndarray:
+        x, y = _rays(self._view)
+        a, b, c = (row[self._numbers] for row in self._planes)
+        return 1.0 / np.maximum(a * x + b * y[:, None] + c, 1e-4)
+
+    def project(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pixels [n, 2] and the depths [n] of points [n, 3] of a straight street."""
+        seen = (points - self._view.position) @ self._view.turn.T
+        return self._view.project(seen), seen[:, 2]
+
+
+def draw(scene: Scene, height: int, width: int, time: float = 0.0) -> Drawing:
+    """Draw a scene, as `render` does, and keep what is known of its pixels."""
     view = _view(scene, height, width, time)
     offsets = _offsets(scene, view, time)
     points = _to_camera(scene, view, offsets)
     order = _visible(scene, view, points, offsets)
     canvas, maps = _paint(scene.packed, view, points, order)
     shadow = _shadows(scene, view, offsets)
+    numbers = canvas[..., 3]
     labels = np.concatenate([[SKY], scene.packed.labels[order]]).astype(np.uint8)
-    label = labels[canvas[..., 3]]
     image = _shade(scene, view, canvas, maps, order, shadow)
-    return _expose(scene, image, time), label
+    owners = np.concatenate([[-1], scene.packed.things[order]])
+    return Drawing(_expose(scene, image, time), labels[numbers], view, numbers, owners, maps[:, 6:9].T)
 
 
 def _offsets(scene: Scene, view: _View, time: float) -> np.ndarray:

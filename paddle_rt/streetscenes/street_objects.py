@@ -150,7 +150,7 @@ def make_object_scene(index: int, seed: int = 0) -> tuple[Scene, int]:
     points = np.concatenate([part.mesh.flat.vertices + (part.x, 0.0, part.z) for part in thing.parts])
     size = float(np.ptp(points, axis=0).max())
     distance = 1.0 + size * rng.uniform(1.2, 3.0)
-    _lay_street(plan, distance + _BEHIND)
+    lay_street(plan, distance + _BEHIND)
     x, y = _place(plan, size)
     for part in thing.parts:
         bias = _IN_FRONT - part.level
@@ -160,7 +160,7 @@ def make_object_scene(index: int, seed: int = 0) -> tuple[Scene, int]:
     return Scene(index, seed, 0.0, camera, weather, plan.things), label
 
 
-def _lay_street(plan: Plan, end: float) -> None:
+def lay_street(plan: Plan, end: float) -> None:
     """Lay the ground, and build both sides of the street as far as `end`."""
     lay_ground(plan)
     for side in plan.sides:

@@ -23,6 +23,8 @@ class ExportSpec:
         output_ops: The outputs that a graph may have; values of deploy.yaml's output_op.
         int8_output: The output that a graph must have to be quantised.
         agreement_key: The name of the share of results that quantisation leaves unchanged.
+        one_by_one: Whether predictors give ONNX graphs with an open batch one input at a time on a CPU, which is then
+            verified too.
 
     Args:
         transforms: The validation transforms, as a config describes them.
@@ -33,6 +35,7 @@ class ExportSpec:
     output_ops: ClassVar[tuple[str, ...]] = ("none",)
     int8_output: ClassVar[str] = "none"
     agreement_key: ClassVar[str] = "agreement"
+    one_by_one: ClassVar[bool] = False
 
     transforms: Sequence[Mapping[str, Any]] = ()
     task: str = field(kw_only=True)

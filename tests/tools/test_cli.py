@@ -145,6 +145,8 @@ FLAGS = {
     "infer --thread 5": "unknown flag or word '--thread', did you mean '--threads'",
     "infer --device_id -1": "--device_id: expected a whole number from 0 to 1023, got '-1'",
     "infer --profile 64x64 64 64x64": "--profile: expected a whole number from 1 to 65500, got ''",
+    "infer --threshold 2": "--threshold: expected a number from 0 to 1, got '2'",
+    "benchmark_pose --people 0": "--people: expected a whole number from 1 to 1000000, got '0'",
     "infer --scene_cut nan": "--scene_cut: expected a number from 0 to 255, got 'nan'",
 }
 
@@ -159,11 +161,12 @@ def test_a_bad_flag_is_one_line_and_exit_code_2(call, line, tmp_path):
     given = [flag, *(value.format(**places) for value in values)]
     required = {"infer": ["--config", "x", "--image_path", "x"], "quantize": ["--export_dir", "x"]}
     required |= {"benchmark": [], "benchmark_training": ["--output", tmp_path / "x"]}
+    required |= {"benchmark_pose": ["--output", tmp_path / "x"]}
     required = required.get(tool, ["--model_path", "x"])
     required += ["--image_path", "x"] if tool == "predict" else []
     if tool in ("train", "data/render_streetscenes"):
         required = ["--output", tmp_path / "x"] if "render" in tool else []
-    if tool not in ("infer", "benchmark", "benchmark_training", "data/render_streetscenes"):
+    if tool not in ("infer", "benchmark", "benchmark_pose", "benchmark_training", "data/render_streetscenes"):
         required += ["-c", "x.yml"]
     refused(call(tool, *required, *given), FLAGS[line], 2)
     assert written(tmp_path) == ["file"]

@@ -9,7 +9,7 @@ import numpy as np
 from paddle_rt.errors import UserError
 from paddle_rt.inference.deployment import Deployment
 from paddle_rt.inference.pose_estimator import OUTPUT_OPS, STRIDE, KeyPoints, PoseEstimator, PoseSettings
-from paddle_rt.inference.pose_geometry import transform_points, warp_matrix
+from paddle_rt.inference.pose_geometry import box_to_center_scale, fix_aspect, transform_points, warp, warp_matrix
 from paddle_rt.inference.preprocess import Normalize
 from paddle_rt.models.base import Network
 from paddle_rt.tasks.base import Task
@@ -52,6 +52,7 @@ class PoseExport(ExportSpec):
     output_ops = OUTPUT_OPS
     int8_output = "heatmaps"
     agreement_key = "keypoint_agreement"
+    one_by_one = True
 
     settings: PoseSettings = PoseSettings()
     input_size: Sequence[int] = (192, 256)
@@ -143,12 +144,9 @@ class ExportingMixin:
         Raises:
             UserError: The config has no such split, or its files are missing.
         """
-        key, config = f"{split}_dataset", self.config
-        steps = [step for step in _val_transforms(config) if step["type"] != Normalize.__name__]
-        plain = type(self)({**config, key: {**config.get(key, {}), "transforms": steps}})
-        dataset, spec = plain.build_data(split), self.export_spec()
+        dataset, spec = self.build_data(split), self.export_spec()
         indices = np.unique(np.linspace(0, len(dataset) - 1, min(number, len(dataset))).astype(int)).tolist()
-        return [_sample(dataset[index], spec) for index in indices]
+        return [_sample(dataset.person(index), spec) for index in indices]
 
 
 def _val_transforms(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -157,8 +155,12 @@ def _val_transforms(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return config["val_dataset"]["transforms"]
 
 
-def _sample(item: Mapping[str, Any], spec: PoseExport) -> tuple[np.ndarray, Truth]:
-    matrix = warp_matrix(item["center"], item["scale"], spec.input_size, udp=spec.settings.udp)
-    box = np.asarray(item["bbox"])
+def _sample(person: Mapping[str, Any], spec: PoseExport) -> tuple[np.ndarray, Truth]:
+    """Cut a person of a data set out. One with the box of a detector has no true keypoints."""
+    size, settings, box = spec.input_size, spec.settings, person["bbox"]
+    centers, scales = box_to_center_scale(box[np.newaxis], settings.padding)
+    matrix = warp_matrix(centers[0], fix_aspect(scales, size)[0], size, udp=settings.udp)
+    unknown = np.zeros((len(settings.keypoints), 3), np.float32)
+    points, visible = person.get("keypoints", unknown[:, :2]), person.get("visible", unknown[:, 2])
     length = float((box[2:] - box[:2]).max() * matrix[0, 0])
-    return item["img"], Truth(transform_points(item["keypoints"], matrix), item["visible"], length)
+    return warp(person["img"], matrix, size), Truth(transform_points(points, matrix), visible, length)

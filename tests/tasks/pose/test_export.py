@@ -1,6 +1,7 @@
 """Exports of pose networks: verified in every engine, with an open number of people, loaded, and quantised."""
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import paddle
@@ -13,7 +14,8 @@ from paddle_rt.inference import KeypointSet, PoseEstimator, load, load_deploymen
 from paddle_rt.inference.pose_estimator import KeyPoints, PoseSettings
 from paddle_rt.inference.pose_geometry import decode
 from paddle_rt.models.base import Network
-from paddle_rt.tasks.pose.export import PoseExport, Truth
+from paddle_rt.tasks.pose.datasets import PoseDataset
+from paddle_rt.tasks.pose.export import ExportingMixin, PoseExport, Truth
 from tests.helpers import NORMALIZE, smooth_image
 
 WIDTH, HEIGHT, K = 48, 64, 3
@@ -64,7 +66,7 @@ def expected(network: Network, people: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def test_an_export_is_verified_with_any_number_of_people(exported):
     report = json.loads((exported / "verification.json").read_text())
     assert report["input_shape"] == [None, 3, HEIGHT, WIDTH] and report["output_op"] == "heatmaps"
-    assert len(report["comparisons"]) == 2 * 4 and {row["input"][0] for row in report["comparisons"]} == {1, 3}
+    assert len(report["comparisons"]) == 2 * 6 and {row["input"][0] for row in report["comparisons"]} == {1, 3}
     worst = max(row["relative_error"] for row in report["comparisons"])
     assert worst < 1e-4, f"worst relative error {worst:.1e}"
     deployment = load_deployment(exported)
@@ -141,6 +143,62 @@ def test_int8_is_judged_by_pck_and_by_the_distance_of_keypoints(network, tmp_pat
     single, quantised = ([estimator.predict_crop(crop) for crop in people] for estimator in estimators)
     assert report["differences"] == SPEC.differences(single, quantised)
     assert report["keypoint_agreement"] == SPEC.agreement(single, quantised)
+
+
+class People(PoseDataset):
+    """A data set of these people."""
+
+    def __init__(self, people: Sequence[dict]) -> None:
+        super().__init__([], POINTS)
+        self.people = people
+
+    def __len__(self) -> int:
+        return len(self.people)
+
+    def person(self, index: int) -> dict:
+        return self.people[index]
+
+
+class Stub(ExportingMixin):
+    """What the mixin needs of a task."""
+
+    keypoints = POINTS
+
+    def __init__(self, *people: dict) -> None:
+        affine = {"type": "TopdownAffine", "input_size": [WIDTH, HEIGHT]}
+        steps = [{"type": "GetBBoxCenterScale", "padding": 1.5}, affine, NORMALIZE]
+        self.config = {"val_dataset": {"transforms": steps}, "test_config": {"decoding": "dark", "flip_test": False}}
+        self.people = people
+
+    def build_data(self, split: str) -> People:
+        return People(self.people)
+
+
+def test_the_config_says_how_people_are_cut_out():
+    spec = Stub().export_spec()
+    assert spec.settings == PoseSettings(POINTS, padding=1.5, decoding="dark") and spec.input_size == (WIDTH, HEIGHT)
+    assert spec.transforms == [NORMALIZE]
+    stub = Stub()
+    stub.config["val_dataset"]["transforms"][1]["udp"] = True
+    assert stub.export_spec().settings == PoseSettings(POINTS, 1.5, True, "dark", shift_heatmap=False)
+    del stub.config["val_dataset"]
+    with pytest.raises(UserError, match="the config has no val_dataset"):
+        stub.export_spec()
+
+
+def test_samples_are_people_who_have_been_cut_out():
+    frame, box = smooth_image(90, 120), np.float32([20, 10, 60, 70])
+    points = np.float32([(20, 10), (60, 70), (40, 40)])
+    person = {"img": frame, "bbox": box, "keypoints": points, "visible": np.float32([1, 0, 1])}
+    (first, truth), (_, other) = Stub(person, {"img": frame, "bbox": box}).raw_samples("val", 5)
+    # 60 rows times 1.5 are 90 of the frame, for the 64 rows of the crop.
+    expected = (points - [40, 40]) * 64 / 90 + [WIDTH / 2, HEIGHT / 2]
+    np.testing.assert_allclose(truth.points, expected, atol=1e-4)
+    assert truth.length == pytest.approx(60 * 64 / 90) and truth.visible.tolist() == [1, 0, 1]
+    assert first.shape == (HEIGHT, WIDTH, 3) and first.dtype == np.uint8
+    error = np.abs(first[32, 24].astype(int) - frame[40, 40]).max()
+    assert error <= 2, f"the centre of the box is off by {error} grey levels"
+    assert not other.visible.any() and other.points.shape == (3, 2)
 
 
 def test_measures_of_results():
