@@ -13,7 +13,7 @@ from paddle_rt.errors import UserError, unknown
 from paddle_rt.imaging import list_images, read_image
 from paddle_rt.inference import load_deployment
 from paddle_rt.inference.engines import UnsupportedError, check_choice
-from paddle_rt.registry import list_models
+from paddle_rt.registry import find_entry, list_models
 from paddle_rt.yaml_file import parse_yaml
 
 _RENDERED = 6  # frames that are rendered where none are given
@@ -104,8 +104,11 @@ class Plan:
         for model in map(read_model, self.models):
             if model.name not in list_models():
                 raise unknown("model", model.name, list_models())
-            if model.name in list_models("pose"):
-                raise UserError(f"{model.name} takes frames with boxes: paddle-rt benchmark_pose measures it")
+        tasks = [find_entry(read_model(model).name).task for model in self.models]
+        if "pose" in [*tasks, *(load_deployment(folder).task for folder in self.exports)]:
+            raise UserError(
+                "this tool gives networks whole frames, but a pose network also needs boxes; use benchmark_pose"
+            )
         if self.exports and len(self.models) != (len(self.exports) if self.compares else 0):
             raise UserError(
                 f"got {len(self.exports)} exports and {len(self.models)} models: with exports, --models names the "

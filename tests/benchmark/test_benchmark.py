@@ -164,6 +164,11 @@ def test_pairs_that_do_not_exist_are_named():
         small_plan("rtformer_slim", backends=["openvin"])
 
 
+def test_pose_networks_have_a_benchmark_of_their_own():
+    with pytest.raises(UserError, match="also needs boxes; use benchmark_pose"):
+        small_plan("rtformer_slim", "segformerpp_b0_pose:token_merging=bsm_hq")
+
+
 def test_checkpoints_must_belong_to_measured_models():
     assert small_plan("rtformer_slim", checkpoints=["rtformer_slim=a=b"]).weights == {"rtformer_slim": "a=b"}
     for pairs, message in ((["rtformer_slim"], "MODEL=FILE"), (["rtformer_base=x"], "rtformer_base")):

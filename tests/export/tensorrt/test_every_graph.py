@@ -13,7 +13,7 @@ from paddle_rt.models.rtformer_attention import ATTENTIONS
 from paddle_rt.models.token_merging import PRESETS
 from paddle_rt.registry import find_entry
 from paddle_rt.tasks.classification.export import ClassificationExport
-from paddle_rt.tasks.export import ExportSpec
+from paddle_rt.tasks.pose.export import PoseExport
 from paddle_rt.tasks.segmentation.export import SegmentationExport
 from tests.export.tensorrt import onnx_engines, paddle_engines
 from tests.export.tensorrt.exports import ROADS, write_graph
@@ -31,7 +31,7 @@ NARROW = {
 SPECS = {
     "segmentation": (SegmentationExport([NORMALIZE]), "labels"),
     "classification": (ClassificationExport([NORMALIZE]), "softmax"),
-    "pose": (ExportSpec([NORMALIZE], task="pose"), "none"),
+    "pose": (PoseExport([NORMALIZE]), "heatmaps"),
 }
 FAST = {("paddle", "rtformer_slim"), ("onnx", "rtformer_slim"), ("paddle", "fanet18"), ("paddle", "segformerpp_b0")}
 
