@@ -3,18 +3,14 @@
 import numpy as np
 import pytest
 
-import paddle_rt
 from paddle_rt.errors import UserError
-from paddle_rt.export.publish import export
-from paddle_rt.export.quantize import quantize
 from paddle_rt.inference import load
 from paddle_rt.inference.engines import SUPPORTED
 from paddle_rt.inference.engines.gpu import find_gpu
 from paddle_rt.inference.engines.paddle_inference import import_paddle
 from paddle_rt.inference.engines.paddle_tensorrt import check_tensorrt
-from paddle_rt.tasks.segmentation.export import SegmentationExport
-from tests.gpu.conftest import CLASSES, SIZE
-from tests.helpers import NORMALIZE, TINY, randomize, smooth_image
+from tests.gpu.conftest import SIZE
+from tests.helpers import TINY, smooth_image
 
 LEAST = {"fp32": 0.999, "fp16": 0.98, "int8": 0.8}  # shares of equal labels; of random weights, whose logits lie close
 CHOICES = [
@@ -27,7 +23,9 @@ FRAMES = [smooth_image(*SIZE, seed) for seed in range(3)]
 
 
 def skip_without(backend: str, place: str, precision: str) -> None:
-    """Skip what cannot be installed beside the rest: Paddle and ONNX Runtime may need different TensorRTs."""
+    """Skip Paddle where it is missing, or where it cannot be beside the rest: the two may need different TensorRTs."""
+    if backend == "paddle":
+        pytest.importorskip("paddle")
     if (backend, place) == ("paddle", "tensorrt"):
         try:
             check_tensorrt(*import_paddle(), find_gpu(), precision)
@@ -56,14 +54,8 @@ def test_labels_are_those_of_the_cpu(gpu_export, nvidia, backend, place, precisi
 
 
 @pytest.fixture(scope="module")
-def int8_export(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("int8") / "export"
-    net = paddle_rt.create_model("rtformer_slim", CLASSES, **TINY)
-    randomize(net)
-    spec = SegmentationExport([NORMALIZE])
-    export(net, folder, spec, [1, 3, *SIZE], "coarse", ["onnx"], "gpu")
-    quantize(folder, FRAMES, [(FRAMES[0], None)], spec, agreement=0.0)
-    return folder
+def int8_export(exported):
+    return exported("int8", "rtformer_slim", "coarse", images=FRAMES, **TINY)
 
 
 @pytest.mark.slow
@@ -72,12 +64,8 @@ def test_labels_of_int8_are_nearly_those_of_the_cpu(int8_export, nvidia):
 
 
 @pytest.fixture(scope="module")
-def video_export(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("video") / "export"
-    net = paddle_rt.create_model("fanet18", CLASSES, temporal_window=3)
-    randomize(net)
-    export(net, folder, SegmentationExport([NORMALIZE]), [1, 3, *SIZE], "labels", target="gpu")
-    return folder
+def video_export(exported):
+    return exported("video", "fanet18", "labels", temporal_window=3)
 
 
 @pytest.mark.slow
