@@ -54,6 +54,7 @@ def test_a_network_for_another_task_is_refused():
         pose.PosePlan("rtformer_slim")
 
 
+@pytest.mark.slow
 def test_the_scene_has_boxes_inside_the_frame():
     frame, boxes = pose.scene(8)
     assert frame.shape == (720, 1280, 3) and boxes.shape == (8, 4)

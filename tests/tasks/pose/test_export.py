@@ -27,11 +27,11 @@ SPEC = PoseExport([NORMALIZE], SETTINGS, (WIDTH, HEIGHT))
 class Heatmaps(Network):
     """Convolutions that give heatmaps at a quarter of the size."""
 
-    def __init__(self) -> None:
+    def __init__(self, keypoints: int = K) -> None:
         super().__init__()
         self.first = paddle.nn.Conv2D(3, 8, 3, stride=2, padding=1)
         self.second = paddle.nn.Conv2D(8, 8, 3, stride=2, padding=1)
-        self.last = paddle.nn.Conv2D(8, K, 1)
+        self.last = paddle.nn.Conv2D(8, keypoints, 1)
 
     def forward(self, images: paddle.Tensor) -> list[paddle.Tensor]:
         return [self.last(paddle.tanh(self.second(paddle.tanh(self.first(images)))))]
