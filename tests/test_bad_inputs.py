@@ -473,6 +473,15 @@ def cut_short(state: dict) -> dict:
     return state
 
 
+def pose_config(**changes: Any) -> Callable[[Desk], str]:
+    def make(desk: Desk) -> str:
+        from tests.tasks.pose.helpers import write_config
+
+        return write_config(desk.folder, **changes)
+
+    return make
+
+
 def safetensors(desk: Desk) -> pathlib.Path:
     from safetensors.numpy import save_file
 
@@ -813,6 +822,11 @@ ROWS = {
     "config_key_twice": Row(CONFIGS, appended("iters: 2"), "'iters' occurs twice"),
     "config_alias_bomb": Row(CONFIGS, appended(bad.alias_bomb()), "config.yml"),
     "config_deep": Row(CONFIGS, appended("x: " + "[" * 5000), "config.yml"),
+    "config_of_pose_unpaired": Row(
+        CONFIGS, pose_config(keypoints={"names": ["a", "b", "c"], "flip_pairs": [[0, 1], [1, 2]]}), "stands there twice"
+    ),
+    "config_of_pose_count": Row(CONFIGS, pose_config(keypoints={"names": ["a"]}, model__num_keypoints=2), "has 1 k"),
+    "config_of_pose_as_in_paddledetection": Row(CONFIGS, pose_config(num_joints=17), "here it is keypoints"),
     "config_base_missing": Row(CONFIGS, appended("_base_: nowhere.yml"), "nowhere.yml"),
     "config_base_circle": Row(CONFIGS, circle, "circle"),
     **{f"config_python_{kind}": Row(CONFIGS, appended(f"x: {tag}"), "config.yml")
