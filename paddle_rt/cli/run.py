@@ -27,6 +27,7 @@ _INSTALL = {
     "matplotlib": "pip install 'paddle_rt[train]'",
     "onnx": "pip install 'paddle_rt[export]'",
     "paddle2onnx": "pip install 'paddle_rt[export]'",
+    "pycocotools": "pip install 'paddle_rt[pose]'",
     "nncf": "pip install 'paddle_rt[int8]'",
     "onnxruntime": "pip install 'paddle_rt[onnxruntime]'",
     "openvino": "pip install 'paddle_rt[openvino]'",

@@ -8,6 +8,7 @@ from paddle_rt import registry
 from paddle_rt.arguments import RANGES
 from paddle_rt.components import check_network
 from paddle_rt.config.optimizer import check_optimizer, check_schedule
+from paddle_rt.config.paddledetection import refuse_keys
 from paddle_rt.errors import UserError, shown, unknown
 from paddle_rt.tasks import base
 
@@ -26,6 +27,7 @@ def check(values: dict[str, Any]) -> None:
     """
     if not isinstance(values.get("task", ""), str):
         raise UserError(f"task must be the name of a task, got {shown(values['task'])}")
+    refuse_keys(values)
     task = base.find_task(values.get("task", base.DEFAULT))
     valid = (*REQUIRED, *OPTIONAL, *task.config_keys)
     for key in values:

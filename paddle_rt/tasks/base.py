@@ -168,7 +168,8 @@ def find_task(name: str) -> type[Task]:
         UserError: There is no such task.
     """
     import paddle_rt.tasks.classification.task
-    import paddle_rt.tasks.segmentation.task  # noqa: F401  both register themselves
+    import paddle_rt.tasks.pose.task
+    import paddle_rt.tasks.segmentation.task  # noqa: F401  all register themselves
 
     if name not in _TASKS:
         raise unknown("task", name, _TASKS)

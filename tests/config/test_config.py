@@ -9,6 +9,7 @@ import yaml
 
 from paddle_rt import list_models, registry
 from paddle_rt.config import build_network, build_optimizer, build_task, load_config
+from paddle_rt.config.optimizer import build_schedule
 from paddle_rt.config_file import read_config_file
 from paddle_rt.errors import UserError
 from paddle_rt.yaml_file import read_yaml
@@ -19,9 +20,10 @@ PRESETS = ("bsm_hq", "bsm_fast", "n2d_2x2", "downsample")
 # One example in each folder; for others there is `--opts model.token_merging=...`.
 OF_A_PRESET = {path: preset for path in SHIPPED for preset in PRESETS if path.endswith(f"_{preset}.yml")}
 CLASSIFICATION = [path for path in SHIPPED if "street_objects" in path or "imagenet" in path]
+POSE = [path for path in SHIPPED if "/pose/" in path or "streetpeople" in path]
 
 
-@pytest.mark.parametrize("path", [path for path in SHIPPED if path not in [*OF_A_PRESET, *CLASSIFICATION]])
+@pytest.mark.parametrize("path", [path for path in SHIPPED if path not in [*OF_A_PRESET, *CLASSIFICATION, *POSE]])
 def test_shipped_config_builds(path):
     config = load_config(str(ROOT / path), ["model.pretrained=None"])
     name = path.rpartition("/")[2].split("_")
@@ -57,9 +59,44 @@ def test_shipped_config_of_classification_builds(path):
     assert task.export_spec().transforms[-1]["type"] == "NormalizeImage"
 
 
+@pytest.mark.parametrize("path", [path for path in POSE if path not in OF_A_PRESET])
+def test_shipped_config_of_pose_builds(path):
+    config = load_config(str(ROOT / path), ["model.pretrained=None"])
+    section = config.values["model"]
+    width, height = map(int, path.removesuffix(".yml").split("_")[3 if "/pose/" in path else -1].split("x"))
+    keypoints = 20 if "jbd" in path else 17
+    assert (section["type"], section["num_keypoints"]) == ("SegFormerPose", keypoints)
+    assert section["variant"] == path.rpartition("/")[2].split("_")[1]
+    config.values["model"] |= {"depths": [1, 1, 1, 1], "embed_dim": 8, "head_channels": 16}  # the sizes are not tested
+    network, task = build_network(config), build_task(config)
+    spec = task.export_spec()
+    assert tuple(spec.input_size) == (width, height) and len(spec.settings.keypoints) == keypoints
+    outputs = network(paddle.zeros([1, 3, height, width]))
+    size = next(step["heatmap_size"] for step in config.values["train_dataset"]["transforms"] if "heatmap_size" in step)
+    target, weight = paddle.zeros([1, keypoints, *size[::-1]]), paddle.ones([1, keypoints])
+    (loss,) = task.losses(outputs, {"target": target, "weight": weight})
+    assert math.isfinite(float(loss)) and build_optimizer(config, network) is not None
+
+
+@pytest.mark.parametrize("path", [path for path in POSE if "_210e.yml" in path])
+def test_recipe_of_pose(path):
+    """AdamW with decay on everything at a constant rate of 5e-4 behind the warm-up; 210 epochs of batches of 16."""
+    values = load_config(str(ROOT / path), ["model.pretrained=None"]).values
+    assert values["optimizer"] == {"type": "AdamW", "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.01}
+    schedule = build_schedule(values["lr_scheduler"], values["iters"])
+    rates = []
+    for step in (0, 499, 500, 100_000, values["iters"]):
+        schedule.step(step)
+        rates.append(schedule())
+    assert np.allclose(rates, [5e-7, *[5e-4] * 4], rtol=1e-6, atol=0), rates
+    samples = {"coco": 149_813, "jbd": 1000}["coco" if "coco" in path else "jbd"]
+    assert values["batch_size"] == 16 and values["iters"] == 210 * (samples // 16)
+
+
 @pytest.mark.parametrize("path", OF_A_PRESET)
 def test_preset_differs_in_the_merging_alone(path):
-    assert sum(other.rpartition("/")[0] == path.rpartition("/")[0] for other in OF_A_PRESET) == 1
+    same = sum(other.rpartition("/")[0] == path.rpartition("/")[0] for other in OF_A_PRESET)
+    assert same == (12 if path in POSE else 1)
     preset = OF_A_PRESET[path]
     ours, base = load_config(str(ROOT / path)).values, load_config(str(ROOT / path.replace(f"_{preset}", ""))).values
     assert len((ROOT / path).read_text().splitlines()) == 2
@@ -69,7 +106,7 @@ def test_preset_differs_in_the_merging_alone(path):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_segformer_takes_every_preset(preset):
-    bases = [path for path in SHIPPED if "segformerpp" in path and path not in OF_A_PRESET]
+    bases = [path for path in SHIPPED if "segformerpp" in path and path not in [*OF_A_PRESET, *POSE]]
     assert len(bases) == 6 + 6 + 2 + 1, bases
     for path in bases:
         base = load_config(str(ROOT / path)).values

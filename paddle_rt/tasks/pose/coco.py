@@ -1,7 +1,6 @@
 """Annotation files and files of detections in COCO's form: everything in them is checked before it is used."""
 
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,20 +15,18 @@ from paddle_rt.inference.keypoints import KEYPOINT_SETS, KeypointSet
 from paddle_rt.kinds import LIST, TEXT, Kind, listed, number, whole
 
 _MAX_BYTES = 2**31  # the largest of COCO's own files has 230 MB
+_LARGEST = 1e9  # pixels; far outside every image
 _AREA_OF_BOX = 0.53  # share of the box that the body has where a file gives no area
 
 
 def _are_numbers(values: Any) -> bool:
     plain = isinstance(values, list) and set(map(type, values)) <= {int, float}
-    try:
-        return plain and all(map(math.isfinite, values))
-    except OverflowError:  # a whole number beyond all floating-point numbers
-        return False
+    return plain and all(-_LARGEST < value < _LARGEST for value in values)
 
 
 _BOX = Kind(
     "x, y, width and height, four finite numbers, the last two not negative",
-    lambda value: _are_numbers(value) and len(value) == 4 and min(value[2:]) >= 0 and max(map(abs, value)) < 1e9,
+    lambda value: _are_numbers(value) and len(value) == 4 and min(value[2:]) >= 0,
 )
 # What the entries of each list may hold. Keys beside these are ignored.
 _TOP = {"images": LIST, "annotations": LIST, "categories": LIST}
@@ -77,16 +74,18 @@ def parse(annotation: Mapping[str, Any], width: int, height: int) -> Parsed:
     Source: MMPose 1.2.0, BaseCocoStyleDataset.parse_data_info.
     """
     x, y, w, h = annotation["bbox"]
-    corners = np.clip(np.array([x, y, x + w, y + h]), 0, np.array([width, height] * 2) - 1)
+    left, right = (min(max(value, 0), width - 1) for value in (x, x + w))
+    top, bottom = (min(max(value, 0), height - 1) for value in (y, y + h))
+    bbox = np.array([left, top, right, bottom], np.float32)
     values = np.array(annotation["keypoints"], np.float32).reshape(-1, 3)
     keypoints, visible = values[:, :2], np.minimum(values[:, 2], np.float32(1))
-    number_of_keypoints = annotation.get("num_keypoints", np.count_nonzero(keypoints.max(axis=1)))
-    sides = corners[2:] - corners[:2]
-    area = annotation.get("area", max(sides.prod() * _AREA_OF_BOX, 1.0))
-    kept = not annotation.get("iscrowd") and number_of_keypoints > 0 and sides.min() > 0 and keypoints.max() > 0
-    return Parsed(
-        corners.astype(np.float32), keypoints, visible, int(number_of_keypoints), np.float32(area), bool(kept)
-    )
+    count = annotation.get("num_keypoints")
+    if count is None:
+        count = int(np.count_nonzero(keypoints.max(axis=1)))
+    area = annotation.get("area", max((right - left) * (bottom - top) * _AREA_OF_BOX, 1.0))
+    has_extent = bbox[2] > bbox[0] and bbox[3] > bbox[1]
+    kept = not annotation.get("iscrowd") and count > 0 and has_extent and keypoints.max() > 0
+    return Parsed(bbox, keypoints, visible, count, np.float32(area), bool(kept))
 
 
 @dataclass(frozen=True)
@@ -115,16 +114,14 @@ class CocoFile:
         shift = max(0, 1 - min((annotation["id"] for annotation in self.annotations), default=1))
         annotations = []
         for annotation in self.annotations:
-            image = self.images[annotation["image_id"]]
-            values = annotation.get("keypoints") or [0] * (3 * len(self.keypoints))
-            area = parse({**annotation, "keypoints": values}, image["width"], image["height"]).area
-            missing = {
-                "iscrowd": 0,
-                "area": float(area),
-                "num_keypoints": sum(value > 0 for value in values[2::3]),
-            }
             row = {key: annotation[key] for key in (*_LINKS, *_PERSON) if key in annotation}
-            annotations.append({**missing, **row, "keypoints": values, "id": annotation["id"] + shift})
+            row.setdefault("keypoints", [0] * (3 * len(self.keypoints)))  # of a crowd
+            row.setdefault("num_keypoints", sum(value > 0 for value in row["keypoints"][2::3]))
+            row.setdefault("iscrowd", 0)
+            if "area" not in row:
+                image = self.images[row["image_id"]]
+                row["area"] = float(parse(row, image["width"], image["height"]).area)
+            annotations.append({**row, "id": row["id"] + shift})
         return {"images": list(self.images.values()), "categories": [self.category], "annotations": annotations}
 
 

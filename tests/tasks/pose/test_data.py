@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from paddle_rt.errors import UserError
 from paddle_rt.inference.keypoints import COCO, JBD, KeypointSet
 from paddle_rt.tasks.loader import Loader
 from paddle_rt.tasks.pose.coco import parse, read_annotations, read_detections
@@ -227,6 +228,47 @@ def test_boxes_of_a_detector(files, caplog):
 def test_a_fault_of_a_file_of_detections_is_named(files, value, expected):
     path, annotations = files(value, "boxes.json"), read_annotations(files(content()))
     assert re.search(expected, message(read_detections, path, annotations))
+
+
+WRONG = (None, True, -1, 10**30, float("nan"), "x", [[]])
+
+
+def changed(value: object):
+    """Yield copies of a value of JSON in each of which one part, or all, is replaced by something wrong or is gone."""
+    yield from WRONG
+    if isinstance(value, list | dict):
+        for key in range(len(value)) if isinstance(value, list) else list(value):
+            for part in changed(value[key]):
+                copy = value.copy()
+                copy[key] = part
+                yield copy
+            copy = value.copy()
+            del copy[key]
+            yield copy
+
+
+def test_no_file_raises_anything_but_a_users_error(files):
+    """Each file is read, or refused in one line that begins with its name."""
+    image, good = files.root, files(content())
+    results = [0, 0]
+    for broken in changed(content(person(area=5.5, iscrowd=0, num_keypoints=2))):
+        path = files(broken)
+        try:
+            CocoKeypoints([], path, image).coco_ground_truth()
+            results[0] += 1
+        except UserError as error:
+            assert path in str(error) and "\n" not in str(error), broken
+            results[1] += 1
+    files(content())
+    for broken in changed([detection()]):
+        path = files(broken, "boxes.json")
+        try:
+            len(CocoKeypoints([], good, image, "val", bbox_file=path, use_gt_bbox=False))
+            results[0] += 1
+        except UserError as error:
+            assert str(error).startswith(path) and "\n" not in str(error), broken
+            results[1] += 1
+    assert results[0] > 20 and results[1] > 400, results
 
 
 def test_rendered_people_as_a_data_set():
