@@ -98,8 +98,6 @@ def command(tool: str, config: str = "config.yml", **changes: str | None) -> lis
                       "--checkpoint": "rtformer_slim=weights_1", "--frames": "images", "--output": "out/bench.json"},
         "benchmark_training": {"--model": MODEL, "--size": size, "--runs": "1", "--threads": "1", "--num_classes": "3",
                                "--output": "out/bench.json"},
-        "benchmark_pose": {"--model": "segformerpp_b0_pose", "--input_size": size, "--runs": "1", "--threads": "1",
-                           "--people": "2", "--mergings": "n2d_2x2", "--output": "out/bench.json"},
         "convert": {"--model": "segformerpp_b0", "--input": "torch.safetensors", "--output": "out/x.pdparams"},
         "plot_runs": {"--runs": "a=log", "--output": "out/runs.png"},
         "video_metrics": {"-c": config, "--model_path": "weights_1", "--videos": "1", "--frames": "2",
@@ -361,7 +359,6 @@ FLAGS = {
     "benchmark": "models checkpoint num_classes size frames backends precisions against beside threads runs output "
     "markdown",
     "benchmark_training": "model size batch_size num_classes threads runs output",
-    "benchmark_pose": "model checkpoint input_size people mergings threads runs output markdown",
     "convert": "model input output num_classes head",
     "plot_runs": "runs score output",
     "video_metrics": "model_path videos frames device output",
