@@ -1,7 +1,7 @@
 """Convert the jump broadcast data set (JBD) to annotations in COCO's form, which data set type CocoKeypoints reads.
 
-paddle-rt prepare_jbd --keypoints jump_broadcast/keypoints --images jump_broadcast/frames --output data/jbd
-    --boxes jump_broadcast/bboxes_segmentations.csv
+paddle-rt prepare_jbd --keypoints jump_broadcast/keypoints --images jump_broadcast/annotated_frames
+    --boxes jump_broadcast/bboxes_segmentations.csv --output jump_broadcast/annotations
 """
 
 import argparse

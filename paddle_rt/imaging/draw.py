@@ -72,6 +72,7 @@ def caption(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:
     return image
 
 
+_WIDEST = 100  # pixels of a line: OpenCV draws none above 32,767
 # BGR of the keypoints of neither side, of the left and of the right one, also told apart by the colour-blind.
 _SIDES = ((255, 255, 255), (0, 159, 230), (178, 114, 0))
 
@@ -122,7 +123,7 @@ def draw_skeletons(
         shown = values >= threshold
         if not shown.any():
             continue
-        width = max(round(np.ptp(person[shown], axis=0).max() / 60), 1)
+        width = min(max(round(np.ptp(person[shown], axis=0).max() / 60), 1), _WIDEST)
         places = [tuple(map(int, place)) for place in np.round(person * 16)]  # with 4 bits behind the point
         lines = [bone for bone in bones if shown[list(bone)].all()]
         for border in (2, 0):  # first all dark edges, so that none covers a colour

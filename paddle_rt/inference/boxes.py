@@ -12,10 +12,10 @@ import numpy as np
 
 from paddle_rt.errors import UserError, shown
 from paddle_rt.files import check_plain_file
-from paddle_rt.kinds import listed, number
+from paddle_rt.kinds import listed, number, whole
 
 _MAX_BYTES = 2**30
-_BOX, _SCORE = listed(number(), 4), number()
+_BOX, _SCORE, _CATEGORY = listed(number(), 4), number(), whole()
 _Key = str | int
 PERSON = 1  # the category of people in COCO
 
@@ -168,14 +168,18 @@ def _from_json(path: str | os.PathLike, text: str, category: int) -> list[_Entry
         box, score = item.get("bbox"), item.get("score", 1.0)
         if not _BOX.accepts(box) or not _SCORE.accepts(score):
             raise UserError(f"{where}: bbox is [x, y, width, height] and score a number, got {shown([box, score])}")
+        if not _CATEGORY.accepts(item.get("category_id", category)):
+            raise UserError(f"{where}: category_id is a whole number, got {shown(item['category_id'])}")
+        if item.get("iscrowd"):
+            continue
         categories.add(item.get("category_id", category))
-        if item.get("category_id", category) == category and not item.get("iscrowd"):
+        if item.get("category_id", category) == category:
             x, y, width, height = box
             entries.append((names.get(image, image), (x, y, x + width, y + height), score, image))
-    if content and not entries:
+    if categories and not entries:
         raise UserError(
-            f"{path} has no box of category {category}, only of {', '.join(sorted(map(str, categories)))}; "
-            "choose one with --box_category"
+            f"{path} has no box of category {category}, only of {', '.join(map(str, sorted(categories)))}; choose one "
+            "with --box_category"
         )
     return entries
 

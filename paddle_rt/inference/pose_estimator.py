@@ -25,7 +25,7 @@ from paddle_rt.inference.pose_geometry import (
     warp_matrix,
 )
 from paddle_rt.inference.predictor import Predictor
-from paddle_rt.kinds import MAPPING, SWITCH, choice, number, whole
+from paddle_rt.kinds import MAPPING, SWITCH, Kind, choice, number, whole
 
 OUTPUT_OPS = ("heatmaps",)
 STRIDE = 4  # pixels of a crop for one cell of a heatmap
@@ -34,12 +34,12 @@ KEYPOINT_SCORE = 0.2  # keypoints above it count for the score of a person
 _GROUP_PIXELS = 1 << 21
 _USUAL_PEOPLE = 8  # of a frame, for which TensorRT chooses its kernels
 _LARGEST = float(1 << 20)  # no coordinate of a box is larger
-_KINDS = {
+SETTINGS = {
     "keypoints": MAPPING,
     "padding": number(0, 100, above=True),
     "udp": SWITCH,
     "decoding": choice(*DECODINGS),
-    "blur_kernel": whole(1, 1001),
+    "blur_kernel": Kind("an odd number from 1 to 99", lambda value: whole(1, 99).accepts(value) and value % 2 == 1),
     "shift_heatmap": SWITCH,
 }
 
@@ -80,7 +80,7 @@ class PoseSettings:
         Raises:
             UserError: A key is unknown or missing, or a value is not what it may be.
         """
-        check_section(where, values, _KINDS, required=tuple(_KINDS))
+        check_section(where, values, SETTINGS, required=tuple(SETTINGS))
         return cls(**{**values, "keypoints": KeypointSet.from_dict(values["keypoints"], f"{where}.keypoints")})
 
 

@@ -132,3 +132,5 @@ def test_skeletons_are_drawn_by_side_and_score():
     assert drawn[270, 270].tolist() == blue and drawn[150, 270].tolist() == white
     assert np.array_equal(draw_skeletons(frame, points[:0], np.ones((0, 3)), *lines), frame)
     assert draw_skeletons(frame, np.full((1, 3, 2), -1e30), np.ones((1, 3)), *lines).shape == frame.shape
+    apart = np.array([[[-1e9, -1e9], [1e9, 1e9], [5, 5]]])  # of a box as large as boxes may be
+    assert draw_skeletons(frame, apart, np.ones((1, 3)), *lines).shape == frame.shape

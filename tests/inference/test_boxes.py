@@ -116,6 +116,8 @@ def test_without_a_file_an_image_is_one_box():
         ([result(1, [1, 2, 3, 4], score="high")], "entry 0: bbox is [x, y, width, height] and score a number"),
         ('[{"image_id": 1, "bbox": [NaN, 1, 1, 1]}]', "entry 0: bbox is"),
         ([result(1, [1, 2, 3, 4], category_id=0)], "has no box of category 1, only of 0; choose one"),
+        ([result(1, [1, 2, 3, 4], category_id="1")], "entry 0: category_id is a whole number, got '1'"),
+        ([result(1, [1, 2, 3, 4], category_id=[1])], "entry 0: category_id is a whole number, got [1]"),
     ],
 )  # fmt: skip
 def test_other_files_are_refused(tmp_path, content, expected):

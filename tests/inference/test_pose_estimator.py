@@ -169,6 +169,7 @@ def test_boxes_that_are_none_are_refused(estimator, boxes, expected):
         ({"input_shape": [None, 4, HEIGHT, WIDTH]}, "takes 4 channels"),
         ({"settings": {}}, "settings"),
         ({"settings": {**PoseSettings(DOTS).to_dict(), "decoding": "dork"}}, "'argmax' or 'quarter' or 'dark'"),
+        ({"settings": {**PoseSettings(DOTS).to_dict(), "blur_kernel": 10}}, "an odd number from 1 to 99"),
         ({"settings": {**PoseSettings(DOTS).to_dict(), "paddign": 1}}, "did you mean 'padding'?"),
     ],
 )

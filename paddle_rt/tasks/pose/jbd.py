@@ -78,16 +78,18 @@ def convert(
         raise UserError(f"no train.csv, val.csv or test.csv in {keypoints}; give the data set's folder keypoints")
     known = None if boxes is None else read_boxes(boxes)
     splits = {split: read_keypoints(file) for split, file in files.items()}
-    counts = {}
-    for split, rows in splits.items():
-        content = {"images": [], "annotations": [], "categories": [_category()]}
+    for rows in splits.values():
         _check_frames(rows, Path(images))
+    contents = {}
+    for split, rows in splits.items():
+        contents[split] = {"images": [], "annotations": [], "categories": [_category()]}
         for row in progress(rows):
-            _add(content, row, Path(images), known)
-        counts[split] = Counts(len(content["images"]), len(rows) - len(content["images"]))
+            _add(contents[split], row, Path(images), known)
+    for split, content in contents.items():  # after all frames have been read, so that an error leaves nothing behind
         with whole_file(Path(output) / f"{split}_jump.json") as part:
             part.write_text(json.dumps(content), encoding="utf-8")
-    return counts
+    written = {split: len(content["images"]) for split, content in contents.items()}
+    return {split: Counts(written[split], len(rows) - written[split]) for split, rows in splits.items()}
 
 
 def _category() -> dict[str, Any]:
@@ -152,7 +154,7 @@ def read_keypoints(path: str | os.PathLike) -> list[Row]:
     count = first[0].strip().removeprefix("#").strip() if first and first[0].startswith("#") else ""
     if not count.isdecimal() or any(first[1:]):
         raise UserError(f"{path}, line 1: expected # and the number of rows, got {shown(';'.join(first))}")
-    lines = ((where, row) for where, row in lines if not row[0].startswith("#"))
+    lines = _without_comments(lines)
     _check_header(lines, path, _HEADER, ";")
     rows, seen = [], set()
     for where, row in lines:
@@ -176,7 +178,7 @@ def read_boxes(path: str | os.PathLike) -> dict[str, Box]:
     Raises:
         UserError: The file cannot be read, or a line is not as described.
     """
-    lines = _read(path, ",", "file of boxes")
+    lines = _without_comments(_read(path, ",", "file of boxes"))
     _check_header(lines, path, _BOX_HEADER, ",")
     boxes = {}
     for where, row in lines:
@@ -203,6 +205,11 @@ def _read(path: str | os.PathLike, delimiter: str, what: str) -> Iterator[tuple[
                 yield f"{path}, line {lines.line_num}", [text.strip() for text in row]
     except csv.Error as error:  # a value of more than 100,000 characters
         raise UserError(f"{path}, line {lines.line_num}: not a {what}: {error}") from error
+
+
+def _without_comments(lines: Iterator[tuple[str, list[str]]]) -> Iterator[tuple[str, list[str]]]:
+    """Leave out what begins with "#", as the authors' own reader does."""
+    return ((where, row) for where, row in lines if not row[0].startswith("#"))
 
 
 def _check_header(

@@ -13,8 +13,8 @@ from paddle_rt.components import build_component, check_component
 from paddle_rt.errors import UserError, shown
 from paddle_rt.inference.boxes import PERSON
 from paddle_rt.inference.keypoints import KeypointSet, keypoint_set
-from paddle_rt.inference.pose_geometry import DECODINGS
-from paddle_rt.kinds import SWITCH, Kind, choice, flag, number, whole
+from paddle_rt.inference.pose_estimator import SETTINGS
+from paddle_rt.kinds import SWITCH, flag, number, whole
 from paddle_rt.tasks.base import Scores, Task, register_task
 from paddle_rt.tasks.pose import baseline, metrics
 from paddle_rt.tasks.pose.datasets import DATASETS, PoseDataset
@@ -28,12 +28,7 @@ _SECTIONS = ("train_dataset", "val_dataset")
 _MIRROR = "RandomFlip"
 # The order of transforms; all others are random changes of the box between the first two.
 _STAGES = {"GetBBoxCenterScale": 0, "TopdownAffine": 2, "GenerateTarget": 3, "Normalize": 3}
-_TEST_CONFIG = {
-    "flip_test": SWITCH,
-    "shift_heatmap": SWITCH,
-    "decoding": choice(*DECODINGS),
-    "blur_kernel": Kind("an odd number from 1 to 99", lambda value: whole(1, 99).accepts(value) and value % 2 == 1),
-}
+_TEST_CONFIG = {"flip_test": SWITCH} | {key: SETTINGS[key] for key in ("shift_heatmap", "decoding", "blur_kernel")}
 _BATCH = ("img", "target", "weight")  # what training takes of an item
 
 

@@ -35,7 +35,7 @@ def data(tmp_path):
         cv2.imwrite(str(tmp_path / f"frames/{name}.jpg"), np.full((80, 100, 3), 90, np.uint8))
     write(tmp_path / "keypoints", "train.csv", "#2;;;", HEADER, row(3, 7), row(3, 19, 5, 0))
     write(tmp_path / "keypoints", "val.csv", "#1", HEADER, row(12, 1234, 30))
-    write(tmp_path, "boxes.csv", "image_id, min_x, min_y, width, height", "3_(00007),10.9,5,40.7,70",
+    write(tmp_path, "boxes.csv", "# 2 boxes", "image_id, min_x, min_y, width, height", "3_(00007),10.9,5,40.7,70",
           "12_(01234),40,20,70,59")  # fmt: skip
     return tmp_path
 
@@ -105,6 +105,12 @@ def test_a_fault_of_a_file_of_keypoints_is_named(tmp_path, lines, expected):
 def test_a_fault_of_a_file_of_boxes_is_named(tmp_path, line, expected):
     path = write(tmp_path, "boxes.csv", "image_id, min_x, min_y, width, height", line)
     assert expected in message(read_boxes, path)
+
+
+def test_an_error_in_one_split_leaves_no_file_of_another(data):
+    (data / "frames/12/12_(01234).jpg").write_bytes(b"no image")  # of val, which comes after train
+    assert "12_(01234).jpg" in message(convert, data / "keypoints", data / "frames", data / "out")
+    assert not (data / "out").exists()
 
 
 def test_missing_files(data, tmp_path):
