@@ -65,7 +65,7 @@ def evaluate(
         num_workers: Processes that load persons.
 
     Returns:
-        In the order of the data set: the estimated `points` [N, K, 2] in the image and `scores` [N, K]; of the items
+        In the order of the data set, which may be empty: the estimated `points` [N, K, 2] in the image and `scores` [N, K]; of the items
         bbox, bbox_score, center, scale, keypoints, visible, image_id and id.
 
     Raises:
@@ -75,7 +75,7 @@ def evaluate(
     rank, ranks = paddle.distributed.get_rank(), paddle.distributed.get_world_size()
     share = paddle.io.Subset(dataset, list(range(rank, len(dataset), ranks)))
     loader = Loader(share, batch_size=batch_size, num_workers=num_workers, collate_fn=_collate)
-    parts = []
+    parts = [_nobody(len(settings.keypoints))]  # a process, or the file of a detector, may have no person
     hidden = rank > 0 or None  # None: shown on a terminal only
     with paddle.no_grad(), tqdm(total=len(share), desc="evaluate", unit="person", disable=hidden, leave=False) as bar:
         for batch in loader:
@@ -93,6 +93,14 @@ def evaluate(
     return {key: np.concatenate([part[key] for part in shares])[order] for key in shares[0]}
 
 
+def _nobody(keypoints: int) -> dict[str, np.ndarray]:
+    """Return what `evaluate` finds where there is no person."""
+    shapes = {"bbox": (4,), "center": (2,), "scale": (2,), "visible": (keypoints,), "scores": (keypoints,)}
+    shapes |= {"bbox_score": (), "keypoints": (keypoints, 2), "points": (keypoints, 2)}
+    people = {key: np.zeros((0, *shape), np.float32) for key, shape in shapes.items()}
+    return people | {key: np.zeros(0, np.int64) for key in ("image_id", "id")}
+
+
 def summarize(
     people: Mapping[str, np.ndarray], truth: Mapping[str, Any], keypoints: KeypointSet, mean_pose: np.ndarray | None
 ) -> Scores:
@@ -108,16 +116,16 @@ def summarize(
         mean_pose: From `baseline.mean_pose`, to score it beside the network; or None.
 
     Raises:
-        UserError: There is no person.
+        UserError: The data set has no visible keypoint.
     """
-    if not len(people["points"]):
-        raise UserError("no person to score")
     sigmas = keypoints.oks_sigmas
     results = metrics.coco_results(people, truth["categories"][0]["id"], sigmas)
     stats = metrics.average_precision(truth, results, sigmas)
     shares, rates = _pck(people["points"], people, keypoints)
     found = _numbers({**{name: stats[name] for name in _SHOWN}, **shares})
     values = {name: value for name, value in found.items() if value is not None}
+    if not values:
+        raise UserError("there is nothing to score: no person of val_dataset has a visible keypoint")
     images = len(np.unique(people["image_id"]))
     shown = " ".join(f"{name}: {value:.4f}" for name, value in values.items())
     visible = (people["visible"] > 0).sum(axis=0).tolist()

@@ -40,6 +40,14 @@ def test_workers_change_nothing(data):
         assert np.array_equal(values, two[key]), key
 
 
+def test_a_detector_that_finds_nobody_scores_nothing(data):
+    nobody = evaluate(Seer(), Dots(images=0), SETTINGS)
+    assert nobody["points"].shape == (0, 3, 2)
+    assert summarize(nobody, data.coco_ground_truth(), DOTS, None).values == {"AP": 0, "AP50": 0, "AP75": 0, "AR": 0}
+    with pytest.raises(UserError, match="no person of val_dataset has a visible keypoint"):
+        summarize(nobody, Dots(images=0).coco_ground_truth(), DOTS, None)
+
+
 def test_scores(data):
     people, truth = evaluate(Seer(), data, SETTINGS), data.coco_ground_truth()
     scores = summarize(people, truth, DOTS, mean_pose(truth))
