@@ -202,8 +202,8 @@ def read_detections(path: str | os.PathLike, annotations: CocoFile, least_score:
             f"of at least {least_score:g}"
         )
     boxes = np.array([entry["bbox"] for entry in taken], np.float32).reshape(-1, 4)
-    has_extent = boxes[:, 2:].min(axis=1, initial=np.inf) > 0
     boxes[:, 2:] += boxes[:, :2]
+    has_extent = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # the sum may have rounded it away
     image_ids = np.array([entry["image_id"] for entry in taken], np.int64)
     scores = np.array([entry["score"] for entry in taken], np.float32)
     kept = (image_ids[has_extent], boxes[has_extent], scores[has_extent])

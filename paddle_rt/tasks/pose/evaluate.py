@@ -65,8 +65,8 @@ def evaluate(
         num_workers: Processes that load persons.
 
     Returns:
-        In the order of the data set, which may be empty: the estimated `points` [N, K, 2] in the image and `scores` [N, K]; of the items
-        bbox, bbox_score, center, scale, keypoints, visible, image_id and id.
+        In the order of the data set, which may be empty: the estimated `points` [N, K, 2] in the image and `scores`
+        [N, K]; of the items bbox, bbox_score, center, scale, keypoints, visible, image_id and id.
 
     Raises:
         UserError: An image cannot be read.
@@ -144,7 +144,7 @@ def summarize(
         mean = _numbers(_pck(baseline.place(mean_pose, people["bbox"]), people, keypoints)[0])
         report["mean_pose"] = mean
         text = " ".join(f"{name}: {value:.4f}" for name, value in mean.items() if value is not None)
-        details.append(f"[EVAL] The mean pose in the box: {text}")
+        details += [f"[EVAL] The mean pose in the box: {text}"] if text else []
     key = "PCK@0.1" if "PCK@0.1" in values else "AP"
     summary = f"[EVAL] #Images: {images} #People: {len(people['points'])} {shown}"
     return Scores(values, key, summary, details, report)

@@ -199,10 +199,10 @@ def detection(**changes: object) -> dict:
 
 def test_boxes_of_a_detector(files, caplog):
     boxes = [detection(), detection(category_id=1), detection(score=0.2), detection(bbox=[40, 30, 20, 20]),
-             detection(bbox=[3, 3, 0, 9])]  # fmt: skip
+             detection(bbox=[3, 3, 0, 9]), detection(bbox=[500, 3, 1e-6, 9])]  # fmt: skip
     path = files(boxes, "boxes.json")
     data = CocoKeypoints(STEPS, files(content()), files.root, "val", bbox_file=path, use_gt_bbox=False, image_thre=0.3)
-    assert len(data) == 2 and "1 boxes without extent are left out" in caplog.text
+    assert len(data) == 2 and "2 boxes without extent are left out" in caplog.text
     item = data.person(1)
     assert item["bbox"].tolist() == [40, 30, 60, 50], "not clipped, as in the original"
     assert (item["bbox_score"], item["image_id"], item["id"]) == (0.75, 7, 1) and not item["visible"].any()

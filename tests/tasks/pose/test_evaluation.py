@@ -62,7 +62,8 @@ def test_scores(data):
     worse = summarize(people, truth, DOTS, None)
     assert worse.best == pytest.approx((3 / 4 + 3 / 4 + 4 / 5 + 0) / 3, abs=0.1) and "mean_pose" not in worse.report
     people["visible"][:] = 0
-    detected = summarize(people, truth, DOTS, None)
+    detected = summarize(people, truth, DOTS, mean_pose(truth))
+    assert not any("mean pose" in line for line in detected.details)
     assert detected.key == "AP" and list(detected.values) == ["AP", "AP50", "AP75", "AR"]
     with pytest.raises(UserError, match="keypoints.sigmas is missing"):
         summarize(people, truth, dataclasses.replace(DOTS, sigmas=None), None)
