@@ -17,6 +17,7 @@ _NOISE = (
     "When training, we now always track global mean and variance",
     "\nNon compatible API",
     "There are some unused values",
+    "Dy2Static : A context manager decorator is used",
 )
 
 # What to install for a package that a tool imports and the base installation does not have.
