@@ -69,8 +69,10 @@ def evaluate(
         bbox, bbox_score, center, scale, keypoints, visible, image_id and id.
 
     Raises:
-        UserError: An image cannot be read.
+        UserError: There is no person, or an image cannot be read.
     """
+    if not len(dataset):
+        raise UserError("there is no person to score, since the data set has no box")
     network.eval()
     rank, ranks = paddle.distributed.get_rank(), paddle.distributed.get_world_size()
     share = paddle.io.Subset(dataset, list(range(rank, len(dataset), ranks)))
@@ -85,12 +87,12 @@ def evaluate(
             part["points"] = to_image(points, part["center"], part["scale"], size, settings.udp)
             parts.append(part)
             bar.update(len(points))
-    shares = [{key: np.concatenate([part[key] for part in parts]) for key in (*_KEPT, "points", "scores")}]
     if ranks > 1:
-        shares, own = [], shares[0]
-        paddle.distributed.all_gather_object(shares, own)
+        shares: list[list[dict[str, np.ndarray]]] = []
+        paddle.distributed.all_gather_object(shares, parts)
+        parts = [part for share_of_rank in shares for part in share_of_rank]
     order = np.argsort(np.concatenate([np.arange(start, len(dataset), ranks) for start in range(ranks)]))
-    return {key: np.concatenate([part[key] for part in shares])[order] for key in shares[0]}
+    return {key: np.concatenate([part[key] for part in parts])[order] for key in parts[0]}
 
 
 def summarize(
@@ -108,10 +110,8 @@ def summarize(
         mean_pose: From `baseline.mean_pose`, to score it beside the network; or None.
 
     Raises:
-        UserError: There is no person.
+        UserError: The sigmas of the keypoints are unknown.
     """
-    if not len(people["points"]):
-        raise UserError("no person to score")
     sigmas = keypoints.oks_sigmas
     results = metrics.coco_results(people, truth["categories"][0]["id"], sigmas)
     stats = metrics.average_precision(truth, results, sigmas)

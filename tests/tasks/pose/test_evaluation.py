@@ -40,6 +40,11 @@ def test_workers_change_nothing(data):
         assert np.array_equal(values, two[key]), key
 
 
+def test_no_person_is_one_line():
+    with pytest.raises(UserError, match="there is no person to score"):
+        evaluate(Seer(), Dots(0), SETTINGS)
+
+
 def test_scores(data):
     people, truth = evaluate(Seer(), data, SETTINGS), data.coco_ground_truth()
     scores = summarize(people, truth, DOTS, mean_pose(truth))
