@@ -164,4 +164,7 @@ def test_three_keypoints_and_the_boxes_of_a_detector(tmp_path, capsys):
     assert "No PCK: the boxes are a detector's" in capsys.readouterr().out
 
     unnamed = write_config(tmp_path, iters=2, **changes)
-    refused((call_tool("val", "-c", unnamed, "--model_path", run / "iter_2"), *capsys.readouterr()), "category|sigmas")
+    refused(
+        (call_tool("val", "-c", unnamed, "--model_path", run / "iter_2"), *capsys.readouterr()),
+        "keypoints.sigmas is missing",
+    )
