@@ -13,6 +13,7 @@ import numpy as np
 import yaml
 
 from tests.helpers import NORMALIZE, TINY, call_tool, randomize
+from tests.tasks.classification.helpers import VAL, content
 
 CLASSES, SIZE = 3, 32
 MARK = "code_was_run"  # the file that hostile inputs make in the working directory if their code runs
@@ -105,6 +106,25 @@ PYTHON_TAGS = {
     "module": "!!python/module:os",
     "tuple": "!!python/tuple [1, 2]",
 }
+
+
+CLASSIFIER = {"base_channels": 8, "num_heads": 2, "cross_size": 3, "feature_channels": 8}  # of rtformer_slim_cls
+
+
+def classification(data: dict, **changes: object) -> dict:
+    """Return a config of a tiny classifier on a data set without its mode, with top-level keys replaced or added."""
+    sections = {f"{mode}_dataset": {**data, "mode": mode, "transforms": VAL} for mode in ("train", "val")}
+    return content(**sections, iters=1, batch_size=2, model={"type": "RTFormerClassifier", **CLASSIFIER}, **changes)
+
+
+def save_classifier(path: pathlib.Path) -> pathlib.Path:
+    """Write the weights of the network of `classification`."""
+    import paddle
+
+    from paddle_rt import create_model
+
+    paddle.save(create_model("rtformer_slim_cls", CLASSES, **CLASSIFIER).state_dict(), str(path))
+    return path
 
 
 def make_kit(folder: pathlib.Path, channels: int = 3, formats: Sequence[str] = ("onnx",)) -> SimpleNamespace:

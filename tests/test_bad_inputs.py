@@ -28,6 +28,7 @@ from tests import bad_inputs as bad
 from tests import helpers
 from tests.bad_inputs import CLASSES, SIZE
 from tests.helpers import NORMALIZE, TINY, call_tool, refused, written
+from tests.tasks.classification.helpers import class_folders
 
 COLUMNS = (
     "train",
@@ -257,6 +258,53 @@ def _read_png(file: pathlib.Path) -> np.ndarray:
     return np.asarray(Image.open(file))
 
 
+STREET_OBJECTS = {"type": "StreetObjects", "num_samples": 2, "size": 40}
+
+
+def classification(desk: Desk, data: dict[str, Any]) -> pathlib.Path:
+    """Write a config of classification."""
+    path = desk.folder / "config.yml"
+    path.write_text(yaml.safe_dump(bad.classification(data)))
+    return path
+
+
+def classifier(desk: Desk) -> pathlib.Path:
+    return bad.save_classifier(desk.folder / "classifier.pdparams")
+
+
+def create_classifier(path: object) -> tuple:
+    from paddle_rt import create_model as create
+
+    return call(create, "rtformer_slim_cls", CLASSES, path, **bad.CLASSIFIER)
+
+
+def folders_of(*names: str, change: Callable[[pathlib.Path], Any] = lambda folder: None) -> Callable[[Desk], dict]:
+    """Class folders with these names, changed in each mode; returns the data set."""
+
+    def make(desk: Desk) -> dict[str, Any]:
+        root = class_folders(desk.folder / "data", names)
+        for mode in ("train", "val"):
+            change(root / mode)
+        return {"type": "ImageFolder", "dataset_root": str(root), "num_classes": CLASSES}
+
+    return make
+
+
+def emptied(folder: pathlib.Path) -> None:
+    for path in (folder / "b").iterdir():
+        path.unlink()
+
+
+def list_of_classes(text: str) -> Callable[[Desk], dict]:
+    def make(desk: Desk) -> dict[str, Any]:
+        shutil.copy(desk.kit.folder / "image.png", desk.folder / "a.png")
+        (desk.folder / "classes.txt").write_text(text)
+        root = {"dataset_root": str(desk.folder), "cls_label_path": str(desk.folder / "classes.txt")}
+        return {"type": "ImageNet", "num_classes": CLASSES, **root}
+
+    return make
+
+
 def listed(desk: Desk, image: object, label: object = "label.png") -> str:
     """Write a list with a good sample and another one."""
     shutil.copy(desk.kit.folder / "image.png", desk.folder / "good.png")
@@ -368,6 +416,31 @@ ARGUMENTS = {
     "benchmark": lambda desk, given: benchmark(desk, "--models", f"{MODEL},{given[0]}={given[1]}"),
     "Segmenter": "the graph has its arguments in it",
     "create_model": lambda desk, given: create_model(desk, **dict([given])),
+}  # fmt: skip
+# Images that lie in a folder for each class, or that a list gives a class.
+CLASSES_OF_IMAGES = {
+    **dict.fromkeys(COLUMNS, "reads no classes of images"),
+    "train": lambda desk, data: train(desk, classification(desk, data), "--do_eval"),
+    "val": lambda desk, data: checkpoint_tool("val", desk, classification(desk, data), classifier(desk)),
+}
+# Checkpoints at tools whose config is of classification, as CHECKPOINTS.
+CHECKPOINTS_OF_CLASSES = {
+    "train": "takes the trunk as model.pretrained",
+    **{
+        tool: lambda desk, path, tool=tool, more=more: checkpoint_tool(
+            tool, desk, classification(desk, STREET_OBJECTS), path, *more
+        )
+        for tool, more in {"val": (), "predict": ("--image_path", "x.png"), "export": ("--input_size", 32, 32)}.items()
+    },
+    "compare": "compares with PaddleSeg, which has no classifier",
+    "quantize": NO_WEIGHTS,
+    "infer": NO_WEIGHTS,
+    "benchmark": lambda desk, path: benchmark(
+        desk, "--models", "rtformer_slim_cls:" + ",".join(f"{key}={value}" for key, value in bad.CLASSIFIER.items()),
+        "--checkpoint", f"rtformer_slim_cls={path}",
+    ),
+    "Segmenter": NO_WEIGHTS,
+    "create_model": lambda _, path: create_classifier(path),
 }  # fmt: skip
 # The folder of a checkpoint that training resumes.
 RESUMES = {
@@ -712,6 +785,7 @@ DEPLOY_KINDS = {
     "file_of_proc": "x.yaml is a file of /proc or /sys",
 }
 
+NO_NETWORK = "(takes the graph, and builds no network)"
 ROWS = {
     # Images. The good ones give the labels of the colour image, or of what is seen as one.
     "image_3_channels": Row(IMAGES, pixels("x.png", 3)),
@@ -790,6 +864,33 @@ ROWS = {
     "checkpoint_hostile_protocol_2": Row(
         CHECKPOINTS, file("x.pdparams", lambda path: bad.hostile_pickle(path, 2)), "x.pdparams"
     ),
+    "checkpoint_of_a_classifier": Row(
+        CHECKPOINTS, classifier, "of a network for another task: .*it has head in place of",
+        {"train": "(takes the trunk as model.pretrained)"},
+    ),
+    "checkpoint_of_segmentation_for_classes": Row(
+        CHECKPOINTS_OF_CLASSES,
+        lambda desk: (shutil.copy(desk.kit.folder / "image.png", "x.png"), desk.kit.weights)[1],
+        "of a network for another task: .*in place of head",
+    ),
+    # Classes of images
+    "classes_of_folders": Row(CLASSES_OF_IMAGES, folders_of("a", "b", "c")),
+    "classes_folder_empty": Row(CLASSES_OF_IMAGES, folders_of("a", "b", "c", change=emptied), "b holds no image"),
+    "classes_folder_nested": Row(
+        CLASSES_OF_IMAGES,
+        folders_of("a", "b", "c", change=lambda folder: (folder / "b/x").mkdir()),
+        "b holds the folder x",
+    ),
+    "classes_one_folder": Row(CLASSES_OF_IMAGES, folders_of("a"), "holds one class folder, a; there are two"),
+    "classes_more_folders": Row(
+        CLASSES_OF_IMAGES, folders_of("a", "b", "c", "d"), "holds 4 class folders, expected num_classes 3"
+    ),
+    "classes_of_a_list": Row(CLASSES_OF_IMAGES, list_of_classes("a.png 0\na.png 2\n")),
+    "classes_beyond_their_number": Row(
+        CLASSES_OF_IMAGES,
+        list_of_classes("a.png 0\na.png 3\n"),
+        "classes.txt, line 2: the class is 3, but classes are 0 to 2",
+    ),
     **{
         f"checkpoint_{kind}": Row(CHECKPOINTS, file("x.pdparams", bad.NO_PLAIN_FILE[kind]), expected)
         for kind, expected in CHECKPOINT_KINDS.items()
@@ -815,6 +916,12 @@ ROWS = {
         "batch_size|digits|large",
     ),
     "config_negative": Row(CONFIGS, changed(model__num_heads=-1), "num_heads"),
+    "config_ratio_that_does_not_divide": Row(
+        CONFIGS,
+        changed(model__low_attention="mhea", model__mhea_ratio=0.3),
+        "mhea_ratio must make a whole number",
+        {"compare": "(PaddleSeg has no such attention)", "quantize": NO_NETWORK},
+    ),
     "config_not_finite": Row(CONFIGS, changed(lr_scheduler__learning_rate=float("nan")), "learning_rate"),
     "config_empty": Row(CONFIGS, config_text(""), "config.yml is empty"),
     "config_binary": Row(CONFIGS, config_text(bytes(range(256))), "config.yml is not valid YAML|config.yml.*UTF-8"),
@@ -843,6 +950,12 @@ ROWS = {
             "zero": ("head_channels", 0),
             "unknown": ("base_chanels", 8),
         }.items()
+    },
+    **{
+        f"argument_{name}_that_does_not_divide": Row(
+            ARGUMENTS, lambda _, name=name: (name, 3), name, {"quantize": NO_NETWORK}
+        )
+        for name in ("num_heads", "low_groups")
     },
     "argument_huge": Row(
         {**ARGUMENTS, "benchmark": "its --models is a flag, see flag_huge_argument"},

@@ -33,6 +33,12 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--output", type=pathlib.Path, help="the rows as JSON")
     arguments = parser.parse_args()
+    parts = [(arguments.fanet, "Testing/models"), (arguments.segformerpp, "model_without_OpenMMLab")]
+    for folder, part in parts:
+        if folder and not (folder / part).is_dir():
+            parser.error(f"{folder} is no clone of the original: it holds no {part}")
+    if not any(folder for folder, _ in parts):
+        parser.error("give a clone with --fanet, --segformerpp or both")
     import torch
 
     # As in our rows of fp32; cuDNN measures its algorithms, as our graphs of fixed size have it do.

@@ -19,9 +19,14 @@ from paddle_rt.errors import UserError, unknown
 from paddle_rt.files import whole_file
 from paddle_rt.run_logs import METRICS, read_metrics
 
+_CROSS_SIZE, _LOW_STRIDE = 12, 32  # of RTFormer: the default, and that of the low-resolution branch
 SIZES = ((512, 512), (1024, 2048))  # of the frames whose time is measured
 SCORE = "mIoU"
 EQUAL_TIME = 0.02  # times that differ by less than this share count as equal
+_REPEATING = (
+    "\\* at the size of the training the low-resolution branch has fewer rows or columns than the cross size, which "
+    "repeats cells: the score says little about it"
+)
 FACTS = ("Trained", "Measured")  # what is said below the tables
 _MOST_SCORES = 4 * 2**30  # bytes; a graph whose attention scores need more is not run
 _SAVE_INTERVAL = 250
@@ -253,7 +258,8 @@ def time_in_turns(graphs: Mapping[str, Any], frames: np.ndarray, runs: int) -> d
 def judge(claim: Claim, results: Mapping[str, Mapping[str, Any]]) -> str:
     """Say whether an ordering of the paper shows.
 
-    A difference between scores says nothing if it is not above the largest between those of the default's seeds.
+    A difference between scores says nothing if it is not above the largest between those of the default's seeds, of
+    which two are needed.
 
     Args:
         claim: The ordering.
@@ -265,7 +271,9 @@ def judge(claim: Claim, results: Mapping[str, Mapping[str, Any]]) -> str:
             return "not measured"
         better, worse = (mean_score(row) for row in rows)
         seeds = results.get(DEFAULT, {}).get("scores", {}).values()
-        spread = max(seeds) - min(seeds) if seeds else 0.0
+        if len(seeds) < 2:
+            return f"not judged ({better:.4f} and {worse:.4f}; the noise is not known before two seeds of {DEFAULT})"
+        spread = max(seeds) - min(seeds)
         told = f"{better:.4f} and {worse:.4f}; the default's seeds differ by {spread:.4f}"
         is_equal, is_ahead = abs(better - worse) <= spread, better > worse
     else:
@@ -296,9 +304,26 @@ def table(rows: Iterable[Row], results: Mapping[str, Mapping[str, Any]], sizes: 
         if shown:
             lines += [f"**{name}**", "", f"| {' | '.join([*head, 'the paper (not measured here)'])} |"]
             lines.append("|" + " --- |" * (len(head) + 1))
-            lines += [f"| {' | '.join([r.name, *_cells(results.get(r.name, {}), sizes), r.paper])} |" for r in shown]
+            cells = {row.name: _cells(results.get(row.name, {}), sizes) for row in shown}
+            repeating = [r.name for r in shown if name == _CROSS and results.get(r.name, {}).get("repeats_cells")]
+            for row_name in repeating:
+                cells[row_name][-1] += " *" if cells[row_name][-1] else ""
+            lines += [f"| {' | '.join([row.name, *cells[row.name], row.paper])} |" for row in shown]
+            if repeating:
+                lines += ["", _REPEATING]
             lines.append("")
     return "\n".join(lines)
+
+
+def repeats_cells(row: Row, size: Sequence[int]) -> bool:
+    """Return whether a row's square of tokens has a longer side than the low-resolution branch, whose cells it repeats.
+
+    Args:
+        row: A row of the table of cross sizes.
+        size: (height, width) of the images that it is trained with.
+    """
+    cross_size = row.arguments.get("cross_size", _CROSS_SIZE)
+    return _CROSS in row.tables and any(cross_size > -(-length // _LOW_STRIDE) for length in size)
 
 
 def _cells(result: Mapping[str, Any], sizes: Sequence[str]) -> list[str]:
@@ -357,7 +382,7 @@ def write_results(root: pathlib.Path, rows: Sequence[Row], results: Mapping[str,
     Args:
         root: The folder.
         rows: The rows of the tables.
-        results: By row: "parameters", "scores" by seed, "sizes" with the results of `measure`.
+        results: By row: "parameters", "repeats_cells", "scores" by seed, "sizes" with the results of `measure`.
         facts: How they came about, by the names of FACTS.
     """
     sizes = ["x".join(map(str, size)) for size in SIZES]

@@ -13,7 +13,7 @@ import numpy as np
 
 from paddle_rt.benchmark.measure import STAGES, Record, measure, peak_memory, times_in_ms
 from paddle_rt.benchmark.pipelines import Pipeline
-from paddle_rt.errors import UserError
+from paddle_rt.errors import UserError, unknown
 from paddle_rt.inference import KeyPoints, PoseEstimator, load
 from paddle_rt.inference.engines import PaddleInference
 from paddle_rt.inference.pose_estimator import PoseSettings
@@ -53,7 +53,7 @@ class PosePlan:
         runs: Rounds whose times count.
 
     Raises:
-        UserError: The network is not one for pose.
+        UserError: The network is not one for pose, or a merging is unknown.
     """
 
     model: str = "segformerpp_b0_pose"
@@ -68,6 +68,9 @@ class PosePlan:
         task = find_entry(self.model).task
         if task != PoseEstimator.task:
             raise UserError(f"{self.model} is a network for {task}; paddle-rt benchmark measures it")
+        for merging in self.mergings:
+            if merging not in MERGINGS:
+                raise unknown("token merging", merging, MERGINGS)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,9 @@ def main() -> None:
     root.mkdir(parents=True, exist_ok=True)
     results, facts = ablations.read_results(root / "ablations.json")
     for row in rows:
-        results.setdefault(row.name, {})["parameters"] = ablations.count_parameters(row, size, num_classes)
+        result = results.setdefault(row.name, {})
+        result["parameters"] = ablations.count_parameters(row, size, num_classes)
+        result["repeats_cells"] = ablations.repeats_cells(row, size)
     if "measure" in arguments.steps:
         facts["Measured"] = (
             f"OpenVINO {openvino.__version__.partition('-')[0]}, fp32, {arguments.threads} threads, random weights, "

@@ -44,7 +44,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--checkpoint", type=file_or_folder, help="trained weights; random ones if not given")
     add("--input_size", action=Size, default=(256, 192), help="size of the network's input")
     add("--people", type=count, default=8, help="people in the frame")
-    add("--mergings", nargs="*", default=["bsm_hq", "bsm_fast", "n2d_2x2"], help="beside the network without merging")
+    add("--mergings", nargs="*", default=["bsm_hq", "bsm_fast", "n2d_2x2"], help="measured beside the network without")
     add("--threads", type=threads, default=2, help="CPU threads of every pipeline")
     add("--runs", type=count, default=15, help="rounds that count, in which each pipeline has a turn")
     add("--output", type=output_file, default="output/bench_pose.json", help="the rows")

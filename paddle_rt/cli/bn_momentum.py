@@ -15,8 +15,17 @@ import pathlib
 import statistics
 from typing import Any
 
-from paddle_rt.cli.arguments import DEVICES, Parser, count, file_or_folder, output_folder, positive, seed, workers
-from paddle_rt.cpu import import_paddle
+from paddle_rt.cli.arguments import (
+    DEVICES,
+    Parser,
+    count,
+    file_or_folder,
+    import_paddle_for,
+    output_folder,
+    positive,
+    seed,
+    workers,
+)
 from paddle_rt.errors import FlagError, UserError
 from paddle_rt.files import whole_file
 from paddle_rt.kinds import flag, number
@@ -28,8 +37,8 @@ Row = dict[str, Any]
 
 def main() -> None:
     arguments = parse_arguments()
-    import_paddle()
     configs = dict(_pair(text) for text in arguments.configs)
+    import_paddle_for(*configs.values())
     folder, rows = pathlib.Path(arguments.save_dir), []
     for name, file in configs.items():
         for batch_size in arguments.batch_sizes:

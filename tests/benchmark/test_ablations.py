@@ -53,6 +53,26 @@ def test_a_difference_counts_if_it_is_above_the_noise(measure, equal, better, wo
     assert ablations.judge(claim, {"a": results_of(*better)}) == "not measured"
 
 
+def test_scores_are_not_judged_before_the_noise_is_known():
+    claim = ablations.Claim("", "a", "b", "mIoU")
+    results = {"a": results_of(0.5, 1), "b": results_of(0.4, 1), ablations.DEFAULT: {"scores": {"0": 0.4}}}
+    assert ablations.judge(claim, results).startswith("not judged (0.5000 and 0.4000; ")
+
+
+def test_cross_sizes_that_repeat_cells_are_marked_in_their_table(tmp_path):
+    rows = ablations.find_rows(["gfa + cross", "cross size 4", "cross size 8", "mlp"])
+    assert [ablations.repeats_cells(row, (128, 256)) for row in rows] == [True, False, False, True]
+    assert not any(ablations.repeats_cells(row, (384, 384)) for row in rows), "the branch is 12x12"
+    results = {
+        row.name: {"scores": {"0": 0.4}, "repeats_cells": ablations.repeats_cells(row, (128, 256))} for row in rows
+    }
+    del results["cross size 8"]["scores"]
+    attention, cross = ablations.table(rows, results, []).split("**cross size**")
+    assert "0.4000 *" not in attention and "fewer rows or columns" not in attention
+    assert "| gfa + cross |  | 0.4000 * |" in cross and "| cross size 4 |  | 0.4000 |" in cross
+    assert "| cross size 8 |  |  |" in cross and "repeats cells" in cross
+
+
 def test_attention_that_does_not_fit_is_left_out():
     row = next(row for row in ablations.ROWS if row.name == "mhsa + mhsa")
     assert ablations.largest_scores(row, (1024, 2048)) == 32 * 2**30

@@ -52,6 +52,8 @@ def test_paddledetections_way_finds_the_same_dots(tmp_path):
 def test_a_network_for_another_task_is_refused():
     with pytest.raises(UserError, match="rtformer_slim is a network for segmentation; paddle-rt benchmark measures it"):
         pose.PosePlan("rtformer_slim")
+    with pytest.raises(UserError, match="unknown token merging 'bsm_hp', did you mean 'bsm_hq'"):
+        pose.PosePlan(mergings=["bsm_hp"])
 
 
 @pytest.mark.slow

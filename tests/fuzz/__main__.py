@@ -71,6 +71,7 @@ def _import_everything() -> None:
     import paddle_rt.export.publish
     import paddle_rt.export.quantize
     import paddle_rt.inference.upsample
+    import paddle_rt.tasks.classification.task
     import paddle_rt.tasks.segmentation.task
     import paddle_rt.training  # noqa: F401
 

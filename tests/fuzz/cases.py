@@ -16,6 +16,7 @@ import yaml
 from tests import bad_inputs as bad
 from tests.fuzz.mutate import ODD_FLAGS, Rng, change_bytes, change_state, change_text, change_tree, pick
 from tests.helpers import ROOT, TINY, write_video
+from tests.tasks.classification.helpers import class_folders
 
 SIZE = str(bad.SIZE)
 MODEL = "rtformer_slim:" + ",".join(f"{key}={value}" for key, value in TINY.items())
@@ -62,6 +63,16 @@ def make_material(folder: pathlib.Path) -> None:
     write_video(folder / "video.avi", frames, "MJPG")
     shutil.copy(ROOT / "tests/data/segformer_transformers.safetensors", "torch.safetensors")
     shutil.copy(ROOT / "tests/data/segformer_mmsegmentation_float16.pth", "torch.pth")
+    class_folders(pathlib.Path("objects"), ("a", "b", "c"))
+    names = [f"{name}/{number}.png" for name in "abc" for number in (0, 1)]
+    pathlib.Path("classes.txt").write_text("".join(f"train/{name} {'abc'.index(name[0])}\n" for name in names))
+    root = {"dataset_root": "objects", "num_classes": bad.CLASSES}
+    for file, data in {
+        "folders.yml": {"type": "ImageFolder", **root},
+        "classes.yml": {"type": "ImageNet", **root, "cls_label_path": "classes.txt"},
+    }.items():
+        pathlib.Path(file).write_text(yaml.safe_dump(bad.classification(data)))
+    bad.save_classifier(pathlib.Path("classifier.pdparams"))
     numbers = [{"kind": "train", "iter": i, "epoch": 1, "loss": 2.0 / i} for i in (1, 2)]
     numbers.append({"kind": "eval", "iter": 2, "model": "model", "mIoU": 0.5})
     (folder / "log").mkdir()
@@ -87,8 +98,6 @@ def command(tool: str, config: str = "config.yml", **changes: str | None) -> lis
                       "--checkpoint": "rtformer_slim=weights_1", "--frames": "images", "--output": "out/bench.json"},
         "benchmark_training": {"--model": MODEL, "--size": size, "--runs": "1", "--threads": "1", "--num_classes": "3",
                                "--output": "out/bench.json"},
-        "benchmark_pose": {"--model": "segformerpp_b0_pose", "--input_size": size, "--runs": "1", "--threads": "1",
-                           "--people": "2", "--mergings": "n2d_2x2", "--output": "out/bench.json"},
         "convert": {"--model": "segformerpp_b0", "--input": "torch.safetensors", "--output": "out/x.pdparams"},
         "plot_runs": {"--runs": "a=log", "--output": "out/runs.png"},
         "video_metrics": {"-c": config, "--model_path": "weights_1", "--videos": "1", "--frames": "2",
@@ -264,6 +273,44 @@ def lists(rng: Rng) -> Case:
     return Case(tool, command(tool, **more), recipe)
 
 
+def classification(rng: Rng) -> Case:
+    """A config of classification, its class folders, its list, or one of its images."""
+    config = pick(rng, ("folders.yml", "classes.yml"))
+    kind = pick(rng, ("values", "values", "text", "data", "data", "image"))
+    if kind == "values":
+        content, recipe = change_tree(rng, yaml.safe_load(pathlib.Path(config).read_text()))
+        pathlib.Path(config).write_text(yaml.safe_dump(content))
+        recipe = f"{config}: {recipe}"
+    elif kind == "text":
+        recipe = _edit(config, lambda data: change_text(rng, data.decode()))
+    elif kind == "image":
+        recipe = _spoil(rng, f"objects/{pick(rng, ('train', 'val'))}/{pick(rng, 'abc')}/0.png")
+    elif config == "classes.yml":
+        recipe = _edit("classes.txt", lambda data: change_text(rng, data.decode()))
+    else:
+        recipe = _spoil_folder(rng, pathlib.Path("objects", pick(rng, ("train", "val")), pick(rng, "abc")))
+    tool = pick(rng, ("train", "train", "val", "predict", "export"))
+    weights = {} if tool == "train" else {"model_path": "classifier.pdparams"}
+    return Case(tool, command(tool, config, **weights), recipe)
+
+
+def _spoil_folder(rng: Rng, folder: pathlib.Path) -> str:
+    """Change a class folder: empty, gone, nested, a link or a file."""
+    kind = pick(rng, ("empty", "gone", "nested", "more", "special"))
+    if kind == "nested":
+        (folder / "x").mkdir()
+    elif kind == "more":
+        shutil.copytree(folder, folder.with_name(pick(rng, ("d", " ", "ä", "0", ".x"))))
+    else:
+        shutil.rmtree(folder)
+    if kind == "empty":
+        folder.mkdir()
+    if kind == "special":
+        kind = pick(rng, sorted(bad.NO_PLAIN_FILE))
+        bad.NO_PLAIN_FILE[kind](folder)
+    return f"{folder}: {kind}"
+
+
 def deployments(rng: Rng) -> Case:
     name = pick(rng, ("deploy.yaml", "deploy.yaml", "deploy.yaml", "verification.json"))
     path = f"export/{name}"
@@ -312,7 +359,6 @@ FLAGS = {
     "benchmark": "models checkpoint num_classes size frames backends precisions against beside threads runs output "
     "markdown",
     "benchmark_training": "model size batch_size num_classes threads runs output",
-    "benchmark_pose": "model checkpoint input_size people mergings threads runs output markdown",
     "convert": "model input output num_classes head",
     "plot_runs": "runs score output",
     "video_metrics": "model_path videos frames device output",
@@ -348,6 +394,7 @@ def logs(rng: Rng) -> Case:
 KINDS: dict[Callable[[Rng], Case], int] = {
     config_values: 22, components: 14, config_text: 8, overrides: 6, checkpoints: 14, images: 12, labels: 5, lists: 5,
     deployments: 6, graphs: 5, videos: 5, flags: 14, torch_files: 3, logs: 2,
+    classification: 12,
 }  # fmt: skip
 
 

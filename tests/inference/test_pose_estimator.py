@@ -208,3 +208,30 @@ def test_it_needs_no_paddle(tmp_path):
 def test_the_score_of_a_person_counts_the_keypoints_that_were_found():
     found = person_scores(np.array([1.0, 0.5, 1.0]), np.array([[0.9, 0.7, 0.1], [0.8, 0.2, 0.0], [0.1, 0.2, -1]]))
     np.testing.assert_allclose(found, [0.8, 0.4, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("batch", "backend", "device", "expected"),
+    [
+        (None, "openvino", "cpu", {"batch": 1}),
+        (None, "onnxruntime", "cpu", {"batch": 1}),
+        (None, "paddle", "cpu", {}),
+        (None, "onnxruntime", "gpu", {}),
+        (None, "onnxruntime", "tensorrt", {"profile": [(n, HEIGHT, WIDTH) for n in (1, 8, 682)]}),
+        (4, "openvino", "cpu", {}),
+        (4, "onnxruntime", "tensorrt", {}),
+    ],
+)
+def test_an_open_number_of_people_is_settled_by_engine(tmp_path, batch, backend, device, expected):
+    estimator = PoseEstimator(write_export(tmp_path / "e", batch), "onnxruntime", threads=1)
+    assert estimator.engine_settings(backend, device, None) == expected
+
+
+def test_a_profile_bounds_the_groups(tmp_path):
+    estimator = PoseEstimator(write_export(tmp_path / "e"), "onnxruntime", threads=1)
+    profile = [(1, HEIGHT, WIDTH), (2, HEIGHT, WIDTH), (2, HEIGHT, WIDTH)]
+    assert estimator.engine_settings("onnxruntime", "tensorrt", profile) == {"profile": profile}
+    sizes = []
+    estimator._engine.run = lambda images: sizes.append(len(images)) or np.zeros((len(images), 3, 16, 12), np.float32)
+    assert estimator(dotted(PLACES), BOXES[:1].repeat(5, axis=0)).points.shape == (5, 3, 2)
+    assert sizes == [2, 2, 1]

@@ -1,5 +1,7 @@
 """tools/plot_runs.py: curves of runs from metrics.jsonl and from VisualDL logs."""
 
+import json
+
 import cv2
 import pytest
 
@@ -29,6 +31,30 @@ def test_curves_and_table(call, runs, tmp_path):
     first, second = (line.split("|")[2:4] for line in lines[2:4])
     assert first[0] == first[1] and second[0] == second[1], "two runs of one seed have other scores"
     assert cv2.imread(str(image)).shape[1] > 500
+
+
+def write_run(folder, scores: dict[int, float]) -> str:
+    folder.mkdir()
+    rows = [{"kind": "eval", "iter": step, "model": "model", "mIoU": score} for step, score in scores.items()]
+    rows += [{"kind": "train", "iter": step, "epoch": 1, "loss": 1 / step} for step in scores]
+    (folder / METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(folder)
+
+
+def test_runs_of_one_name_become_their_mean_and_spread(call, tmp_path):
+    seeds = [{5: 0.25, 10: 0.5}, {5: 0.75, 10: 0.5, 15: 0.9}, {5: 0.5, 10: 0.5}]
+    flags = [f"seeds={write_run(tmp_path / str(number), seed)}" for number, seed in enumerate(seeds)]
+    flags.insert(1, f"alone={write_run(tmp_path / 'alone', {15: 0.125})}")
+    code, out, err = call("plot_runs", "--runs", *flags, "--output", tmp_path / "x.png")
+    assert code == 0, err
+    assert out.strip().splitlines()[0] == "| iteration | seeds | alone |"
+    assert out.strip().splitlines()[2:] == [
+        "| 5 | 0.5000 (0.2500 to 0.7500) |  |", "| 10 | 0.5000 (0.5000 to 0.5000) |  |", "| 15 |  | 0.1250 |"
+    ]  # fmt: skip
+    assert cv2.imread(str(tmp_path / "x.png")) is not None
+    flags = [flags[0], f"seeds={tmp_path / 'alone'}"]
+    message = "the 2 runs of 'seeds' have no mIoU at a common iteration"
+    refused(call("plot_runs", "--runs", *flags, "--output", tmp_path / "y.png"), message)
 
 
 @pytest.mark.parametrize(

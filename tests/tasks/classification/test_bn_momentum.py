@@ -5,9 +5,11 @@ import json
 import cv2
 import numpy as np
 import paddle
+import pytest
 
+from paddle_rt.cli import arguments
 from paddle_rt.training.statistics import recompute_statistics
-from tests.helpers import call_tool
+from tests.helpers import call_tool, refused
 from tests.tasks.classification.helpers import content, write_config
 
 
@@ -25,6 +27,14 @@ def test_two_momenta_are_trained_drawn_and_read_again(tmp_path, capsys):
     assert call_tool("bn_momentum", *flags, "--save_dir", tmp_path / "runs") == 0
     out = capsys.readouterr().out
     assert "nothing is left to train" in out and all(line in out for line in lines)
+
+
+def test_configs_are_read_before_paddle_is_imported(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(arguments, "import_paddle", lambda: pytest.fail("Paddle is imported"))
+    (tmp_path / "broken.yml").write_text("model: [")
+    good = write_config(tmp_path)
+    code = call_tool("bn_momentum", "--configs", f"a={good}", f"b={tmp_path / 'broken.yml'}")
+    refused((code, *capsys.readouterr()), "broken.yml is not valid YAML")
 
 
 def test_statistics_are_the_means_over_the_batches():
