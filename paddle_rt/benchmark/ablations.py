@@ -258,8 +258,8 @@ def time_in_turns(graphs: Mapping[str, Any], frames: np.ndarray, runs: int) -> d
 def judge(claim: Claim, results: Mapping[str, Mapping[str, Any]]) -> str:
     """Say whether an ordering of the paper shows.
 
-    A difference between scores says nothing if it is not above the largest between those of the default's seeds, of
-    which two are needed.
+    A difference between scores says nothing if it may be noise: it has to be outside Student's interval of 95 %, for
+    which the deviation is that of the default's seeds.
 
     Args:
         claim: The ordering.
@@ -273,9 +273,9 @@ def judge(claim: Claim, results: Mapping[str, Mapping[str, Any]]) -> str:
         seeds = results.get(DEFAULT, {}).get("scores", {}).values()
         if len(seeds) < 2:
             return f"not judged ({better:.4f} and {worse:.4f}; the noise is not known before two seeds of {DEFAULT})"
-        spread = max(seeds) - min(seeds)
-        told = f"{better:.4f} and {worse:.4f}; the default's seeds differ by {spread:.4f}"
-        is_equal, is_ahead = abs(better - worse) <= spread, better > worse
+        noise = _noise(list(seeds), [len(row["scores"]) for row in rows])
+        told = f"{better:.4f} and {worse:.4f}; differences up to {noise:.4f} may be noise"
+        is_equal, is_ahead = abs(better - worse) <= noise, better > worse
     else:
         timed = [{size: m["seconds"] for size, m in row.get("sizes", {}).items() if "seconds" in m} for row in rows]
         common = [size for size in timed[1] if size in timed[0]]
@@ -288,6 +288,13 @@ def judge(claim: Claim, results: Mapping[str, Mapping[str, Any]]) -> str:
     if is_equal:
         return f"{'shows' if claim.equal else 'within the noise'} ({told})"
     return f"{'shows' if is_ahead and not claim.equal else 'does not show'} ({told})"
+
+
+def _noise(scores: Sequence[float], runs: Sequence[int]) -> float:
+    """Return the difference of two means, over these numbers of runs, that scores of one network allow at 95 %."""
+    student = (12.706, 4.303, 3.182, 2.776)  # two-sided quantiles by degrees of freedom, from 1
+    quantile = student[min(len(scores) - 1, len(student)) - 1]
+    return quantile * statistics.stdev(scores) * math.sqrt(sum(1 / number for number in runs))
 
 
 def mean_score(result: Mapping[str, Any]) -> float:
