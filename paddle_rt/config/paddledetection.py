@@ -85,4 +85,5 @@ def _refuse_below(where: str, value: Any) -> None:
 
 
 def _error(where: str, key: str, table: dict[str, str]) -> UserError:
-    return UserError(f"{where}: {key} is of PaddleDetection's configs; here it is {table[key]} (see docs/pose.md)")
+    start = "" if where == key else f"{where}: "
+    return UserError(f"{start}{key} is of PaddleDetection's configs; here it is {table[key]} (see docs/pose.md)")

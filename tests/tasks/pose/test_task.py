@@ -17,7 +17,7 @@ from paddle_rt.tasks.pose.datasets import DATASETS
 from paddle_rt.tasks.pose.losses import LOSSES
 from paddle_rt.tasks.pose.transforms import FOR_SCORES, FOR_TRAINING
 from tests.helpers import NORMALIZE, call_tool, message, refused, written
-from tests.tasks.pose.helpers import content, write_config
+from tests.tasks.pose.helpers import Dots, content, write_config
 
 CUT, AFFINE = {"type": "GetBBoxCenterScale"}, {"type": "TopdownAffine", "input_size": [48, 64]}
 TARGET, FLIP = {"type": "GenerateTarget", "heatmap_size": [12, 16]}, {"type": "RandomFlip"}
@@ -131,3 +131,40 @@ def test_a_run_from_training_to_predictions(tmp_path, capsys):
     assert call_tool("predict", *line, *flags, "--save_dir", tmp_path / "out") == 0
     people = json.loads((tmp_path / "out/keypoints.json").read_text())
     assert [person["image_id"] for person in people] == [person["image_id"] for person in truth["annotations"]]
+
+
+def test_three_keypoints_and_the_boxes_of_a_detector(tmp_path, capsys):
+    """Data of the user's own: the file names the keypoints, the config adds what it does not say."""
+    dots = Dots()
+    truth = dots.coco_ground_truth()
+    for image, pixels in zip(truth["images"], dots.images, strict=True):
+        image["file_name"] = f"{image['id']}.png"
+        write_image(tmp_path / "images" / image["file_name"], pixels)
+    truth["categories"][0]["keypoints"] = list(dots.keypoints.names)
+    (tmp_path / "people.json").write_text(json.dumps(truth))
+    keys = ("image_id", "category_id", "bbox")
+    boxes = [{**{key: person[key] for key in keys}, "score": 0.9} for person in truth["annotations"]]
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    both = {
+        "type": "CocoKeypoints",
+        "annotations": str(tmp_path / "people.json"),
+        "image_root": str(tmp_path / "images"),
+    }
+    parts = ("train_dataset", "val_dataset")
+    changes = {part: {**both, "transforms": content()[part]["transforms"], "mode": part[:-8]} for part in parts}
+    keypoints = {**dots.keypoints.to_dict(), "category": "dots"}
+    config, run = write_config(tmp_path, iters=2, keypoints=keypoints, **changes), tmp_path / "run"
+    line = ["-c", config, "--device", "cpu"]
+    assert call_tool("train", *line, "--save_dir", run, "--do_eval", "--seed", 0) == 0
+    detector = [f"val_dataset.bbox_file={tmp_path / 'boxes.json'}", "val_dataset.use_gt_bbox=False"]
+    scores = tmp_path / "metrics.json"
+    assert call_tool("val", *line, "--model_path", run / "iter_2", "--output", scores, "--opts", *detector) == 0
+    report = json.loads(scores.read_text())
+    assert report["PCK@0.1"] is None and report["people"] == 6 and 0 <= report["AP"] <= 1
+    assert "No PCK: the boxes are a detector's" in capsys.readouterr().out
+
+    unnamed = write_config(tmp_path, iters=2, **changes)
+    refused(
+        (call_tool("val", "-c", unnamed, "--model_path", run / "iter_2"), *capsys.readouterr()),
+        "keypoints.sigmas is missing",
+    )
