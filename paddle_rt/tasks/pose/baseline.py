@@ -1,4 +1,4 @@
-"""The mean pose in the box, to tell what a score is worth: it does not look at the image."""
+"""The mean pose in the box: a baseline for scores, which does not depend on the image."""
 
 from collections.abc import Mapping
 from typing import Any
