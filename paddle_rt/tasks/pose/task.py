@@ -29,6 +29,7 @@ _MIRROR = "RandomFlip"
 # The order of transforms; all others are random changes of the box between the first two.
 _STAGES = {"GetBBoxCenterScale": 0, "TopdownAffine": 2, "GenerateTarget": 3, "Normalize": 3}
 _TEST_CONFIG = {"flip_test": SWITCH} | {key: SETTINGS[key] for key in ("shift_heatmap", "decoding", "blur_kernel")}
+_CHANNELS = 3  # of images
 _BATCH = ("img", "target", "weight")  # what training takes of an item
 
 
@@ -93,6 +94,8 @@ class PoseTask(ExportingMixin, Task):
         check_component("loss", config["loss"], LOSSES)
         check_section("test_config", config.get("test_config", {}), _TEST_CONFIG)
         _check_sizes(config)
+        if config["model"].get("in_channels", _CHANNELS) != _CHANNELS:
+            raise UserError(f"model.in_channels must be {_CHANNELS} for pose, got {config['model']['in_channels']}")
         count = len(find_keypoints(config))
         if config["model"].setdefault("num_keypoints", count) != count:
             raise UserError(
@@ -228,6 +231,9 @@ def _check_dataset(key: str, section: Any) -> None:
     for name in needed:
         if names.count(name) != 1:
             raise UserError(f"{key}.transforms needs one {name}, got {', '.join(names) or 'none'}")
+    for name, values in _step(section, "Normalize").items():
+        if name in ("mean", "std") and len(values) not in (1, _CHANNELS):
+            raise UserError(f"{key}.transforms: Normalize.{name} has {len(values)} numbers for {_CHANNELS} channels")
     for before, after in itertools.pairwise(names):
         if _STAGES.get(before, 1) > _STAGES.get(after, 1):
             raise UserError(f"{key}.transforms: {after} must stand before {before}, got {', '.join(names)}")

@@ -46,6 +46,8 @@ REFUSED = {
     "udp": ({"train_dataset__transforms__2__udp": True}, "udp of TopdownAffine and of GenerateTarget must be the same"),
     "decoding": ({"test_config": {"decoding": "darc"}}, "test_config.decoding must be 'argmax' or 'quarter' or 'dark'"),
     "blur": ({"test_config": {"blur_kernel": 4}}, "test_config.blur_kernel must be an odd number from 1 to 99, got 4"),
+    "mean": ({"val_dataset__transforms": [CUT, AFFINE, {**NORMALIZE, "mean": [0.5] * 4}]}, "mean has 4 numbers for 3"),
+    "channels": ({"model__in_channels": 4}, "model.in_channels must be 3 for pose, got 4"),
     "flip": ({"test_config": {"flip_horizontal": True}}, "unknown key 'flip_horizontal'"),
     "network": (
         {"model": {"type": "RTFormer"}},
