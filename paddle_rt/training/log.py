@@ -161,8 +161,9 @@ def table(history: list[dict[str, Any]]) -> str:
         history: Each with the iteration, the network's name and its scores.
     """
     names = list(dict.fromkeys(name for row in history for name in row["scores"]))
-    lines = [f"{'iter':>8}  {'model':<9}" + "".join(f"{name:>9}" for name in names)]
+    widths = {name: max(9, len(name) + 1) for name in names}
+    lines = [f"{'iter':>8}  {'model':<9}" + "".join(f"{name:>{width}}" for name, width in widths.items())]
     for row in history:
-        cells = "".join(f"{row['scores'].get(name, float('nan')):9.4f}" for name in names)
+        cells = "".join(f"{row['scores'].get(name, float('nan')):{width}.4f}" for name, width in widths.items())
         lines.append(f"{row['iter']:>8}  {row['model']:<9}{cells}")
     return "\n".join(lines)
