@@ -63,6 +63,14 @@ _RTFORMER_TRUNK = {
 }
 _SEGFORMER = {"embed_dim": _CHANNELS, "depths": _FOUR, "num_heads": _FOUR, "matching_every": whole(1, 1000)}
 
+# Of the data sets that are rendered.
+_RENDERED = {
+    "num_samples": either(whole(1, 10_000_000), NULL),
+    "seed": whole(0, 1 << 62),
+    "cache_mb": whole(0, 1 << 20),
+}
+_FRAME = {"height": whole(16, 1 << 14), "width": whole(16, 1 << 14)}
+
 RANGES: dict[str, dict[str, Kind]] = {
     "any": {
         "num_classes": _CHANNELS,
@@ -127,31 +135,17 @@ RANGES: dict[str, dict[str, Kind]] = {
     "SINet": {"config": LIST},
     # Data sets
     "StreetScenes": {
-        "num_samples": either(whole(1, 10_000_000), NULL),
-        "height": whole(16, 1 << 14),
-        "width": whole(16, 1 << 14),
-        "seed": whole(0, 1 << 62),
-        "cache_mb": whole(0, 1 << 20),
+        **_RENDERED,
+        **_FRAME,
         "frames": whole(1, 1000),
         "fps": number(0.1, 1000),
         "end": either(_NOT_NEGATIVE, NULL),
     },
     "CamVid": {"frames": whole(1, 1000)},
     "PSSLDataset": {"imagenet_root": TEXT, "pssl_root": TEXT},
-    "StreetObjects": {
-        "num_samples": either(whole(1, 10_000_000), NULL),
-        "size": whole(16, 1 << 12),
-        "seed": whole(0, 1 << 62),
-        "cache_mb": whole(0, 1 << 20),
-    },
+    "StreetObjects": {**_RENDERED, "size": whole(16, 1 << 12)},
     "CocoKeypoints": {"annotations": TEXT, "image_root": TEXT, "image_thre": number(0, 1)},
-    "StreetPeople": {
-        "num_samples": either(whole(1, 10_000_000), NULL),
-        "height": whole(16, 1 << 14),
-        "width": whole(16, 1 << 14),
-        "seed": whole(0, 1 << 62),
-        "cache_mb": whole(0, 1 << 20),
-    },
+    "StreetPeople": {**_RENDERED, **_FRAME},
     # Transforms, all of PaddleSeg
     "Resize": {
         "size_divisor": either(SIDE, NULL),

@@ -14,7 +14,7 @@ import numpy as np
 import paddle
 from paddle.io.dataloader.collate import default_collate_fn
 
-from paddle_rt.errors import UserError, unknown
+from paddle_rt.errors import UserError, shown, unknown
 from paddle_rt.tasks.export import ExportSpec
 
 DEFAULT = "segmentation"  # what PaddleSeg's configs, which name no task, are for
@@ -153,6 +153,18 @@ class Task(abc.ABC):
 
 
 _TASKS: dict[str, type[Task]] = {}
+
+
+def check_required(config: Mapping[str, Any], task: str) -> None:
+    """Check that a config has what every task needs to train: the sections train_dataset and loss.
+
+    Raises:
+        UserError: One is missing, or is no mapping.
+    """
+    for key in ("train_dataset", "loss"):
+        if not isinstance(config.get(key), dict):
+            found = f"must hold a mapping, got {shown(config[key])}" if key in config else "is missing"
+            raise UserError(f"config key {key!r} {found}; {task} needs train_dataset and loss")
 
 
 def register_task(task: type[Task]) -> type[Task]:

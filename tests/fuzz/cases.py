@@ -102,7 +102,7 @@ def command(tool: str, config: str = "config.yml", **changes: str | None) -> lis
         "plot_runs": {"--runs": "a=log", "--output": "out/runs.png"},
         "video_metrics": {"-c": config, "--model_path": "weights_1", "--videos": "1", "--frames": "2",
                           "--device": "cpu", "--output": "out/scores.json"},
-        "prepare_camvid": {"--input": "images", "--output": "out/camvid"},
+        "data/prepare_camvid": {"--input": "images", "--output": "out/camvid"},
         "data/prepare_jbd": {"--keypoints": "images", "--images": "images", "--output": "out/jbd"},
         "data/render_streetscenes": {"--output": "out/scenes", "--number": "1", "--size": "32 64"},
     }  # fmt: skip
@@ -362,7 +362,7 @@ FLAGS = {
     "convert": "model input output num_classes head",
     "plot_runs": "runs score output",
     "video_metrics": "model_path videos frames device output",
-    "prepare_camvid": "input output layout",
+    "data/prepare_camvid": "input output layout",
     "data/prepare_jbd": "keypoints images boxes output",
     "data/render_streetscenes": "output mode number size seed",
 }

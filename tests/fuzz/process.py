@@ -62,7 +62,6 @@ def start(tool: str, arguments: Sequence[str], folder: pathlib.Path, seconds: fl
         faulthandler.enable(file)
         faulthandler.dump_traceback_later(seconds * 0.9, file=file)
         script = ROOT / ("deploy/python/infer.py" if tool == "infer" else f"tools/{tool}.py")
-        script = ROOT / "tools/data/prepare_camvid.py" if tool == "prepare_camvid" else script
         sys.argv = [f"{tool}.py", *arguments]
         runpy.run_path(str(script), run_name="__main__")
         code = 0

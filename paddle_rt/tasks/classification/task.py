@@ -13,7 +13,7 @@ from paddle_rt.arguments import RANGES, check_section
 from paddle_rt.components import build_component, check_component
 from paddle_rt.errors import UserError, shown
 from paddle_rt.kinds import check_count, flag, whole
-from paddle_rt.tasks.base import Scores, Task, register_task
+from paddle_rt.tasks.base import Scores, Task, check_required, register_task
 from paddle_rt.tasks.classification import baseline
 from paddle_rt.tasks.classification.datasets import DATASETS, ClassifiedImages, StreetObjects
 from paddle_rt.tasks.classification.evaluate import evaluate
@@ -86,10 +86,7 @@ class ClassificationTask(Task):
         Raises:
             UserError: A key, a type or a value in them is missing or wrong, or sections contradict each other.
         """
-        for key in ("train_dataset", "loss"):
-            if not isinstance(config.get(key), dict):
-                found = f"must hold a mapping, got {shown(config[key])}" if key in config else "is missing"
-                raise UserError(f"config key {key!r} {found}; classification needs train_dataset and loss")
+        check_required(config, cls.name)
         for key in _SECTIONS:
             if key in config:
                 _check_dataset(key, config[key])

@@ -14,6 +14,7 @@ from paddle_rt.inference.preprocess import Normalize
 from paddle_rt.models.base import Network
 from paddle_rt.tasks.base import Task
 from paddle_rt.tasks.export import ExportSpec
+from paddle_rt.tasks.pose.metrics import pck
 
 _PCK = 0.1
 # A keypoint has moved if it is farther from its former place than this share of the longer side of the box.
@@ -97,12 +98,8 @@ class PoseExport(ExportSpec):
 
     def score(self, results: Sequence[KeyPoints], truths: Sequence[Truth], deployment: Deployment) -> tuple[str, float]:
         points = np.concatenate([result.points for result in results])
-        distances = np.linalg.norm(points - np.stack([truth.points for truth in truths]), axis=2)
-        right = distances < _PCK * np.array([truth.length for truth in truths])[:, np.newaxis]
-        counted = np.stack([truth.visible for truth in truths]) > 0
-        seen = counted.any(axis=0)
-        rates = (right & counted).sum(axis=0)[seen] / counted.sum(axis=0)[seen]
-        return f"PCK@{_PCK}", float(rates.mean()) if seen.any() else float("nan")
+        columns = zip(*((truth.points, truth.visible, truth.length) for truth in truths), strict=True)
+        return f"PCK@{_PCK}", pck(points, *map(np.stack, columns), _PCK)[0]
 
 
 def _distances(results: Sequence[KeyPoints], others: Sequence[KeyPoints]) -> np.ndarray:

@@ -68,13 +68,15 @@ def pck_by_box(
     Returns:
         The mean over keypoints of their own shares, and these shares [K]. NaN where nothing is visible.
     """
-    norms = box_norms(boxes)
+    return pck(points, truths, visible, box_norms(boxes), threshold)
+
+
+def pck(
+    points: np.ndarray, truths: np.ndarray, visible: np.ndarray, norms: np.ndarray, threshold: float
+) -> tuple[float, np.ndarray]:
+    """Compute PCK by any norm of each person, [N]; see `pck_by_box`."""
     counted = (visible > 0) & (norms != 0)[:, np.newaxis]
-    return _mean_of_rates(hits(points, truths, norms, threshold) & counted, counted)
-
-
-def _mean_of_rates(right: np.ndarray, counted: np.ndarray) -> tuple[float, np.ndarray]:
-    rates = _rates(right, counted)
+    rates = _rates(hits(points, truths, norms, threshold) & counted, counted)
     seen = ~np.isnan(rates)
     return (float(rates[seen].mean()) if seen.any() else float("nan")), rates
 

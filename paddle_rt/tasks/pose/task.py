@@ -15,7 +15,7 @@ from paddle_rt.inference.boxes import PERSON
 from paddle_rt.inference.keypoints import KeypointSet, keypoint_set
 from paddle_rt.inference.pose_estimator import SETTINGS
 from paddle_rt.kinds import SWITCH, flag, number, whole
-from paddle_rt.tasks.base import Scores, Task, register_task
+from paddle_rt.tasks.base import Scores, Task, check_required, register_task
 from paddle_rt.tasks.pose import baseline, metrics
 from paddle_rt.tasks.pose.datasets import DATASETS, PoseDataset
 from paddle_rt.tasks.pose.evaluate import evaluate, summarize
@@ -82,10 +82,7 @@ class PoseTask(ExportingMixin, Task):
         Raises:
             UserError: A key, a type or a value in them is missing or wrong, or sections contradict each other.
         """
-        for key in ("train_dataset", "loss"):
-            if not isinstance(config.get(key), dict):
-                found = f"must hold a mapping, got {shown(config[key])}" if key in config else "is missing"
-                raise UserError(f"config key {key!r} {found}; pose needs train_dataset and loss")
+        check_required(config, cls.name)
         if "keypoints" in config and not isinstance(config["keypoints"], str | dict):
             raise UserError(f"keypoints must be a name or a mapping, got {shown(config['keypoints'])}")
         for key in _SECTIONS:

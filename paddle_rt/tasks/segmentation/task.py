@@ -11,10 +11,10 @@ import paddle
 
 from paddle_rt.arguments import RANGES, check_section
 from paddle_rt.components import build_component, check_component, takes_clips
-from paddle_rt.errors import UserError, shown
+from paddle_rt.errors import UserError
 from paddle_rt.imaging import palettes
 from paddle_rt.kinds import flag, whole
-from paddle_rt.tasks.base import Scores, Task, register_task
+from paddle_rt.tasks.base import Scores, Task, check_required, register_task
 from paddle_rt.tasks.segmentation import tta
 from paddle_rt.tasks.segmentation.completion import DATASETS, complete
 from paddle_rt.tasks.segmentation.data_check import check_data
@@ -126,11 +126,7 @@ class SegmentationTask(ExportingMixin, Task):
         Raises:
             UserError: A key, a type or a value in them is missing or wrong, or sections contradict each other.
         """
-        for key in ("train_dataset", "loss"):
-            if key not in config:
-                raise UserError(f"config key {key!r} is missing; segmentation needs train_dataset and loss")
-            if not isinstance(config[key], dict):
-                raise UserError(f"config key {key!r} must hold a mapping, got {shown(config[key])}")
+        check_required(config, cls.name)
         lists = ("transforms", "transforms1", "transforms2", "common_transforms")
         datasets, transforms = dataset_catalogue(), dict.fromkeys(lists, transform_catalogue())
         for key in DATASETS:
