@@ -18,8 +18,7 @@ PROGRAM = "from paddle_rt.cli import main; main()"
 
 def test_every_tool_is_a_command_and_a_file_of_a_clone():
     files = [*(ROOT / "tools").rglob("*.py"), ROOT / "deploy/python/infer.py"]
-    apart = {"demo_picture", "benchmark_originals"}  # for a clone alone; the second runs without Paddle
-    assert {file.stem for file in files} == {*cli.TOOLS, *apart}
+    assert {file.stem for file in files} == {*cli.TOOLS, "demo_picture"}
     for name in cli.TOOLS:
         assert callable(importlib.import_module(f"paddle_rt.cli.{name}").main)
 
@@ -193,3 +192,8 @@ def test_a_broken_config_is_refused_before_paddle_is_imported(call, tool, tmp_pa
         refused(call(tool, "-c", config, *CONFIG_TOOLS[tool]), expected)
     refused(call(tool, "-c", tmp_path / "none.yml", *CONFIG_TOOLS[tool]), "no config file at")
     refused(call(tool, "-c", tmp_path / "x.json", *CONFIG_TOOLS[tool]), "a config is a .yml or .yaml file")
+
+
+def test_the_originals_are_refused_without_a_clone(call, tmp_path):
+    refused(call("benchmark_originals"), "give a clone with --fanet, --segformerpp or both", 2)
+    refused(call("benchmark_originals", "--fanet", tmp_path), "--fanet: .* is no clone of the original")
