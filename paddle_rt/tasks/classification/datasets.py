@@ -14,6 +14,7 @@ from paddle_rt.imaging import IMAGE_SUFFIXES, is_image, read_image
 from paddle_rt.imaging.lists import read_class_names, read_classes
 from paddle_rt.streetscenes.render import render
 from paddle_rt.streetscenes.street_objects import CLASSES, SERIES, make_object_scene
+from paddle_rt.tasks.cache import FirstResults
 from paddle_rt.tasks.classification.transforms import Transform, apply
 
 _MODES = ("train", "val", "test")
@@ -244,8 +245,7 @@ class StreetObjects(ClassifiedImages):
         labels = [(self.first + index) % len(CLASSES) for index in range(number)]
         super().__init__(labels, CLASSES, transforms, mode == "train")
         self.size, self.seed = size, seed
-        self._room = cache_mb * 2**20 // (size * size * 3)
-        self._frames: dict[int, np.ndarray] = {}
+        self._frames = FirstResults(cache_mb * 2**20 // (size * size * 3))
 
     @staticmethod
     def names(section: Mapping[str, Any]) -> list[str]:
@@ -253,12 +253,10 @@ class StreetObjects(ClassifiedImages):
         return list(CLASSES)
 
     def frame(self, index: int) -> np.ndarray:
-        image = self._frames.get(index)
-        if image is None:
-            image = render(make_object_scene(self.first + index, self.seed)[0], self.size, self.size)[0]
-            if len(self._frames) < self._room:
-                self._frames[index] = image
-        return image
+        return self._frames.result(index, self._render)
+
+    def _render(self, index: int) -> np.ndarray:
+        return render(make_object_scene(self.first + index, self.seed)[0], self.size, self.size)[0]
 
 
 DATASETS: dict[str, Callable] = {cls.__name__: cls for cls in (ImageFolder, ImageNet, StreetObjects)}

@@ -14,6 +14,7 @@ from paddle_rt.errors import UserError, unknown
 from paddle_rt.imaging import read_image
 from paddle_rt.inference.keypoints import COCO, KeypointSet, keypoint_set
 from paddle_rt.streetscenes.street_people import SERIES, Person, image_of, render_people
+from paddle_rt.tasks.cache import FirstResults
 from paddle_rt.tasks.pose.coco import CocoFile, parse, read_annotations, read_detections
 from paddle_rt.tasks.pose.transforms import Transform, apply
 
@@ -251,8 +252,7 @@ class StreetPeople(PoseDataset):
         self.height, self.width, self.seed = height, width, seed
         if not 1 / 3 <= width / height <= 3:
             raise UserError(f"StreetPeople: images of {width}x{height}; one side is at most three times the other")
-        self._room = cache_mb * 2**20 // (height * width * 3)
-        self._frames: dict[int, np.ndarray] = {}
+        self._frames = FirstResults(cache_mb * 2**20 // (height * width * 3))
         self._last: tuple[int, np.ndarray | None] = (-1, None)
         self._people: dict[int, list[Person]] = {}
 
@@ -293,14 +293,13 @@ class StreetPeople(PoseDataset):
         return self._render(image_of(index)[0])
 
     def _render(self, number: int) -> np.ndarray:
-        if number in self._frames:
-            return self._frames[number]
-        if self._last[0] != number:
-            image, self._people[number] = render_people(self.first + number, self.height, self.width, self.seed)
-            self._last = number, image
-            if len(self._frames) < self._room:
-                self._frames[number] = image
+        if self._last[0] != number:  # people of one image follow one another
+            self._last = number, self._frames.result(number, self._make)
         return self._last[1]
+
+    def _make(self, number: int) -> np.ndarray:
+        image, self._people[number] = render_people(self.first + number, self.height, self.width, self.seed)
+        return image
 
     def _name(self, number: int) -> str:
         return f"street_people_{self.seed}_{self.first + number:08d}.png"

@@ -9,6 +9,7 @@ import paddle
 from paddle_rt.arguments import checks_arguments
 from paddle_rt.errors import UserError, unknown
 from paddle_rt.streetscenes.scenes import SERIES, make_scene, render
+from paddle_rt.tasks.cache import FirstResults
 from paddle_rt.tasks.segmentation.clips import transform_clip
 from paddle_rt.tasks.segmentation.datasets import add_edges
 from paddle_rt.tasks.segmentation.transforms import Compose, Sample
@@ -79,8 +80,7 @@ class StreetScenes(paddle.io.Dataset):
         self.file_list = list(range(first, first + num_samples))
         # Counted from the end, so that clips of different lengths share their frames to the bit.
         self.frames, self.fps, self.times = frames, fps, [max(0.0, end - k / fps) for k in reversed(range(frames))]
-        self._room = cache_mb * 2**20 // (frames * height * width * 4)
-        self._clips: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._clips = FirstResults(cache_mb * 2**20 // (frames * height * width * 4))
 
     def __len__(self) -> int:
         return len(self.file_list)
@@ -108,15 +108,12 @@ class StreetScenes(paddle.io.Dataset):
 
         Shape: uint8 BGR [frames, H, W, 3] and uint8 [frames, H, W].
         """
-        index = self.file_list[idx]
-        clip = self._clips.get(index)
-        if clip is None:
-            scene = make_scene(index, self.seed)
-            rendered = [render(scene, self.height, self.width, time) for time in self.times]
-            clip = tuple(np.stack(part) for part in zip(*rendered, strict=True))
-            if len(self._clips) < self._room:
-                self._clips[index] = clip
-        return clip
+        return self._clips.result(self.file_list[idx], self._render)
+
+    def _render(self, index: int) -> tuple[np.ndarray, ...]:
+        scene = make_scene(index, self.seed)
+        rendered = [render(scene, self.height, self.width, time) for time in self.times]
+        return tuple(np.stack(part) for part in zip(*rendered, strict=True))
 
     def video(self, idx: int, frames: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield frames and labels from time 0 of a scene on, rendered one by one and not kept.
