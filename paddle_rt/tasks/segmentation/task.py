@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import paddle
 
 from paddle_rt.arguments import RANGES, check_section
@@ -16,7 +17,7 @@ from paddle_rt.imaging import palettes
 from paddle_rt.kinds import flag, whole
 from paddle_rt.tasks.base import Scores, Task, check_required, register_task
 from paddle_rt.tasks.segmentation import tta
-from paddle_rt.tasks.segmentation.completion import DATASETS, complete
+from paddle_rt.tasks.segmentation.completion import DATASETS, classes_of, complete
 from paddle_rt.tasks.segmentation.data_check import check_data
 from paddle_rt.tasks.segmentation.datasets import LabelledImages, dataset_catalogue
 from paddle_rt.tasks.segmentation.evaluate import evaluate, summarize
@@ -49,7 +50,9 @@ class SegmentationTask(ExportingMixin, Task):
         # PaddleSeg's predict averages over scales and flips for its own flags alone.
         self.predict_augmentation = tta.from_test_config({**test_config, "aug_eval": False})
         self.batch_size, self.absent_class = 1, "exclude"
-        self.palette = palettes.palette(config["train_dataset"]["type"], self.num_classes)
+        self.given_names, self.given_colours = classes_of(config)
+        default = palettes.palette(config["train_dataset"]["type"], self.num_classes)
+        self.palette = np.array(self.given_colours, np.uint8) if self.given_colours else default
 
     @property
     def num_classes(self) -> int:
@@ -59,7 +62,7 @@ class SegmentationTask(ExportingMixin, Task):
     @property
     def class_names(self) -> list[str]:
         """Names of the classes of the training data, or their numbers where it names none."""
-        return palettes.class_names(self.config["train_dataset"]["type"], self.num_classes)
+        return self.given_names or palettes.class_names(self.config["train_dataset"]["type"], self.num_classes)
 
     @classmethod
     def add_flags(cls, parser: argparse.ArgumentParser, tool: str) -> None:
