@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "cpu": BASIC,
     "run_logs": BASIC,
     "imaging": BASIC,
+    "analysis": {"imaging", *BASIC},
     "streetscenes": BASIC,
     "paddleseg/__init__": set(),
     "paddleseg/patching": BASIC,
@@ -41,7 +42,16 @@ MAY_IMPORT = {
     "paddleseg/components": {"checkpoint", "downloads", "models", "paddleseg/patching", *BASIC},
     "paddleseg/releases": BASIC,
     "components": {"models", "registry", "paddleseg/components", *BASIC},
-    "tasks": {"components", "imaging", "inference", "models", "paddleseg/components", "streetscenes", *BASIC},
+    "tasks": {
+        "analysis",
+        "components",
+        "imaging",
+        "inference",
+        "models",
+        "paddleseg/components",
+        "streetscenes",
+        *BASIC,
+    },
     "config": {
         *("checkpoint", "components", "config_file", "models", "paddleseg/components", "registry", "tasks"),
         *BASIC,
@@ -78,6 +88,7 @@ MAY_IMPORT = {
     },
     "cli": {
         *(
+            "analysis",
             "benchmark",
             "checkpoint",
             "components",

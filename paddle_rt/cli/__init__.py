@@ -10,6 +10,7 @@ TOOLS = {
     "train": "train a network by a config",
     "val": "score a checkpoint on a config's validation data",
     "predict": "run a checkpoint on images",
+    "check_data": "tell what is wrong with a data set, and what is in it",
     "export": "export a checkpoint to graphs that are checked against it",
     "quantize": "add an int8 graph to an export",
     "infer": "run an export on images, a video or a camera",
@@ -39,7 +40,7 @@ def _run() -> None:
         print("usage: paddle-rt TOOL ...; paddle-rt TOOL --help lists the flags of a tool\n")
         print("\n".join(f"  {name:<22}{summary}" for name, summary in TOOLS.items()))
         return
-    name = sys.argv[1]
+    name = sys.argv[1].replace("-", "_")
     if name not in TOOLS:
         raise FlagError(str(unknown("tool", name, TOOLS)))
     sys.argv = [f"paddle-rt {name}", *sys.argv[2:]]

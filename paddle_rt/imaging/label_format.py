@@ -80,6 +80,13 @@ class LabelFormat:
         known |= {0: self.ignore_index} if shift else {}
         return known | {label + shift: label for label in range(self.num_classes) if label != self.ignore_index}
 
+    @property
+    def value_classes(self) -> dict[int, int]:
+        """The class, or `ignore_index`, of each value that a file may hold; with `palette` of each `colour_code`."""
+        if self.palette is None:
+            return self.classes
+        return {colour_code(self.palette[position]): label for position, label in self.classes.items()}
+
     def class_colours(self) -> np.ndarray | None:
         """Return the colour of each class in the masks, uint8 RGB [num_classes, 3], or None where a class has none."""
         positions = {label: value for value, label in reversed(self.classes.items())}

@@ -50,21 +50,29 @@ def read_values(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         UserError: As for `read_image`, and where the image is in colour.
     """
-    data = read_bytes(path)
-    bits, kind = _png_format(data)
-    if kind == 3:
-        labels = _read_indices(path, data)
-    else:
-        labels = decode(path, data, cv2.IMREAD_UNCHANGED)
+    labels = decode_label(path)
     if labels.ndim == 3 or labels.dtype.kind == "f":
         channels = labels.shape[2] if labels.ndim == 3 else 1
         raise UserError(
             f"{path}: labels must be one channel of class numbers, but this image has {channels} of {labels.dtype}; "
             "name its colours by palette in a data set of type Dataset, or convert them to class numbers first"
         )
-    if kind == 0 and bits < 8:
-        labels = labels // (255 // (2**bits - 1))  # OpenCV stretches grey values of 1, 2 and 4 bits to 255
     return labels
+
+
+def decode_label(path: str | os.PathLike[str]) -> np.ndarray:
+    """Return what a label image holds, whatever it is: [H, W] of numbers or indices, or [H, W, C] of colours.
+
+    Raises:
+        UserError: As for `read_image`.
+    """
+    data = read_bytes(path)
+    bits, kind = _png_format(data)
+    if kind == 3:
+        return _read_indices(path, data)
+    labels = decode(path, data, cv2.IMREAD_UNCHANGED)
+    # OpenCV stretches grey values of 1, 2 and 4 bits to 255
+    return labels // (255 // (2**bits - 1)) if kind == 0 and bits < 8 else labels
 
 
 def label_type(num_classes: int, ignore_index: int) -> type[np.integer]:
