@@ -10,7 +10,7 @@ import pytest
 from paddle_rt import arguments
 from paddle_rt.arguments import describe
 from paddle_rt.config import build_task, load_config
-from paddle_rt.config.paddledetection import KEYS, TOP_KEYS
+from paddle_rt.paddledetection import KEYS, TOP_KEYS
 from paddle_rt.imaging import write_image
 from paddle_rt.tasks.base import find_task
 from paddle_rt.tasks.pose.datasets import DATASETS
