@@ -10,6 +10,7 @@ TOOLS = {
     "train": "train a network by a config",
     "val": "score a checkpoint on a config's validation data",
     "predict": "run a checkpoint on images",
+    "check_data": "tell what is wrong with a data set, and what is in it",
     "export": "export a checkpoint to graphs that are checked against it",
     "quantize": "add an int8 graph to an export",
     "infer": "run an export on images, a video or a camera",

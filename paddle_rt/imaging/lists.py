@@ -13,7 +13,11 @@ Pair = tuple[str, str | None]
 
 
 def read_pairs(
-    path: str | os.PathLike[str], root: str | os.PathLike[str], separator: str = " ", may_lack_labels: bool = False
+    path: str | os.PathLike[str],
+    root: str | os.PathLike[str],
+    separator: str = " ",
+    may_lack_labels: bool = False,
+    faults: list[UserError] | None = None,
 ) -> list[list[str | None]]:
     """Read a list of images and their labels.
 
@@ -26,6 +30,7 @@ def read_pairs(
         root: Folder that the names are relative to.
         separator: What stands between an image and its label; a blank also stands for several blanks and tabs.
         may_lack_labels: Whether a line may name an image alone.
+        faults: Takes the errors of lines that name no files, which are left out then; None to raise the first one.
 
     Returns:
         [image, label] of each line; the label is None where the line has none.
@@ -37,7 +42,12 @@ def read_pairs(
     for number, line in read_lines(path):
         readings: list[Pair] = [*_splits(line, separator), *([(line, None)] if may_lack_labels else [])]
         expected = f"an image and its label with {separator!r} between them"
-        pairs.append(list(_only_reading(readings, root, expected, f"{path}, line {number}", line)))
+        try:
+            pairs.append(list(_only_reading(readings, root, expected, f"{path}, line {number}", line)))
+        except UserError as error:
+            if faults is None:
+                raise
+            faults.append(error)
     return pairs
 
 

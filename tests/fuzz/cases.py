@@ -21,7 +21,7 @@ from tests.tasks.segmentation.prepare import annotations
 
 SIZE = str(bad.SIZE)
 MODEL = "rtformer_slim:" + ",".join(f"{key}={value}" for key, value in TINY.items())
-CONFIG_TOOLS = ("train", "train", "val", "predict", "compare", "export", "quantize")
+CONFIG_TOOLS = ("train", "train", "val", "predict", "compare", "export", "quantize", "check_data")
 SUFFIXES = (".png", ".jpg", ".bmp", ".tiff", ".webp")
 
 
@@ -103,6 +103,7 @@ def command(tool: str, config: str = "config.yml", **changes: str | None) -> lis
         "benchmark_training": {"--model": MODEL, "--size": size, "--runs": "1", "--threads": "1", "--num_classes": "3",
                                "--output": "out/bench.json"},
         "convert": {"--model": "segformerpp_b0", "--input": "torch.safetensors", "--output": "out/x.pdparams"},
+        "check_data": {"-c": config, "--num_workers": "1", "--output": "out/check"},
         "plot_runs": {"--runs": "a=log", "--output": "out/runs.png"},
         "video_metrics": {"-c": config, "--model_path": "weights_1", "--videos": "1", "--frames": "2",
                           "--device": "cpu", "--output": "out/scores.json"},
@@ -365,6 +366,7 @@ FLAGS = {
     "markdown",
     "benchmark_training": "model size batch_size num_classes threads runs output",
     "convert": "model input output num_classes head",
+    "check_data": "images labels num_classes num_workers output device",
     "plot_runs": "runs score output",
     "video_metrics": "model_path videos frames device output",
     "data/prepare_data": "format input images output classes unlabelled on_top split lists group seed",
