@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "cpu": BASIC,
     "run_logs": BASIC,
     "imaging": BASIC,
+    "analysis": {"imaging", *BASIC},
     "streetscenes": BASIC,
     "paddleseg/__init__": set(),
     "paddleseg/patching": BASIC,
@@ -42,7 +43,16 @@ MAY_IMPORT = {
     "paddleseg/components": {"checkpoint", "downloads", "models", "paddleseg/patching", *BASIC},
     "paddleseg/releases": BASIC,
     "components": {"models", "registry", "paddleseg/components", *BASIC},
-    "tasks": {"components", "imaging", "inference", "models", "paddleseg/components", "streetscenes", *BASIC},
+    "tasks": {
+        "analysis",
+        "components",
+        "imaging",
+        "inference",
+        "models",
+        "paddleseg/components",
+        "streetscenes",
+        *BASIC,
+    },
     "config": {
         *("checkpoint", "components", "config_file", "models", "paddledetection", "paddleseg/components"),
         *("registry", "tasks", *BASIC),
@@ -79,6 +89,7 @@ MAY_IMPORT = {
     },
     "cli": {
         *(
+            "analysis",
             "benchmark",
             "checkpoint",
             "components",
