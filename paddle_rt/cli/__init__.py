@@ -24,6 +24,7 @@ TOOLS = {
     "plot_runs": "draw the curves of training runs",
     "bn_momentum": "show what the momentum of BatchNorm does to scores",
     "video_metrics": "score checkpoints on videos",
+    "prepare_data": "convert annotations of LabelMe, COCO and others, or masks, to a data set of one's own",
     "prepare_camvid": "convert a CamVid download to the layout that the data set reads",
     "prepare_jbd": "convert the jump broadcast data set to annotations in COCO's form",
     "render_streetscenes": "write StreetScenes images and labels as files",
@@ -42,6 +43,6 @@ def _run() -> None:
         return
     name = sys.argv[1].replace("-", "_")
     if name not in TOOLS:
-        raise FlagError(str(unknown("tool", name, TOOLS)))
+        raise FlagError(str(unknown("tool", sys.argv[1], TOOLS)))
     sys.argv = [f"paddle-rt {name}", *sys.argv[2:]]
     importlib.import_module(f"paddle_rt.cli.{name}").main()
