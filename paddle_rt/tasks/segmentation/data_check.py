@@ -226,7 +226,5 @@ def _files_that_are_there(part: str, section: Mapping[str, Any]) -> tuple[list[S
         pairs = read_pairs(file, root, section.get("separator", " "), section["mode"] == "test", faults) if file else []
     except UserError:
         return [], []
-    lines = [str(fault) for fault in faults]
-    return pairs, file_finding(
-        STOPS, "missing_file", part, "lines of the list name no files", lines, "".join(lines[:1])
-    )
+    lines = [(str(fault), str(fault)) for fault in faults]
+    return pairs, file_finding(STOPS, "missing_file", part, "lines of the list name no files", lines)

@@ -64,9 +64,12 @@ def test_images_without_labels_are_taken_for_tests_alone(masks: Path) -> None:
     [
         ({"class_names": ["road"]}, "train_dataset.class_names has 1 entries, but num_classes is 2"),
         ({"colors": [[1, 2, 3]]}, "train_dataset.colors has 1 entries, but num_classes is 2"),
-        ({"colors": [[1, 2, 300], [0, 0, 0]]}, "train_dataset.colors must be a list of any length, each a list of 3"),
-        ({"class_names": ["yes", True]}, "class_names must be a list of any length, each a text on one line"),
-        ({"label_map": {"a": 1}}, "label_map must be a mapping of label values to classes"),
+        (
+            {"colors": [[1, 2, 300], [0, 0, 0]]},
+            "train_dataset.colors must be null or a list of any length, each a list of 3",
+        ),
+        ({"class_names": ["yes", True]}, "class_names must be null or a list of any length, each a text on one line"),
+        ({"label_map": {"a": 1}}, "label_map must be null or a mapping of label values to classes"),
         ({"label_map": {0: 2}}, "train_dataset: label_map gives 0 the class 2"),
     ],
 )
