@@ -12,7 +12,7 @@ from paddle_rt.analysis import files as files_of_analysis
 from paddle_rt.analysis.analyse import choose_crop, class_weights
 from paddle_rt.analysis.findings import ClassCounts
 from paddle_rt.imaging.label_format import LabelFormat
-from tests.helpers import call_tool, smooth_image, written
+from tests.helpers import call_tool, refused, smooth_image, written
 
 SIZE = (40, 48)
 COLOURS = np.array([(0, 0, 0), (0, 128, 0), (128, 0, 0)], np.uint8)  # RGB, by their number of pixels
@@ -153,6 +153,7 @@ def test_labels_from_which_nothing_can_be_learned(data: Folder) -> None:
     assert codes(found) == ["much_ignored"] and found.passed
 
 
+@pytest.mark.slow
 def test_processes_find_the_same(data: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(3):
         data.add(stripes(0, number))
@@ -184,3 +185,27 @@ def test_the_tool_writes_a_report(data: Folder, capsys: pytest.CaptureFixture) -
     out, error = capsys.readouterr()
     assert "labels have no image of the same name" in out and "values that no class has: 9" in out
     assert error.splitlines() == ["error: 2 faults with which training would fail or learn nonsense; see above"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said", "code"),
+    [
+        ([], "give either --config, or --images and --labels", 2),
+        (["--images", "images"], "give either --config, or --images and --labels", 2),
+        (["-c", "x.yml", "--images", "images", "--labels", "labels"], "give either --config", 2),
+        (["--images", "gone", "--labels", "labels"], "no folder gone", 1),
+        (["--images", "images", "--labels", "labels"], "no images .* in folder images", 1),
+        (["--images", "images", "--labels", "labels", "--output", "a_file/out"], "a_file is no folder", 2),
+        (["--images", "images", "--labels", "labels", "--num_classes", "0"], "expected a whole number from 1", 2),
+        (["-c", "x.yml"], "no config file at x.yml", 1),
+    ],
+)
+def test_wrong_flags_are_refused(
+    data: Folder, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, flags: list, said: str, code: int
+) -> None:
+    monkeypatch.chdir(data.root)
+    (data.root / "a_file").touch()
+    before = written(data.root)
+    result = call_tool("check_data", *flags)
+    refused((result, *capsys.readouterr()), said, code)
+    assert written(data.root) == before
