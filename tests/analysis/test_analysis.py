@@ -178,13 +178,25 @@ def test_the_tool_writes_a_report(data: Folder, capsys: pytest.CaptureFixture) -
     assert written(data.root / "out") == ["classes.png", "contact_sheet.png", "report.json"]
     assert json.loads((data.root / "out/report.json").read_text())["passed"] is True
     sheet = cv2.imread(str(data.root / "out/contact_sheet.png"))
-    assert sheet.shape[0] > 360 and sheet.shape[1] == 960, sheet.shape
+    assert sheet.shape[0] > 180 and sheet.shape[1] == 1440, sheet.shape
     data.add(stripes(0, 9))
     (data.root / "images/2.png").unlink()
     assert call_tool("check_data", *flags, "--num_classes", 3) == 1
     out, error = capsys.readouterr()
     assert "labels have no image of the same name" in out and "values that no class has: 9" in out
     assert error.splitlines() == ["error: 2 faults with which training would fail or learn nonsense; see above"]
+
+
+def test_folders_of_data_sets_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for split in ("val", "train"):
+        (tmp_path / split).mkdir()
+        folder = Folder(tmp_path / split)
+        folder.add(stripes(0, 1), smooth_image(*SIZE, seed=3, cell=8))
+        for kind in ("images", "labels"):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            (tmp_path / split / kind).rename(tmp_path / kind / split)
+    assert call_tool("check_data", "--images", tmp_path / "images", "--labels", tmp_path / "labels") == 1
+    assert "val: 1 images are in train too, as the same file or saved again" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
