@@ -20,6 +20,7 @@ TOOLS = {
     "ablations": "repeat the ablation tables of RTFormer's paper",
     "compare": "compare a network with PaddleSeg's on the same weights",
     "convert": "convert a PyTorch checkpoint",
+    "pack_weights": "make the best model of a run one of the package's trained weights",
     "plot_runs": "draw the curves of training runs",
     "bn_momentum": "show what the momentum of BatchNorm does to scores",
     "video_metrics": "score checkpoints on videos",
