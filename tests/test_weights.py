@@ -64,7 +64,13 @@ def test_the_card_describes_the_file(packed, run):
     assert (card["name"], card["model"], card["data"], card["licence"]) == (
         NAME, "rtformer_slim", "streetscenes", "Apache-2.0"
     )  # fmt: skip
-    assert card["run"] == {"iterations": 15, "hours": 2.0, "best_iteration": 10, "best": "mIoU 0.3000"}
+    assert card["run"] == {
+        "iterations": 15,
+        "hours": 2.0,
+        "model": "best_model",
+        "best_iteration": 10,
+        "best": "mIoU 0.3000",
+    }
     assert card["size"] == [32, 64] and card["images"] == {"train": 8, "val": 2} and len(card["class_iou"]) == 19
     saved = read_state_dict(packed / f"{NAME}.safetensors")
     assert {value.dtype for value in saved.values()} == {np.dtype(np.float16)}
@@ -175,7 +181,11 @@ def test_what_is_not_packed(run, call, tmp_path):  # noqa: F811
 def test_a_log_without_evaluation(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(json.dumps(LOG[0]))
     with pytest.raises(UserError, match="holds no evaluation: train with --do_eval"):
-        read_run(tmp_path / "metrics.jsonl")
+        read_run(tmp_path / "best_model")
+
+
+def test_the_moving_average_has_scores_of_its_own(run):
+    assert read_run(run / "ema_best_model/model.pdparams")["best"] == "mIoU 0.9000"
 
 
 def test_arrays_that_half_precision_cannot_hold_stay_as_they_are():

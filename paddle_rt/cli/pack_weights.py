@@ -44,9 +44,9 @@ def main() -> None:
     from paddle_rt.config import build_task, load_config
     from paddle_rt.training.devices import set_up
 
-    config, model_path = load_config(arguments.config, arguments.opts), pathlib.Path(arguments.model_path)
-    model, run = network_name(config), read_run(model_path.parent / METRICS)
-    state = in_half_precision(read_state_dict(model_path))
+    config = load_config(arguments.config, arguments.opts)
+    model, run = network_name(config), read_run(pathlib.Path(arguments.model_path))
+    state = in_half_precision(read_state_dict(arguments.model_path))
     content = _as_file(state)
     set_up(arguments.device)
     task = build_task(config)
@@ -94,15 +94,20 @@ def network_name(config: "Config") -> str:
     return names[0]
 
 
-def read_run(file: pathlib.Path) -> dict[str, Any]:
+def read_run(model_path: pathlib.Path) -> dict[str, Any]:
     """Read from the log of a run how long it took and what its best model is.
+
+    Args:
+        model_path: The folder best_model or ema_best_model of the run, or the file in it.
 
     Raises:
         UserError: There is no log, or no evaluation in it.
     """
+    folder = model_path if model_path.is_dir() else model_path.parent
+    file, network = folder.parent / METRICS, "ema_model" if folder.name == "ema_best_model" else "model"
     rows = read_metrics(file)
     steps = [row for row in rows if row["kind"] == "train"]
-    evaluations = [row for row in rows if row["kind"] == "eval" and row["model"] == "model"]
+    evaluations = [row for row in rows if row["kind"] == "eval" and row["model"] == network]
     if not steps or not evaluations:
         raise UserError(f"{file} holds no evaluation: train with --do_eval")
     key = next(name for name in evaluations[0] if name not in ("kind", "iter", "model"))
@@ -113,6 +118,7 @@ def read_run(file: pathlib.Path) -> dict[str, Any]:
     return {
         "iterations": max(row["iter"] for row in rows),
         "hours": round(seconds / 3600, 2),
+        "model": folder.name,
         "best_iteration": best["iter"],
         "best": f"{key} {best[key]:.4f}",
     }
