@@ -179,9 +179,10 @@ def test_what_is_not_packed(run, call, tmp_path):  # noqa: F811
 
 
 def test_a_log_without_evaluation(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text(json.dumps(LOG[0]))
+    (tmp_path / "run/best_model").mkdir(parents=True)
+    (tmp_path / "run/metrics.jsonl").write_text(json.dumps(LOG[0]))
     with pytest.raises(UserError, match="holds no evaluation: train with --do_eval"):
-        read_run(tmp_path / "best_model")
+        read_run(tmp_path / "run/best_model")
 
 
 def test_the_moving_average_has_scores_of_its_own(run):

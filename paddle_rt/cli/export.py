@@ -28,12 +28,8 @@ def main() -> None:
     add = parser.add_argument
     add("--model_path", type=file_or_folder, help=WEIGHTS_HELP)
     add("--random_weights", action="store_true", help="export an untrained model instead, to measure its speed")
-    add(
-        "--save_dir",
-        type=output_folder,
-        default="./output/inference_model",
-        help="where graphs, deploy.yaml and verification.json go",
-    )
+    add("--save_dir", type=output_folder, default="./output/inference_model", help="where graphs, deploy.yaml and "
+        "verification.json go")  # fmt: skip
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--input_size", action=Size, help="one image of this size")
     size.add_argument("--input_shape", nargs=4, type=_length, metavar=("N", "C", "H", "W"),

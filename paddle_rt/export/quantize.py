@@ -84,9 +84,7 @@ def quantize(
     """
     if not calibration or not samples:
         raise UserError("int8 needs frames to calibrate with and samples to judge by; the data set is empty")
-    for name, share in (("agreement to reach", agreement), ("drop of the score", max_drop)):
-        if not 0 <= share <= 1:
-            raise UserError(f"the {name} is a share from 0 to 1, got {share}")
+    _check_shares({"agreement to reach": agreement, "drop of the score": max_drop})
     nncf, onnx = _packages()
     deployment, predictor = _load_source(export_dir, spec)
     before = _predict(spec, predictor, samples)
@@ -108,16 +106,22 @@ def quantize(
             return max(agreement - found.agreement, 0.0) + max((found.drop or 0.0) - max_drop, 0.0)
 
         kept, found = _keep_more(attempt, kept, _groups(graph, kept, groups), excess)
+        if excess(found) > 0:
+            raise _changes_too_much(found, max_drop, agreement)
         report = {
             spec.agreement_key: found.agreement, "differences": spec.differences(before, found.results), **found.scores,
             "images": len(samples), "calibration_images": len(calibration), "higher_precision": kept,
             "nncf": nncf.__version__,
         }  # fmt: skip
-        if excess(found) > 0:
-            raise _changes_too_much(found, max_drop, agreement)
         os.replace(trial.folder / FILE, deployment.folder / FILE)
     _record(dataclasses.replace(deployment, int8=FILE), report)
     return report
+
+
+def _check_shares(shares: dict[str, float]) -> None:
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise UserError(f"the {name} is a share from 0 to 1, got {share}")
 
 
 def _changes_too_much(found: Judgement, max_drop: float, agreement: float) -> UserError:
