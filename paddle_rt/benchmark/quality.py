@@ -87,11 +87,12 @@ def load_ways(
     sizes = {frame.shape[:2] for frame, _ in samples}
     if len(sizes) > 1:
         raise UserError(f"the images of val_dataset differ in size ({sorted(sizes)}), and a graph has one; resize them")
+    formats = ["paddle", "onnx"] if any(choice.backend == "paddle" for choice in choices) else ["onnx"]
     ways, refusals = [], []
     for number, variant in enumerate(variants):
         changed, place = with_arguments(config, variant), folder / str(number)
         spec = build_task(changed).export_spec()
-        export(trained_network(changed, checkpoint), place, spec, [1, 3, *next(iter(sizes))], "coarse")
+        export(trained_network(changed, checkpoint), place, spec, [1, 3, *next(iter(sizes))], "coarse", formats)
         if any(choice.precision == "int8" for choice in choices):
             calibration = [frame for frame, _ in build_task(changed).raw_samples("train", len(samples))]
             try:

@@ -7,6 +7,7 @@ the last convolution, and those beside the softmax of an attention.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import os
@@ -102,9 +103,7 @@ def quantize(
             after = _predict(spec, load(trial.folder, backend, "int8"), samples)
             return _judge(spec, before, after, [truth for _, truth in samples], deployment)
 
-        def excess(found: Judgement) -> float:
-            return max(agreement - found.agreement, 0.0) + max((found.drop or 0.0) - max_drop, 0.0)
-
+        excess = functools.partial(_excess, max_drop, agreement)
         kept, found = _keep_more(attempt, kept, _groups(graph, kept, groups), excess)
         if excess(found) > 0:
             raise _changes_too_much(found, max_drop, agreement)
@@ -116,6 +115,11 @@ def quantize(
         os.replace(trial.folder / FILE, deployment.folder / FILE)
     _record(dataclasses.replace(deployment, int8=FILE), report)
     return report
+
+
+def _excess(max_drop: float, agreement: float, found: Judgement) -> float:
+    """Return by how much a change exceeds what is allowed."""
+    return max(agreement - found.agreement, 0.0) + max((found.drop or 0.0) - max_drop, 0.0)
 
 
 def _check_shares(shares: dict[str, float]) -> None:
