@@ -20,7 +20,6 @@ KEYS = {
     "dataset_dir": "nothing: annotations and image_root of CocoKeypoints are whole paths",
     "flip_perm": "keypoints.flip_pairs",
     "hmsize": "heatmap_size of GenerateTarget",
-    "image_dir": "image_root of CocoKeypoints, with its folder",
     "num_joints": "keypoints, from whose names the number follows",
     "num_joints_half_body": "min_total_keypoints of RandomHalfBody",
     "pixel_std": "nothing: scales are in pixels",

@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "cpu": BASIC,
     "run_logs": BASIC,
     "imaging": BASIC,
+    "analysis": {"imaging", *BASIC},
     "streetscenes": BASIC,
     "paddleseg/__init__": set(),
     "paddleseg/patching": BASIC,
@@ -43,7 +44,16 @@ MAY_IMPORT = {
     "paddleseg/components": {"checkpoint", "downloads", "models", "paddleseg/patching", "weights", *BASIC},
     "paddleseg/releases": BASIC,
     "components": {"models", "registry", "paddleseg/components", *BASIC},
-    "tasks": {"components", "imaging", "inference", "models", "paddleseg/components", "streetscenes", *BASIC},
+    "tasks": {
+        "analysis",
+        "components",
+        "imaging",
+        "inference",
+        "models",
+        "paddleseg/components",
+        "streetscenes",
+        *BASIC,
+    },
     "config": {
         *("checkpoint", "components", "config_file", "models", "paddledetection", "paddleseg/components"),
         *("registry", "tasks", *BASIC),
@@ -80,6 +90,7 @@ MAY_IMPORT = {
     },
     "cli": {
         *(
+            "analysis",
             "benchmark",
             "checkpoint",
             "components",

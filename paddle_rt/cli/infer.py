@@ -30,7 +30,6 @@ from paddle_rt.cli.arguments import (
 )
 from paddle_rt.cpu import import_paddle
 from paddle_rt.errors import FlagError, UserError
-from paddle_rt.imaging.palettes import palette
 from paddle_rt.inference import BACKENDS, Classifier, KeyPoints, PoseEstimator, VideoSegmenter, load
 from paddle_rt.inference.boxes import PERSON, BoxFile, ImageBoxes, whole_image
 from paddle_rt.inference.engines import DEVICES, PRECISIONS
@@ -91,8 +90,7 @@ def _open_outputs(
     if isinstance(predictor, PoseEstimator):
         output = (arguments.save_dir, arguments.save, predictor.settings.keypoints)
         return open_pose_outputs(source, *output, arguments.box_category, arguments.threshold)
-    colours = palette(predictor.deployment.dataset_type, predictor.deployment.num_classes or 255)
-    return open_outputs(source, arguments.save_dir, arguments.save, colours)
+    return open_outputs(source, arguments.save_dir, arguments.save, predictor.deployment.palette)
 
 
 def _labelling(
