@@ -2,6 +2,10 @@
 
 LabelMe:       paddle-rt prepare-data --format labelme --input DIR --output data/mine
 COCO:          paddle-rt prepare-data --format coco --input train.json val.json --images DIR --output data/mine
+CVAT:          paddle-rt prepare-data --format cvat --input annotations.xml --output data/mine
+YOLO:          paddle-rt prepare-data --format yolo --input data.yaml --output data/mine
+Masks:         paddle-rt prepare-data --format color_masks --input MASKS --images DIR --palette FILE --output data/mine
+               binary_masks and class_masks likewise, without a palette
 """
 
 import argparse
@@ -20,6 +24,11 @@ from paddle_rt.tasks.segmentation.prepare.write import Report, check_new, prepar
 _READERS = {  # module and function
     "labelme": "labelme.read",
     "coco": "coco.read",
+    "cvat": "cvat.read",
+    "yolo": "yolo.read",
+    "color_masks": "masks.read_colour_masks",
+    "binary_masks": "masks.read_binary_masks",
+    "class_masks": "masks.read_class_masks",
 }
 
 
@@ -27,10 +36,12 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__.splitlines()[0])
     add = parser.add_argument
     add("--format", required=True, choices=list(_READERS), help="of the annotations")
-    text = "folder of LabelMe's files, or COCO's file; two or three are train, val and test"
+    text = "folder of LabelMe's files or of masks, or the file of COCO, CVAT or YOLO; two or three are train, val, test"
     add("--input", nargs="+", type=file_or_folder, required=True, help=text)
     text = "folders of the images, where they are not beside the annotations"
     add("--images", nargs="+", type=file_or_folder, default=[], help=text)
+    text = "of coloured masks: a file with red, green, blue and a name a line"
+    add("--palette", type=file_or_folder, help=text)
     add("--output", type=output_folder, required=True, help="the folder to make")
     add("--classes", nargs="+", default=[], help="names of the classes in their order, or a file with one a line")
     text = "what pixels without a shape are: class 0, or neither trained nor scored"
@@ -55,11 +66,13 @@ def main() -> None:
         for name in ("input", "images"):
             if len(getattr(args, name)) > len(SPLITS):
                 raise UserError(f"--{name} takes at most {len(SPLITS)}, for {', '.join(SPLITS)}")
+        if args.palette and args.format != "color_masks":
+            raise UserError("--palette is for --format color_masks")
     classes = args.classes
     if len(classes) == 1 and os.path.isfile(classes[0]):
         classes = [line for _, line in read_lines(classes[0])]
     classes = list(dict.fromkeys(clean_name(name, "--classes") for name in classes))
-    options = Options(args.images, classes, args.unlabelled, args.on_top == "smaller")
+    options = Options(args.images, classes, args.unlabelled, args.on_top == "smaller", args.palette)
     module, function = _READERS[args.format].split(".")
     reader = getattr(importlib.import_module(f"paddle_rt.tasks.segmentation.prepare.{module}"), function)
     check_new(args.output)

@@ -369,7 +369,7 @@ FLAGS = {
     "check_data": "images labels num_classes num_workers output device",
     "plot_runs": "runs score output",
     "video_metrics": "model_path videos frames device output",
-    "data/prepare_data": "format input images output classes unlabelled on_top split lists group seed",
+    "data/prepare_data": "format input images palette output classes unlabelled on_top split lists group seed",
     "data/prepare_camvid": "input output layout",
     "data/prepare_jbd": "keypoints images boxes output",
     "data/render_streetscenes": "output mode number size seed",

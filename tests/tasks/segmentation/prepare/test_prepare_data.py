@@ -157,6 +157,7 @@ FLAGS = {
     "group": (["--group", "("], "--group is no regular expression", 2),
     "lists": (["--lists", "a", "b", "c", "d"], "--lists takes files for train, val, test", 2),
     "format": (["--format", "cocoo"], "did you mean 'coco'", 2),
+    "palette": (["--palette", "p.txt"], "--palette is for --format color_masks", 2),
     "classes": (["--classes", "Katze"], "does not list a class of the annotations: unknown class '猫'", 1),
     "list": (["--lists", "gone.txt"], "no list of images at gone.txt", 1),
     "input": (["--input", "gone"], "--input: no folder gone", 1),
