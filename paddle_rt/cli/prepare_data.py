@@ -11,15 +11,18 @@ Masks:         paddle-rt prepare-data --format color_masks --input MASKS --image
 import argparse
 import importlib
 import os
-from collections.abc import Sequence
 
+from paddle_rt.analysis.text import report_lines
 from paddle_rt.cli.arguments import Parser, file_or_folder, output_folder, refused_flags, seed
+from paddle_rt.cli.new_config import add_flags, print_head
+from paddle_rt.cpu import import_paddle
 from paddle_rt.errors import UserError
 from paddle_rt.imaging.lists import read_lines
 from paddle_rt.kinds import flag, number
-from paddle_rt.tasks.segmentation.prepare.samples import BACKGROUND, IGNORED, Options, clean_name
+from paddle_rt.registry import list_models
+from paddle_rt.tasks.segmentation.prepare.samples import BACKGROUND, Options, clean_name
 from paddle_rt.tasks.segmentation.prepare.splits import SPLITS, SplitRule
-from paddle_rt.tasks.segmentation.prepare.write import Report, check_new, prepare
+from paddle_rt.tasks.segmentation.prepare.write import check_new, prepare
 
 _READERS = {  # module and function
     "labelme": "labelme.read",
@@ -56,6 +59,9 @@ def parse_args() -> argparse.Namespace:
     text = "regular expression: images whose names have the same match, or the same group in brackets, stay together"
     add("--group", help=text)
     add("--seed", type=seed, default=0, help="of the split")
+    text = "the network of the config that is written beside the data, or none, which needs no Paddle"
+    add("--model", choices=[*list_models("segmentation"), "none"], default="rtformer_slim", help=text)
+    add_flags(parser)
     return parser.parse_args()
 
 
@@ -77,19 +83,28 @@ def main() -> None:
     reader = getattr(importlib.import_module(f"paddle_rt.tasks.segmentation.prepare.{module}"), function)
     check_new(args.output)
     source = reader(args.input, options)
-    _show(args, source.names, prepare(source, args.output, rule))
-
-
-def _show(args: argparse.Namespace, names: Sequence[str], report: Report) -> None:
-    total = report.pixels.sum()
+    report = prepare(source, args.output, rule)
     print(f"{args.output}: " + ", ".join(f"{split} {count}" for split, count in report.splits.items()))
-    for index, name in enumerate(names):
-        print(f"  {index:>3}  {report.pixels[index] / total:8.3%}  {name}")
-    if report.pixels[IGNORED]:
-        print(f"  {IGNORED:>3}  {report.pixels[IGNORED] / total:8.3%}  not labelled")
     if report.overlap:
         rule, other = ("smaller", "later") if args.on_top == "smaller" else ("later", "smaller")
         print(
-            f"{report.overlap / total:.3%} of the pixels lie in shapes of several classes; the {rule} one lies on top "
-            f"(--on_top {other} for the other rule)"
+            f"{report.overlap / report.pixels:.3%} of the pixels lie in shapes of several classes; the {rule} one lies "
+            f"on top (--on_top {other} for the other rule)"
         )
+    _finish(args)
+
+
+def _finish(args: argparse.Namespace) -> None:
+    """Show the analysis of what was written, and write a config for it."""
+    if args.model != "none":
+        import_paddle()
+    from paddle_rt.new_config.write import read_folder, write_config
+
+    found = read_folder(args.output)
+    print("\n".join(report_lines(found[1])))
+    if not found[1].passed:
+        raise UserError(f"{args.output} is written, but training on it would fail or learn nonsense; see above")
+    if args.model != "none":
+        config = os.path.join(args.output, f"{args.model}.yml")
+        write_config(args.output, args.model, config, args.device, args.hours, found)
+        print_head(config)

@@ -107,7 +107,7 @@ def command(tool: str, config: str = "config.yml", **changes: str | None) -> lis
         "plot_runs": {"--runs": "a=log", "--output": "out/runs.png"},
         "video_metrics": {"-c": config, "--model_path": "weights_1", "--videos": "1", "--frames": "2",
                           "--device": "cpu", "--output": "out/scores.json"},
-        "data/prepare_data": {"--format": "labelme", "--input": "annotated", "--output": "out/mine"},
+        "data/prepare_data": {"--format": "labelme", "--input": "annotated", "--output": "out/mine", "--model": "none"},
         "data/prepare_camvid": {"--input": "images", "--output": "out/camvid"},
         "data/prepare_jbd": {"--keypoints": "images", "--images": "images", "--output": "out/jbd"},
         "data/render_streetscenes": {"--output": "out/scenes", "--number": "1", "--size": "32 64"},

@@ -32,7 +32,17 @@ def masks(folder, draw, suffix=".png", ending=""):
 
 
 def run(folder, kind, *flags):
-    line = ["--input", folder / "masks", "--images", folder / "images", "--output", folder / "out", *flags]
+    line = [
+        "--input",
+        folder / "masks",
+        "--images",
+        folder / "images",
+        "--output",
+        folder / "out",
+        "--model",
+        "none",
+        *flags,
+    ]
     return call_tool("data/prepare_data", "--format", kind, *line)
 
 
@@ -154,7 +164,7 @@ def test_pairs_that_are_not_whole(tmp_path, capsys):
     masks(tmp_path, lambda classes: classes)
     (tmp_path / "masks/3.png").unlink()
     refused((run(tmp_path, "class_masks"), *capsys.readouterr()), "1 image without a label of the same name")
-    line = ["--format", "class_masks", "--input", tmp_path / "masks", "--output", tmp_path / "out"]
+    line = ["--format", "class_masks", "--input", tmp_path / "masks", "--output", tmp_path / "out", "--model", "none"]
     refused((call_tool("data/prepare_data", *line), *capsys.readouterr()), "masks need --images")
 
 
