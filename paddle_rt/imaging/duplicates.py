@@ -64,16 +64,19 @@ def _candidates(means: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     Four means, each cut into intervals of twice the bound and once more half an interval further on, put every pair of
     duplicates into one cell of at least one of the 16 grids.
     """
-    for shift in itertools.product((0, 0.5), repeat=4):
-        cells = np.floor(means[:, :4] / (2 * _MOST_MEAN) + shift).astype(np.int64) + 512
-        key = np.ravel_multi_index(tuple(cells.T), (1024,) * 4)
+    shifts = np.array(list(itertools.product((0, 0.5), repeat=4)))
+    cells = np.floor(means[None, :, :4] / (2 * _MOST_MEAN) + shifts[:, None]).astype(np.int64) + 512
+    keys = np.ravel_multi_index(tuple(np.moveaxis(cells, -1, 0)), (1024,) * 4)  # [16, N]
+    for grid, key in enumerate(keys):
         order = np.lexsort((means[:, 0], key))
         key = key[order]
         for lag in range(1, min(len(key), _MOST_IN_CELL)):
             same = np.flatnonzero(key[lag:] == key[:-lag])
             if not same.size:
                 break
-            yield order[same], order[same + lag]
+            one, other = order[same], order[same + lag]
+            new = ~(keys[:grid, one] == keys[:grid, other]).any(0)
+            yield one[new], other[new]
 
 
 def _join(first: np.ndarray, one: np.ndarray, other: np.ndarray) -> None:
