@@ -59,6 +59,7 @@ MAY_IMPORT = {
         *("registry", "tasks", *BASIC),
     },
     "training": {"checkpoint", "config", "run_logs", "tasks", *BASIC},
+    "new_config": {"analysis", "config", "imaging", "registry", "tasks", "training", *BASIC},
     "export": {"imaging", "inference", "models", "tasks", *BASIC},
     "paddleseg/compare": {"checkpoint", "weights", *BASIC},
     "paddleseg/counterparts": {"components", "models", "registry", "paddleseg/components", *BASIC},
@@ -91,6 +92,7 @@ MAY_IMPORT = {
     "cli": {
         *(
             "analysis",
+            "new_config",
             "benchmark",
             "checkpoint",
             "components",

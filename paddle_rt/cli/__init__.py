@@ -26,6 +26,7 @@ TOOLS = {
     "plot_runs": "draw the curves of training runs",
     "bn_momentum": "show what the momentum of BatchNorm does to scores",
     "video_metrics": "score checkpoints on videos",
+    "new_config": "write a config for a data set of one's own",
     "prepare_data": "convert annotations of LabelMe, COCO and others, or masks, to a data set of one's own",
     "prepare_camvid": "convert a CamVid download to the layout that the data set reads",
     "prepare_jbd": "convert the jump broadcast data set to annotations in COCO's form",
