@@ -195,17 +195,18 @@ def _mean_and_deviation(facts: Sequence[PairFacts], channels: int) -> tuple[list
 def class_weights(counts: ClassCounts) -> list[float]:
     """Return a weight for each class by median frequency; 1 for a class that does not occur.
 
-    The frequency of a class is its share of the pixels, over all labels together; a class of the median frequency has
-    the weight 1.
+    The frequency of a class is its share of the labelled pixels of those labels in which it occurs; a class of the
+    median frequency has the weight 1.
 
     Source: Eigen and Fergus, "Predicting Depth, Surface Normals and Semantic Labels with a Common Multi-Scale
-    Convolutional Architecture", 2015, with the frequency over all images.
+    Convolutional Architecture", 2015.
     """
     present = sorted(counts.classes)
     if not present:
         return [1.0] * counts.num_classes
-    median = float(np.median([counts.pixels[label] for label in present]))
-    weights = {label: median / counts.pixels[label] for label in present}
+    frequencies = {label: counts.pixels[label] / counts.around[label] for label in present}
+    median = float(np.median(list(frequencies.values())))
+    weights = {label: median / frequency for label, frequency in frequencies.items()}
     return [round(weights.get(label, 1.0), 4) for label in range(counts.num_classes)]
 
 

@@ -1,6 +1,7 @@
 """What check_data finds in data sets: one fault at a time, and all of them at once."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -163,8 +164,10 @@ def test_processes_find_the_same(data: Folder, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_weights_and_crops() -> None:
-    counts = ClassCounts({0: 90, 1: 9, 3: 1, 255: 50}, {}, 1, 1, 4, 255)
-    assert class_weights(counts) == [0.1, 1.0, 1.0, 9.0]
+    counts = ClassCounts(Counter(), Counter(), 0, 2, 4, 255)
+    for pixels in ({0: 60, 1: 20, 3: 20, 255: 50}, {0: 90, 1: 10, 255: 0}):
+        counts.add(pixels)
+    assert class_weights(counts) == [round(0.2 / 0.75, 4), round(0.2 / 0.15, 4), 1.0, 1.0]  # 3 is in one of two labels
     assert choose_crop([(1024, 2048)] * 9 + [(50, 50)]) == (512, 1024)
     assert choose_crop([(360, 480)]) == (352, 480) and choose_crop([(20, 70)]) == (32, 64)
 
