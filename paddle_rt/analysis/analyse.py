@@ -146,7 +146,8 @@ def _value_findings(split: str, report: SplitReport, fix: dict) -> list[Finding]
     read = [one for one in report.facts if one.is_coloured == report.is_coloured]
     files = [one.label for one in read if not one.values.keys() <= classes.keys()]
     if report.is_coloured:
-        code, what, how = "unknown_colours", "colours that palette does not name", "add them to palette"
+        code, what = "unknown_colours", "colours that palette does not name"
+        how = "add them to palette, behind the last class where they are not labelled"
     else:
         how = f"raise num_classes ({labels.num_classes}), or name them in label_map"
         how = f"give the data sets label_map: {fix['label_map']}" if "label_map" in fix else how
