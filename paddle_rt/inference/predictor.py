@@ -15,7 +15,7 @@ import numpy as np
 
 from paddle_rt.errors import UserError
 from paddle_rt.inference.deployment import VERIFICATION, Deployment, check_graph, load_deployment
-from paddle_rt.inference.engines import ONNX_ENGINES, Engine, PaddleInference, Profile, brief, check_choice
+from paddle_rt.inference.engines import ENGINES, Engine, Profile, brief, check_choice
 from paddle_rt.inference.preprocess import Preprocess, ResizeSteps, planar_floats, split_normalize
 from paddle_rt.kinds import check_count
 
@@ -45,7 +45,7 @@ class Predictor:
 
     Args:
         export_dir: The folder that tools/export.py wrote, or its deploy.yaml.
-        backend: "openvino", "onnxruntime" or "paddle".
+        backend: "openvino", "onnxruntime", "mnn" or "paddle".
         precision: "fp32", "bf16", "fp16" or "int8", as far as `engines.SUPPORTED` lists it.
         threads: CPU threads; None for every core.
         device: "cpu", "gpu" or "tensorrt".
@@ -300,6 +300,8 @@ def graph_names(deployment: Deployment, backend: str, device: str, precision: st
     """
     if backend == "paddle":
         names, remedy = [deployment.model, deployment.params], "export it with --formats paddle"
+    elif backend == "mnn":
+        names, remedy = [deployment.mnn], "export it with --formats mnn"
     else:
         names, remedy = [deployment.onnx], "export it with --formats onnx"
         if precision == "int8":
@@ -323,9 +325,8 @@ def _load_engine(deployment: Deployment, backend: str, device: str, precision: s
     check_graph(deployment, *names)
     _check_facts(deployment)
     files = (deployment.folder / name for name in names)
-    engine = PaddleInference if backend == "paddle" else ONNX_ENGINES[backend]
     if deployment.fp16 in names:
         settings["is_half"] = True
     if backend == "paddle" and deployment.target == "gpu":
         settings["onednn"] = False  # its bilinear resize ignores aligned corners, which graphs for GPUs contain
-    return engine(*files, device=device, precision=precision, **settings)
+    return ENGINES[backend](*files, device=device, precision=precision, **settings)
