@@ -29,6 +29,7 @@ from paddle_rt.cli.arguments import (
     side,
     threads,
 )
+from paddle_rt.cli.backend import AUTO, settle_backend
 from paddle_rt.cpu import import_paddle
 from paddle_rt.errors import FlagError, UserError
 from paddle_rt.inference import BACKENDS, Classifier, KeyPoints, PoseEstimator, VideoSegmenter, load
@@ -45,6 +46,7 @@ from paddle_rt.kinds import flag, number
 
 def main() -> None:
     arguments = parse_arguments()
+    settle_backend(arguments)
     if arguments.backend == "paddle":
         import_paddle()
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our own line says what is wrong with a video
@@ -146,7 +148,12 @@ def parse_arguments() -> argparse.Namespace:
         "a video file, the address of a video or a stream (http, rtsp, ...), or a camera by its number: 0, 1 ...",
     )
     add("--frames", type=positive, help="number of frames to read; by default all, and from a camera until Ctrl-C")
-    add("--backend", choices=BACKENDS, default="openvino", help="the engine")
+    add(
+        "--backend",
+        choices=(AUTO, *BACKENDS),
+        default=AUTO,
+        help="the engine; auto times the installed ones once for an export, and takes the fastest one with the same labels",
+    )
     add("--device", choices=DEVICES, default="cpu", help="where it computes")
     add("--device_id", type=device_id, default=0, help="the number of the GPU, from 0")
     add("--precision", choices=PRECISIONS, default="fp32", help="in which it computes")

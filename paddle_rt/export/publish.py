@@ -189,9 +189,7 @@ class _Writer:
                 parameters.unlink()
         return files
 
-    def _convert(
-        self, graph: pathlib.Path, parameters: pathlib.Path, formats: set[str], files: dict[str, str]
-    ) -> None:
+    def _convert(self, graph: pathlib.Path, parameters: pathlib.Path, formats: set[str], files: dict[str, str]) -> None:
         """Write the graphs that are made from Paddle's, and add them to `files`."""
         converted = self.folder / "model.onnx"
         convert.convert_to_onnx(graph, parameters, converted, self.target)

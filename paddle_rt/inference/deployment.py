@@ -183,9 +183,7 @@ def check_input_shape(shape: Any) -> None:
 
 
 def _check_files(deployment: Deployment) -> None:
-    if bool(deployment.model) != bool(deployment.params) or not (
-        deployment.model or deployment.onnx or deployment.mnn
-    ):
+    if bool(deployment.model) != bool(deployment.params) or not (deployment.model or deployment.onnx or deployment.mnn):
         raise UserError("it must name a graph: model and params, onnx, or mnn")
     for key in ("model", "params", "onnx", "mnn", "int8", "fp16"):
         name = getattr(deployment, key)

@@ -38,7 +38,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 def command(exported: pathlib.Path, path: object, save_dir: pathlib.Path, *more: object) -> list[str]:
     line = [sys.executable, ROOT / "deploy/python/infer.py", "--config", exported, "--image_path", path]
-    return [*map(str, line), "--save_dir", str(save_dir), "--threads", "1", *map(str, more)]
+    return [*map(str, line), "--save_dir", str(save_dir), "--backend", "openvino", "--threads", "1", *map(str, more)]
 
 
 def infer(*arguments: object) -> subprocess.CompletedProcess:
