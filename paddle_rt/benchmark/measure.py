@@ -168,7 +168,8 @@ def tabulate(
             "fps": 1 / statistics.median(record.seconds),
             "label_agreement": expected and agreement(expected, record.labels),
             "speedup": statistics.median(ratios), "startup_s": startup, "peak_rss_mb": memory,
-            "gflop": work and work.direct / 1e9, "winograd_gflop": work and work.winograd / 1e9, "floor_gflop_per_s": floor and floor / 1e9,
+            "gflop": work and work.direct / 1e9, "winograd_gflop": work and work.winograd / 1e9,
+            "floor_gflop_per_s": floor and floor / 1e9,
             "share_of_floor": floor and work and work.direct / network / floor,
             "share_of_winograd_floor": floor and work and work.winograd / network / floor, "runs": len(record.seconds),
         })  # fmt: skip

@@ -16,12 +16,13 @@ CPU_COLUMNS = (
     ("preprocess", "preprocess_ms", "{:.1f}"), ("network", "network_ms", "{:.1f}"), ("labels", "labels_ms", "{:.1f}"),
     ("fps", "fps", "{:.1f}"), ("speed-up", "speedup", "{:.2f}"), ("same labels", "label_agreement", "{:.4%}"),
     ("of floor", "share_of_floor", "{:.0%}"),
-    ("of Winograd's", "share_of_winograd_floor", "{:.0%}"), ("first s", "startup_s", "{:.2f}"), ("peak MB", "peak_rss_mb", "{:.0f}"),
+    ("of Winograd's", "share_of_winograd_floor", "{:.0%}"),
+    ("first s", "startup_s", "{:.2f}"), ("peak MB", "peak_rss_mb", "{:.0f}"),
 )  # fmt: skip
 
 
-_PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddleseg", "onnxruntime", "onnxruntime-gpu", "openvino", "MNN", "numpy",
-             "numba")  # fmt: skip
+_PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "paddleseg", "onnxruntime", "onnxruntime-gpu", "openvino", "MNN",
+             "numpy", "numba")  # fmt: skip
 _RTFORMER_FAULT = """\
   With oneDNN, PaddleSeg's RTFormer is wrong from the second frame on: its cross attention is a convolution whose
   weights are computed from the frame, and oneDNN keeps those of the first frame. Its row shows what that costs.
@@ -153,7 +154,8 @@ CPython {about["python"]}, {packages(about)}. Written by
   library and precision, measured just before (GFLOP/s: {rates}). The networks need, in GFLOP a frame: {work}. A dash:
   the library has no such product.
 - `of Winograd's` is the same for the work that is left where every 3x3 convolution of stride 1 is Winograd's with tiles
-  of 6x6, whose transforms are not counted, in GFLOP: {least}. Only an engine that computes so may pass 100 % of the former.
+  of 6x6, whose transforms are not counted, in GFLOP: {least}. Only an engine that computes so may pass 100 % of
+  the former.
 - int8 is calibrated on the frames themselves. `first s` is the time from the
   start of a process that runs this pipeline alone to its first labels, and peak MB the most that it holds.
 """

@@ -152,7 +152,7 @@ def parse_arguments() -> argparse.Namespace:
         "--backend",
         choices=(AUTO, *BACKENDS),
         default=AUTO,
-        help="the engine; auto times the installed ones once for an export, and takes the fastest one with the same labels",
+        help="the engine; auto times the installed ones once for an export and takes the fastest with the same labels",
     )
     add("--device", choices=DEVICES, default="cpu", help="where it computes")
     add("--device_id", type=device_id, default=0, help="the number of the GPU, from 0")

@@ -9,8 +9,8 @@ import sys
 from paddle_rt.errors import InternalError, UserError
 from paddle_rt.export.graph import write_gelu_apart
 
-# MNN's own command line installs a package with pip to report its use, so the function behind it is called. A process of
-# its own keeps what the converter prints, and its end where it refuses a graph, out of this one.
+# MNN's own command line installs a package with pip to report its use, so the function behind it is called. A process
+# of its own keeps what the converter prints, and its end where it refuses a graph, out of this one.
 _CONVERT = "import sys, _tools; _tools.mnnconvert(['mnnconvert', *sys.argv[1:]])"
 
 

@@ -48,7 +48,7 @@ def export(
     target: str = "cpu",
     precisions: Sequence[str] = ("fp32",),
 ) -> dict[str, Any]:
-    """Write model.json and model.pdiparams, model.onnx, model.mnn, deploy.yaml and verification.json, or nothing at all.
+    """Write model.json with model.pdiparams, model.onnx, model.mnn, deploy.yaml, verification.json, or nothing at all.
 
     The spec decides what the graphs take and give, and how they are compared with the network. A network for video (one
     with a `temporal_window` above 1) becomes a graph that takes a frame and the state after the frame before it, and
