@@ -325,7 +325,11 @@ def test_a_deploy_yaml_that_contradicts_its_graph(exports, tmp_path, backend, ch
         np.testing.assert_array_equal(labels, Segmenter(exports["open"], backend, threads=1)(frame))
 
 
-DAMAGE = {"model.onnx": (b"\x22\x04Conv", b"\x22\x04\xeeonv"), "model.json": (b"conv2d", b"\xeeonv2d")}
+DAMAGE = {
+    "model.onnx": (b"\x22\x04Conv", b"\x22\x04\xeeonv"),
+    "model.json": (b"conv2d", b"\xeeonv2d"),
+    "model.mnn": (b"frame", b""),  # which moves all that follows
+}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

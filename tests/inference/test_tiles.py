@@ -10,7 +10,7 @@ import paddle
 import pytest
 
 from paddle_rt.components import build_component
-from paddle_rt.export.publish import export
+from paddle_rt.export.publish import FORMATS, export
 from paddle_rt.inference import BACKENDS, Deployment, Segmenter, predictor
 from paddle_rt.inference.preprocess import Preprocess
 from paddle_rt.inference.tiles import TiledSegmenter
@@ -111,7 +111,7 @@ def test_labels_are_those_of_predict_s_sliding_window(name, size, overlap, model
 
 @pytest.mark.slow  # an export takes many seconds
 def test_the_engines_give_the_same(model, tmp_path):
-    export(model, tmp_path / "export", SegmentationExport([NORMALIZE], "CamVid"), [2, 3, *TILE], "coarse")
+    export(model, tmp_path / "export", SegmentationExport([NORMALIZE], "CamVid"), [2, 3, *TILE], "coarse", FORMATS)
     image = smooth_image(150, 333, cell=8)
     logits = expected_logits(model, [NORMALIZE], image, 17)
     for backend in BACKENDS:

@@ -8,6 +8,7 @@ import pathlib
 import sys
 import types
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -85,7 +86,8 @@ class Mnn(Engine):
             settings = {"backend": "CPU", "numThread": threads or cores(), "precision": "normal"}
             self._session = self._network.createSession(settings)
         # An export has at most two of either, frame and state or fetch_name_0 and fetch_name_1: sorted, as in its ONNX.
-        self._inputs = sorted(self._network.getSessionInputAll(self._session))
+        found = self._network.getSessionInputAll(self._session)
+        self._inputs = {name: (found[name].getShape(), found[name].getDataType()) for name in sorted(found)}
         self._outputs = sorted(self._network.getSessionOutputAll(self._session))
         self._kinds = {
             np.dtype(np.uint8): self._mnn.Halide_Type_Uint8,
@@ -96,6 +98,7 @@ class Mnn(Engine):
     def _run(self, *inputs: np.ndarray) -> Sequence[np.ndarray]:
         planned = True
         for name, array in zip(self._inputs, inputs, strict=True):
+            self._check(array, *self._inputs[name])
             tensor = self._network.getSessionInput(self._session, name)
             if tensor.getShape() != array.shape:
                 self._network.resizeTensor(tensor, array.shape)
@@ -105,16 +108,28 @@ class Mnn(Engine):
         for name, array in zip(self._inputs, inputs, strict=True):
             tensor = self._network.getSessionInput(self._session, name)
             tensor.copyFrom(self._host(np.ascontiguousarray(array)))
-        self._network.runSession(self._session)
+        code = self._network.runSession(self._session)
+        if code:  # its outputs are those of the run before
+            raise RuntimeError(f"MNN cannot run the graph on {[list(array.shape) for array in inputs]}: code {code}")
         return [self._fetch(self._network.getSessionOutput(self._session, name)) for name in self._outputs]
 
-    def _host(self, array: np.ndarray) -> "object":
+    def _check(self, array: np.ndarray, shape: tuple[int, ...], kind: int) -> None:
+        """Raise where an array does not fit an input, since MNN would read other memory.
+
+        An open length is -1, but 1 for the batch.
+        """
+        lengths = zip(array.shape[1:], shape[1:], strict=False)
+        fits = array.ndim == len(shape) and all(wanted in (-1, length) for length, wanted in lengths)
+        if not fits or self._kinds.get(array.dtype) != kind:
+            raise ValueError(f"the graph takes {list(shape)}, got {array.dtype} {list(array.shape)}")
+
+    def _host(self, array: np.ndarray) -> Any:
         """Return a tensor with an array's numbers in their order."""
         layout = self._mnn.Tensor_DimensionType_Caffe
         return self._mnn.Tensor(array.shape, self._kinds[array.dtype], array, layout)
 
-    def _fetch(self, tensor: "object") -> np.ndarray:
+    def _fetch(self, tensor: Any) -> np.ndarray:
         dtype = next(dtype for dtype, kind in self._kinds.items() if kind == tensor.getDataType())
-        host = self._host(np.zeros(tensor.getShape(), dtype))
+        host = self._host(np.empty(tensor.getShape(), dtype))
         tensor.copyToHostTensor(host)
         return host.getNumpyData().copy()
