@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -101,7 +102,12 @@ class Predictor:
         self._clocks = threading.local()
         settings = {"threads": threads, "device_id": device_id, **self.engine_settings(backend, device, profile)}
         self._feeds_floats = self.deployment.takes_frames and self.deployment.target == "gpu" and backend == "paddle"
-        self._engine = _load_engine(self.deployment, backend, device, precision, settings)
+        with ThreadPoolExecutor(1) as beside:  # an engine compiles a graph in C++, mostly on one core
+            beside.submit(self.load_rest)  # what it raises, it raises again at the first frame
+            self._engine = _load_engine(self.deployment, backend, device, precision, settings)
+
+    def load_rest(self) -> None:
+        """Load what results need besides the engine, while that is loaded; a subclass says what."""
 
     def check(self, deployment: Deployment) -> None:
         """Check what the task expects of a deploy.yaml; a subclass extends the check.
