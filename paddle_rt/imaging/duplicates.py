@@ -29,8 +29,8 @@ def find_duplicates(thumbnails: Sequence[np.ndarray]) -> np.ndarray:
         thumbnails: From `thumbnail`, one for each image.
 
     Returns:
-        For each image the index of the first image of its group; an image that occurs once, or is of one colour, is a group
-        of its own.
+        For each image the index of the first image of its group. An image that occurs once, or is of one colour, is a
+        group of its own.
         Shape: [N].
     """
     pixels = np.array(thumbnails, np.uint8).reshape(-1, SIDE * SIDE)
