@@ -359,7 +359,7 @@ FLAGS = {
     "predict": "custom_color scales crop_size stride image_path model_path save_dir device",
     "compare": "input_size images image_path model_path device",
     "export": "input_size input_shape output_op formats save_dir model_path device",
-    "quantize": "images agreement export_dir",
+    "quantize": "images max_drop agreement export_dir",
     "infer": "frames backend device device_id precision profile threads save_dir save scene_cut image_path config "
     "boxes box_category threshold",
     "benchmark": "models checkpoint num_classes size frames backends precisions against beside threads runs output "

@@ -135,6 +135,7 @@ FLAGS = {
     "train --learning_rate nan": "--learning_rate: expected a number above 0, got 'nan'",
     "train --iters ٣": "--iters: expected a whole number",
     "quantize --agreement 1.5": "--agreement: expected a number from 0 to 1, got '1.5'",
+    "quantize --max_drop -1": "--max_drop: expected a number from 0 to 1, got '-1'",
     "export --input_size 0 64": "--input_size: expected a whole number from 1 to 65500, got '0'",
     "export --input_size 99999999999999999999 64": "--input_size: expected a whole number from 1 to 65500, got",
     "compare --input_size 65500 65500": "--input_size: 65500 x 65500 are more than 268435456 pixels",
