@@ -35,7 +35,7 @@ def test_the_command_lists_its_tools_and_names_the_nearest():
     assert done.returncode == 0 and all(f"  {name} " in done.stdout for name in cli.TOOLS), done.stdout
     done = run_python("-c", PROGRAM, "exprot")
     assert done.returncode == 2 and done.stderr.startswith("error: unknown tool 'exprot', did you mean 'export'?")
-    done = run_python("-c", PROGRAM, "render_streetscenes", "--help")
+    done = run_python("-c", PROGRAM, "render-streetscenes", "--help")
     assert done.returncode == 0 and "usage: paddle-rt render_streetscenes" in done.stdout
 
 
