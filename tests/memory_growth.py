@@ -1,6 +1,7 @@
 """Measure whether memory stays flat while frames of many sizes are labelled.
 
-python tests/memory_growth.py [--backends openvino mnn onnxruntime paddle] [--loads images video threads] [--frames 5000]
+python tests/memory_growth.py [--backends openvino mnn onnxruntime paddle] [--loads images video threads]
+                              [--frames 5000]
 
 Each backend and each load runs in a process of its own, on a small RTFormer whose graph leaves the size open. The
 resident memory, as the operating system counts it, is printed every tenth of the way. Labels are compared with those of
