@@ -79,7 +79,8 @@ MAY_IMPORT = {
             "streetscenes",
             "tasks",
         ),
-        *("paddleseg/counterparts", "paddleseg/loop", "paddleseg/pipeline", "run_logs", "training"),
+        *("paddleseg/components", "paddleseg/counterparts", "paddleseg/loop", "paddleseg/pipeline", "run_logs"),
+        *("training",),
         *BASIC,
     },
     "cli": {
