@@ -19,7 +19,7 @@ from paddle_rt.tasks.segmentation.transforms import check_same_size
 SIZE = (1024, 2048)
 CROP = (1024, 512)  # width, height
 CLASSES = 19
-NOISE = 2.0  # standard deviation that makes the file of a rendered image as large as a photograph's
+NOISE = 1.0  # standard deviation that makes the file of a rendered image as large as a photograph's
 
 
 def compare_loaders(runs: int, folder: pathlib.Path, image: str | None = None) -> list[dict[str, Any]]:
