@@ -1,8 +1,6 @@
 """Frames per second of videos through infer beside those of the network alone, in turns.
 
 paddle-rt benchmark_video --config EXPORT/deploy.yaml --threads 2
-
-The other flags of infer, such as --backend and --precision, are passed on to it.
 """
 
 import argparse
@@ -17,10 +15,12 @@ import numpy as np
 from tqdm import tqdm
 
 from paddle_rt.cli import infer
-from paddle_rt.cli.arguments import Parser, count, output_file
+from paddle_rt.cli.arguments import Parser, count, file_or_folder, output_file, threads
 from paddle_rt.cpu import import_paddle
 from paddle_rt.errors import UserError
 from paddle_rt.files import whole_file
+from paddle_rt.inference import BACKENDS
+from paddle_rt.inference.engines import PRECISIONS
 from paddle_rt.inference.media.pipeline import label_frames
 from paddle_rt.inference.media.sources import open_source
 from paddle_rt.inference.segmenter import FrameSegmenter
@@ -33,10 +33,10 @@ STAGES = ("read", "preprocess", "network", "labels", "write")
 
 
 def main() -> None:
-    arguments, passed_on = parse_arguments()
+    arguments = parse_arguments()
     with tempfile.TemporaryDirectory() as folder:
         place = pathlib.Path(folder)
-        options = infer.parse_arguments([*passed_on, "--image_path", str(place), "--save_dir", str(place / "out")])
+        options = infer.parse_arguments(_line_of_infer(arguments, place))
         if options.backend == "paddle":
             import_paddle()
         predictor = infer.open_predictor(options)
@@ -52,6 +52,13 @@ def main() -> None:
         part.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     print(text_table(rows, COLUMNS))
     print(f"rows in {arguments.output}")
+
+
+def _line_of_infer(arguments: argparse.Namespace, folder: pathlib.Path) -> list[str]:
+    flags = {"image_path": folder, "save_dir": folder / "out"}
+    flags.update({key: getattr(arguments, key) for key in ("config", "backend", "precision")})
+    flags.update({} if arguments.threads is None else {"threads": arguments.threads})
+    return [word for key, value in flags.items() for word in (f"--{key}", str(value))]
 
 
 COLUMNS = (
@@ -107,10 +114,14 @@ def _write_clip(path: pathlib.Path, size: tuple[int, int], length: int) -> list[
     return frames
 
 
-def parse_arguments() -> tuple[argparse.Namespace, list[str]]:
+def parse_arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
+    add("--config", type=file_or_folder, required=True, help="deploy.yaml of an export, or its folder")
+    add("--backend", choices=BACKENDS, default="openvino", help="the engine")
+    add("--precision", choices=PRECISIONS, default="fp32", help="in which it computes")
+    add("--threads", type=threads, help="CPU threads of the network; by default one for each core")
     add("--frames", type=count, default=48, help="frames of a clip")
     add("--runs", type=count, default=5, help="rounds that count")
     add("--output", type=output_file, default="output/bench_video.json", help="the rows")
-    return parser.parse_known_args()
+    return parser.parse_args()
