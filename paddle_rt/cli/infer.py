@@ -136,7 +136,7 @@ def _by_tiles(predictor: FrameSegmenter, arguments: argparse.Namespace) -> Calla
     return lambda frame: tiles(frame.image)
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(line: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--config", type=file_or_folder, required=True, help="deploy.yaml of an export, or its folder")
@@ -186,7 +186,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--box_category", type=not_negative, default=PERSON, help="the category of people in --boxes and in the output")
     add("--threshold", type=flag(number(0, 1)), default=0.3, help="keypoints with a lower score are not drawn")
     _add_segmentation_flags(parser)
-    return parser.parse_args()
+    return parser.parse_args(line)
 
 
 def _add_segmentation_flags(parser: argparse.ArgumentParser) -> None:

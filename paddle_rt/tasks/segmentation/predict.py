@@ -32,7 +32,7 @@ def predict_image(
 
     Shape: [H, W] or [H, W, C] to [H, W].
     """
-    sample = transforms({"img": image.astype("float32")})
+    sample = transforms({"img": image})
     with paddle.no_grad():
         logits = predict_logits(network, paddle.to_tensor(sample["img"][np.newaxis]), augmentation)
         return restore(logits, sample["trans_info"]).argmax(axis=1)[0].numpy()
