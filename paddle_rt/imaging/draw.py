@@ -28,6 +28,12 @@ def colorize(labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
     return color_table(palette)[:, ::-1][labels]
 
 
+def as_bgr(image: np.ndarray) -> np.ndarray:
+    """Return the colours of a grey or BGR image, or of one of BGR and a fourth channel, uint8 BGR [H, W, 3]."""
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if channels == 1 else np.ascontiguousarray(image[..., :3])
+
+
 def overlay(image: np.ndarray, labels: np.ndarray, palette: np.ndarray, weight: float = 0.6) -> np.ndarray:
     """Blend an image with the colours of its labels; pixels that are not labelled keep the image's colour.
 
@@ -42,8 +48,7 @@ def overlay(image: np.ndarray, labels: np.ndarray, palette: np.ndarray, weight: 
 
     Shape: image [H, W] or [H, W, C], labels [H, W] and palette [N, 3] to [H, W, 3].
     """
-    channels = 1 if image.ndim == 2 else image.shape[2]
-    colours = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if channels == 1 else np.ascontiguousarray(image[..., :3])
+    colours = as_bgr(image)
     mixed = cv2.addWeighted(colours, weight, colorize(labels, palette), 1 - weight, 0)
     return np.where((labels < len(palette))[..., None], mixed, colours)
 

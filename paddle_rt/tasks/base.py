@@ -30,6 +30,7 @@ class Scores:
         summary: One line for the log.
         details: Further lines for the log, such as a table of classes.
         report: Everything that `val.py --output` writes, ready for JSON.
+        images: Images that flags of `val.py` ask for, uint8 BGR, by the names of their files.
         curves: Further values by name, such as the score of each class, of which VisualDL draws curves.
     """
 
