@@ -10,6 +10,7 @@ from tqdm import tqdm
 from paddle_rt.tasks.base import Scores
 from paddle_rt.tasks.loader import Loader
 from paddle_rt.tasks.segmentation import metrics
+from paddle_rt.tasks.segmentation.diagnosis import find_faults
 from paddle_rt.tasks.segmentation.tta import Augmentation, predict_logits, restore
 
 logger = logging.getLogger(__name__)
@@ -99,7 +100,8 @@ def summarize(confusion: np.ndarray, images: int, names: list[str], absent: str 
     report["confusion_matrix"] = confusion.tolist()
     curves = {f"IoU/{name}": float(iou) for name, iou in zip(names, result["class_iou"], strict=True)}
     curves = {name: iou for name, iou in curves.items() if not np.isnan(iou)}
-    return Scores(values, "mIoU", f"[EVAL] #Images: {images} {shown}", details, report, curves)
+    faults = find_faults(confusion, names)
+    return Scores(values, "mIoU", f"[EVAL] #Images: {images} {shown}", details, report, curves, faults)
 
 
 def _as_list(samples: list[dict]) -> list[dict]:

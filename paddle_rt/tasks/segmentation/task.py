@@ -13,7 +13,7 @@ import paddle
 from paddle_rt.analysis import STOPS, Report
 from paddle_rt.arguments import RANGES, check_section
 from paddle_rt.components import build_component, check_component, takes_clips
-from paddle_rt.errors import UserError
+from paddle_rt.errors import UserError, unknown
 from paddle_rt.imaging import palettes
 from paddle_rt.imaging.charts import confusion_chart
 from paddle_rt.imaging.view import View, add_view_flags, view_of_flags
@@ -28,6 +28,7 @@ from paddle_rt.tasks.segmentation.export import ExportingMixin
 from paddle_rt.tasks.segmentation.losses import LOSSES, BCELoss, Loss, MixedLoss
 from paddle_rt.tasks.segmentation.metrics import ABSENT_CLASS_RULES
 from paddle_rt.tasks.segmentation.predict import predict
+from paddle_rt.tasks.segmentation.sampling import SAMPLERS, class_balanced_weights
 from paddle_rt.tasks.segmentation.street_dataset import StreetScenes
 from paddle_rt.tasks.segmentation.transforms import Compose, transform_catalogue
 from paddle_rt.tasks.segmentation.worst import WorstImages, draw_worst
@@ -45,7 +46,7 @@ class SegmentationTask(ExportingMixin, Task):
     """
 
     name = "segmentation"
-    config_keys = ("train_dataset", "val_dataset", "test_dataset", "loss", "test_config")
+    config_keys = ("train_dataset", "val_dataset", "test_dataset", "loss", "test_config", "sampler")
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__(config)
@@ -153,6 +154,8 @@ class SegmentationTask(ExportingMixin, Task):
             if key in config:
                 check_component(key, config[key], datasets, transforms)
         _check_losses(config["loss"])
+        if config.get("sampler") not in (None, *SAMPLERS):
+            raise unknown("sampler", config["sampler"], SAMPLERS)
         check_section("test_config", config.get("test_config", {}), RANGES["test_config"], kind="test_config key")
         tta.warn_of_idle_keys(config.get("test_config", {}))
         complete(config, datasets)
@@ -201,6 +204,10 @@ class SegmentationTask(ExportingMixin, Task):
         if "train_dataset" in report.splits and not any(found.level == STOPS for found in report.findings):
             report.findings[:0] = batch_findings(self.build_data("train"), report, batch_size)
         return report
+
+    def sample_weights(self, train_data: paddle.io.Dataset) -> np.ndarray | None:
+        """Return the weights of the config's `sampler`, None where it has none."""
+        return class_balanced_weights(train_data) if self.config.get("sampler") else None
 
     def build_transforms(self) -> Compose:
         """Build the transforms of the validation data, which prediction and export use too.
