@@ -80,8 +80,6 @@ def open_predictor(arguments: argparse.Namespace) -> FrameSegmenter | Classifier
         )
     if arguments.boxes is not None and not isinstance(predictor, PoseEstimator):
         raise FlagError(f"--boxes is for exports of the task pose, but {arguments.config} is for {predictor.task}")
-    if arguments.overlap is not None and arguments.tile is None:
-        raise FlagError("--overlap is that of tiles; give --tile H W, too")
     if not isinstance(predictor, FrameSegmenter):
         flags = ["--tile"] * (arguments.tile is not None) + given_flags(arguments)
         if flags:
@@ -186,7 +184,10 @@ def parse_arguments() -> argparse.Namespace:
     add("--box_category", type=not_negative, default=PERSON, help="the category of people in --boxes and in the output")
     add("--threshold", type=flag(number(0, 1)), default=0.3, help="keypoints with a lower score are not drawn")
     _add_segmentation_flags(parser)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.overlap is not None and arguments.tile is None:
+        raise FlagError("--overlap is that of tiles; give --tile H W, too")
+    return arguments
 
 
 def _add_segmentation_flags(parser: argparse.ArgumentParser) -> None:
