@@ -93,33 +93,35 @@ def _count(facts: list[PairFacts], labels: LabelFormat) -> SplitReport:
 
 def _file_findings(split: str, report: SplitReport, fix: dict) -> list[Finding]:
     facts = report.facts
-    images, bad = [one for one in facts if one.image_error], [one for one in facts if one.label_error]
-    sizes = [one for one in facts if one.size and one.label_size and one.size != one.label_size]
-    without = [one.image for one in facts if one.label is None]
-    lossy = [one.label for one in facts if one.label and one.label.lower().endswith((".jpg", ".jpeg"))]
-    damaged = [one for one in facts if one.said]
-    found = file_finding(STOPS, "unreadable_image", split, "images cannot be read", [one.image for one in images],
-                         images[0].image_error if images else "")  # fmt: skip
-    found += file_finding(STOPS, "unreadable_label", split, "labels cannot be read", [one.label for one in bad],
-                          bad[0].label_error if bad else "")  # fmt: skip
-    found += file_finding(
-        STOPS, "sizes_differ", split, "labels are not of the size of their image", [one.label for one in sizes],
-        f"{sizes[0].label} is {_width_height(sizes[0].label_size)}, but the image {sizes[0].image} is "
-        f"{_width_height(sizes[0].size)}" if sizes else "",
-    )  # fmt: skip
-    found += file_finding(STOPS, "image_without_label", split, "images have no label", without, "".join(without[:1]))
+    unlike = [one for one in facts if one.size and one.label_size and one.size != one.label_size]
+    stops: dict[str, tuple[str, list[tuple[str, str]]]] = {
+        "unreadable_image": (
+            "images cannot be read",
+            [(one.image, one.image_error) for one in facts if one.image_error],
+        ),
+        "unreadable_label": (
+            "labels cannot be read",
+            [(one.label, one.label_error) for one in facts if one.label_error],
+        ),
+        "sizes_differ": (
+            "labels are not of the size of their image",
+            [
+                (one.label, f"{one.label} is {_shown(one.label_size)}, but the image {one.image} is {_shown(one.size)}")
+                for one in unlike
+            ],
+        ),
+        "image_without_label": ("images have no label", [(one.image, one.image) for one in facts if one.label is None]),
+    }
+    found = [finding for code, case in stops.items() for finding in file_finding(STOPS, code, split, *case)]
     found += _value_findings(split, report, fix)
-    found += file_finding(
-        ADVICE, "lossy_labels", split, "labels are JPEG, which keeps no exact numbers; write them as PNG", lossy,
-        "".join(lossy[:1]),
-    )  # fmt: skip
-    return found + file_finding(
-        ADVICE, "damaged_file", split, "files are damaged, but can be read", [one.image for one in damaged],
-        damaged[0].said[0] if damaged else "",
-    )  # fmt: skip
+    lossy = [(one.label, one.label) for one in facts if one.label and one.label.lower().endswith((".jpg", ".jpeg"))]
+    what = "labels are JPEG, which keeps no exact numbers; write them as PNG"
+    found += file_finding(ADVICE, "lossy_labels", split, what, lossy)
+    damaged = [(one.image, one.said[0]) for one in facts if one.said]
+    return found + file_finding(ADVICE, "damaged_file", split, "files are damaged, but can be read", damaged)
 
 
-def _width_height(size: tuple[int, int]) -> str:
+def _shown(size: tuple[int, int]) -> str:
     return f"{size[1]}x{size[0]}"
 
 
@@ -128,9 +130,8 @@ def _value_findings(split: str, report: SplitReport, fix: dict) -> list[Finding]
     labels, coloured = report.labels, [one.label for one in report.facts if one.is_coloured]
     found = []
     if labels.palette is None and coloured:
-        advice = f"{coloured[0]}; {_palette_advice(report, fix)}"
-        what = "labels are coloured, not class numbers"
-        found = file_finding(STOPS, "coloured_masks", split, what, coloured, advice, fix)
+        cases = [(file, f"{file}; {_palette_advice(report, fix)}") for file in coloured]
+        found = file_finding(STOPS, "coloured_masks", split, "labels are coloured, not class numbers", cases, fix)
         if report.is_coloured:
             return found
     classes, total = labels.value_classes, max(sum(report.values.values()), 1)
@@ -170,16 +171,13 @@ def _duplicate_findings(facts: Mapping[str, list[PairFacts]]) -> list[Finding]:
         groups.setdefault((a, b), []).append((parts[a][i], parts[b][j]))
     found = []
     for (a, b), pairs in groups.items():
-        files = sorted({two.image for _, two in pairs})
-        one, two = pairs[0]
+        cases = list({two.image: f"{one.image} and {two.image}" for one, two in pairs}.items())
         if a == b:
             what = "images look the same as another one of the data set"
-            found += file_finding(ADVICE, "images_twice", names[a], what, files, f"{one.image} and {two.image}")
+            found += file_finding(ADVICE, "images_twice", names[a], what, cases)
         else:
             what = f"images are in {names[a]} too, as the same file or saved again; scores on them say little"
-            found += file_finding(
-                NONSENSE, "images_in_two_splits", names[b], what, files, f"{one.image} is {two.image}"
-            )
+            found += file_finding(NONSENSE, "images_in_two_splits", names[b], what, cases)
     return found
 
 

@@ -150,7 +150,12 @@ def split_findings(counts: Mapping[str, ClassCounts], names: Sequence[str]) -> l
 
 
 def file_finding(
-    level: str, code: str, split: str, what: str, files: Sequence[str], first: str, fix: Mapping[str, Any] | None = None
+    level: str,
+    code: str,
+    split: str,
+    what: str,
+    cases: Sequence[tuple[str, str]],
+    fix: Mapping[str, Any] | None = None,
 ) -> list[Finding]:
     """Return a finding about files, or none where there are none.
 
@@ -159,14 +164,15 @@ def file_finding(
         code: As for `Finding`.
         split: The data set.
         what: What is wrong with the files, which the number of them precedes.
-        files: The files.
-        first: What is said of the first of them.
+        cases: Each file, and what is said of it; the message has that of the first.
         fix: As for `Finding`.
     """
-    if not files:
+    if not cases:
         return []
-    message = f"{split}: {len(files)} {what}: {first}"
-    return [Finding(level, code, split, message, len(files), list(files[:MOST_FILES]), dict(fix or {}))]
+    files = [file for file, _ in cases[:MOST_FILES]]
+    return [
+        Finding(level, code, split, f"{split}: {len(cases)} {what}: {cases[0][1]}", len(cases), files, dict(fix or {}))
+    ]
 
 
 def listed(values: Sequence[object]) -> str:

@@ -1,6 +1,8 @@
 """A report as lines of text."""
 
-from paddle_rt.analysis.findings import LEVELS
+from typing import Any
+
+from paddle_rt.analysis.findings import LEVELS, listed
 from paddle_rt.analysis.report import Report
 
 _TITLES = dict(zip(LEVELS, ("Training would fail:", "Training would learn or score nonsense:", "Advice:"), strict=True))
@@ -20,6 +22,8 @@ def report_lines(report: Report) -> list[str]:
         lines.append(f"{name}: {len(split.facts)} images; sizes: {sizes or 'unknown'}; {modes}")
         modes = ", ".join(f"{mode}: {count}" for mode, count in described["label_modes"].items())
         lines.append(f"{name}: labels: {modes or 'none'}; {100 * split.counts.ignored_share:.1f} % not labelled")
+        values = [_value(row) for row in sorted(described["values"], key=lambda row: -row["pixel_share"])]
+        lines.append(f"{name}: label values (pixels, labels, class): {listed(values) or 'none'}")
     return [
         *lines,
         f"mean: {report.mean}",
@@ -27,6 +31,11 @@ def report_lines(report: Report) -> list[str]:
         f"class weights (median frequency): {report.class_weights}",
         f"crop_size that fits (height, width): {list(report.crop_size)}",
     ]
+
+
+def _value(row: dict[str, Any]) -> str:
+    meaning = "unknown" if row["class"] is None else row["class"]
+    return f"{row['value']} ({100 * row['pixel_share']:.2g} %, {100 * row['image_share']:.3g} %, {meaning})"
 
 
 def _table(report: Report) -> list[str]:

@@ -224,7 +224,7 @@ def _files_of(
 
 def _files_that_are_there(part: str, section: Mapping[str, Any]) -> tuple[list[Sequence[str | None]], list[Finding]]:
     """Read the list or the folders of a data set of type Dataset as far as they can be read."""
-    root, folders = section["dataset_root"], (section.get("image_dir"), section.get("label_dir"))
+    root, folders = section["dataset_root"], (section.get("image_root"), section.get("label_root"))
     file = section.get(f"{section['mode']}_path")
     try:
         if None not in folders:
@@ -233,7 +233,5 @@ def _files_that_are_there(part: str, section: Mapping[str, Any]) -> tuple[list[S
         pairs = read_pairs(file, root, section.get("separator", " "), section["mode"] == "test", faults) if file else []
     except UserError:
         return [], []
-    lines = [str(fault) for fault in faults]
-    return pairs, file_finding(
-        STOPS, "missing_file", part, "lines of the list name no files", lines, "".join(lines[:1])
-    )
+    lines = [(str(fault), str(fault)) for fault in faults]
+    return pairs, file_finding(STOPS, "missing_file", part, "lines of the list name no files", lines)

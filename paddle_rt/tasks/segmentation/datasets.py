@@ -105,8 +105,8 @@ class Dataset(LabelledImages):
         separator: What stands between an image and its label.
         ignore_index: Label of pixels that do not count.
         edge: Whether training items also hold the edges of the classes.
-        image_dir: Folder of the images, relative to `dataset_root`, in place of a list; see `pair_folders`.
-        label_dir: Folder of the labels; it may be left out for mode "test".
+        image_root: Folder of the images, relative to `dataset_root`, in place of a list; see `pair_folders`.
+        label_root: Folder of the labels; it may be left out for mode "test".
         label_map: As for `LabelFormat`.
         reduce_zero_label: As for `LabelFormat`.
         palette: As for `LabelFormat`.
@@ -130,8 +130,8 @@ class Dataset(LabelledImages):
         separator: str = " ",
         ignore_index: int = 255,
         edge: bool = False,
-        image_dir: str | None = None,
-        label_dir: str | None = None,
+        image_root: str | None = None,
+        label_root: str | None = None,
         label_map: Mapping[int, int] | None = None,
         reduce_zero_label: bool = False,
         palette: Sequence[Sequence[int]] | None = None,
@@ -146,12 +146,12 @@ class Dataset(LabelledImages):
             raise UserError(f"Dataset: no folder {dataset_root}; set dataset_root to the folder of the images")
         if img_channels not in CHANNELS:
             raise UserError(f"Dataset: img_channels is {img_channels!r}; images have 1, 3 or 4 channels")
-        if image_dir is not None:
-            files = _files_of_folders(dataset_root, image_dir, label_dir, may_lack_labels=mode == "test")
+        if image_root is not None:
+            files = _files_of_folders(dataset_root, image_root, label_root, may_lack_labels=mode == "test")
         elif lists[mode] is None:
             raise UserError(
-                f"Dataset: mode {mode!r} needs {mode}_path, a text file that lists the images, or image_dir and "
-                "label_dir, two folders"
+                f"Dataset: mode {mode!r} needs {mode}_path, a text file that lists the images, or image_root and "
+                "label_root, two folders"
             )
         else:
             files = read_pairs(lists[mode], dataset_root, separator, may_lack_labels=mode == "test")
@@ -162,14 +162,14 @@ class Dataset(LabelledImages):
 
 
 def _files_of_folders(
-    root: str, image_dir: str, label_dir: str | None, may_lack_labels: bool
+    root: str, image_root: str, label_root: str | None, may_lack_labels: bool
 ) -> Sequence[Sequence[str | None]]:
-    images = os.path.join(root, image_dir)
-    if label_dir is not None:
-        labels = os.path.join(root, label_dir)
+    images = os.path.join(root, image_root)
+    if label_root is not None:
+        labels = os.path.join(root, label_root)
         return require_pairs(pair_folders(images, labels), images, labels)
     if not may_lack_labels:
-        raise UserError("Dataset: image_dir needs label_dir, the folder of the labels")
+        raise UserError("Dataset: image_root needs label_root, the folder of the labels")
     return [(image, None) for image in list_images(images)[0]]
 
 

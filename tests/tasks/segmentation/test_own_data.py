@@ -30,7 +30,7 @@ def masks(tmp_path: Path) -> Path:
 
 
 def section(root: Path, mode: str = "train", **changes: object) -> dict:
-    folders = {"dataset_root": str(root), "image_dir": "images", "label_dir": "masks"}
+    folders = {"dataset_root": str(root), "image_root": "images", "label_root": "masks"}
     mapped = {"num_classes": 2, "label_map": {0: 0, 255: 1}, "transforms": [NORMALIZE]}
     return {"type": "Dataset", "mode": mode, **folders, **mapped, **changes}
 
@@ -41,7 +41,7 @@ def task_of(root: Path, **changes: object):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"label_dir": "coloured", "palette": COLOURS, "label_map": None}], ids=["mapped", "coloured"]
+    "changes", [{}, {"label_root": "coloured", "palette": COLOURS, "label_map": None}], ids=["mapped", "coloured"]
 )
 def test_masks_of_any_kind_are_read(masks: Path, changes: dict) -> None:
     task = task_of(masks, **changes)
@@ -52,11 +52,11 @@ def test_masks_of_any_kind_are_read(masks: Path, changes: dict) -> None:
 
 
 def test_images_without_labels_are_taken_for_tests_alone(masks: Path) -> None:
-    arguments = {"dataset_root": str(masks), "transforms": [], "num_classes": 2, "image_dir": "images"}
+    arguments = {"dataset_root": str(masks), "transforms": [], "num_classes": 2, "image_root": "images"}
     assert "label" not in Dataset("test", **arguments)[1]
-    assert "image_dir needs label_dir" in message(Dataset, "train", **arguments)
+    assert "image_root needs label_root" in message(Dataset, "train", **arguments)
     (masks / "masks" / "b.png").unlink()
-    assert "1 image without a label" in message(Dataset, "val", **arguments, label_dir="masks")
+    assert "1 image without a label" in message(Dataset, "val", **arguments, label_root="masks")
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,12 @@ def test_images_without_labels_are_taken_for_tests_alone(masks: Path) -> None:
     [
         ({"class_names": ["road"]}, "train_dataset.class_names has 1 entries, but num_classes is 2"),
         ({"colors": [[1, 2, 3]]}, "train_dataset.colors has 1 entries, but num_classes is 2"),
-        ({"colors": [[1, 2, 300], [0, 0, 0]]}, "train_dataset.colors must be a list of any length, each a list of 3"),
-        ({"class_names": ["yes", True]}, "class_names must be a list of any length, each a text on one line"),
-        ({"label_map": {"a": 1}}, "label_map must be a mapping of label values to classes"),
+        (
+            {"colors": [[1, 2, 300], [0, 0, 0]]},
+            "train_dataset.colors must be null or a list of any length, each a list of 3",
+        ),
+        ({"class_names": ["yes", True]}, "class_names must be null or a list of any length, each a text on one line"),
+        ({"label_map": {"a": 1}}, "label_map must be null or a mapping of label values to classes"),
         ({"label_map": {0: 2}}, "train_dataset: label_map gives 0 the class 2"),
     ],
 )
@@ -101,7 +104,7 @@ def test_names_and_colours_travel(masks: Path) -> None:
 
 
 def test_colours_of_masks_are_those_of_results(masks: Path) -> None:
-    coloured = {"label_dir": "coloured", "palette": COLOURS, "label_map": None}
+    coloured = {"label_root": "coloured", "palette": COLOURS, "label_map": None}
     assert task_of(masks, **coloured).palette.tolist() == COLOURS
     assert task_of(masks, **coloured, colors=COLOURS[::-1]).palette.tolist() == COLOURS[::-1]
     assert task_of(masks).palette.tolist() == [[128, 0, 0], [0, 128, 0]]
