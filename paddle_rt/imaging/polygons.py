@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from paddle_rt.files import whole_file
+from paddle_rt.imaging.labels import count_values
 
 COCO = "coco_annotations.json"
 LABELME = "labelme"  # the folder of its files
@@ -47,7 +48,7 @@ def find_polygons(labels: np.ndarray, classes: Sequence[int], min_area: int = 1)
     Returns:
         The polygons, the largest first.
     """
-    present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256))
+    present = np.flatnonzero(count_values(labels))
     found = []
     for label in sorted(set(present.tolist()).intersection(classes)):
         found += _polygons_of(labels == label, label, min_area)

@@ -9,6 +9,7 @@ import numpy as np
 
 from paddle_rt.errors import FlagError, unknown
 from paddle_rt.imaging.draw import as_bgr, color_table, colorize, overlay
+from paddle_rt.imaging.labels import count_values
 from paddle_rt.imaging.text import draw_texts, drawable_name, text_width
 from paddle_rt.kinds import flag, number, whole
 
@@ -64,12 +65,11 @@ class View:
         Shape: image [H, W] or [H, W, C] and labels [H, W] to [H, W + ..., 3].
         """
         plain, view = as_bgr(image), overlay(image, labels, self.palette, 1 - self.opacity)
-        visible = self.shown[labels]
         if self.classes is not None:
-            view = np.where(visible[..., np.newaxis], view, plain)
+            view = np.where(self.shown[labels][..., np.newaxis], view, plain)
         if self.contours:
-            border = _borders(labels) & visible
-            view[border] = colorize(labels, self.palette)[border]
+            border = _borders(labels) & self.shown[labels]
+            view[border] = colorize(labels[border], self.palette)
         parts = [plain] * self.side_by_side + [view]
         if self.legend:
             parts.append(self._legend(labels))
@@ -77,7 +77,7 @@ class View:
 
     def _legend(self, labels: np.ndarray) -> np.ndarray:
         """Return a white panel with the classes of an image; its width follows from the image's height alone."""
-        counts = np.bincount(labels.ravel(), minlength=256) * self.shown
+        counts = count_values(labels) * self.shown
         order = np.argsort(-counts, kind="stable")
         entries = [
             (int(label), f"{short_name(self.names[label], int(label))} {100 * counts[label] / labels.size:.1f} %")
