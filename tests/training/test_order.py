@@ -36,10 +36,10 @@ def test_samples_are_drawn_as_often_as_their_weights_say(repeats):
         counts = np.bincount([index for index, _ in epoch_of(drawn, epoch)], minlength=5)
         expected = weights * len(drawn)
         assert (np.abs(counts - expected) < 1).all() and counts[3] == 0, counts
-    many = np.bincount([index for epoch in range(400) for index, _ in epoch_of(drawn, epoch)], minlength=5)
+    many = np.bincount([index for epoch in range(60) for index, _ in epoch_of(drawn, epoch)], minlength=5)
     error = np.abs(many / many.sum() - weights).max()
-    print(f"largest error of a share over 400 epochs {error:.1e}")
-    assert error < 0.01
+    print(f"largest error of a share over 60 epochs {error:.1e}")
+    assert error < 0.03
 
 
 def test_a_draw_depends_on_the_seed_and_the_epoch_alone():
