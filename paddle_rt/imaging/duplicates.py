@@ -8,6 +8,7 @@ import numpy as np
 
 SIDE = 16  # pixels of a thumbnail
 _MOST_MEAN, _MOST_SINGLE = 2.0, 10  # grey levels by which thumbnails of one image differ: on average, in one pixel
+_LEAST_DEVIATION = 3.0  # of a thumbnail; one of a single colour, such as a black frame, is like any other
 _MOST_IN_CELL = 50  # of many thumbnails that look alike, such as those of one camera, each is compared with so many
 _BLOCK = 8192  # pairs that are compared at once
 
@@ -28,13 +29,15 @@ def find_duplicates(thumbnails: Sequence[np.ndarray]) -> np.ndarray:
         thumbnails: From `thumbnail`, one for each image.
 
     Returns:
-        For each image the index of the first image of its group; an image that occurs once is a group of its own.
+        For each image the index of the first image of its group. An image that occurs once, or is of one colour, is a
+        group of its own.
         Shape: [N].
     """
     pixels = np.array(thumbnails, np.uint8).reshape(-1, SIDE * SIDE)
     means, first = _means(pixels), np.arange(len(pixels))
+    is_plain = pixels.std(axis=1) <= _LEAST_DEVIATION
     for one, other in _candidates(means):
-        apart = first[one] != first[other]
+        apart = (first[one] != first[other]) & ~is_plain[one]
         one, other = one[apart], other[apart]
         near = (np.abs(means[one] - means[other]) <= _MOST_MEAN).all(1)
         one, other = one[near], other[near]

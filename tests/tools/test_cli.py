@@ -35,7 +35,7 @@ def test_the_command_lists_its_tools_and_names_the_nearest():
     assert done.returncode == 0 and all(f"  {name} " in done.stdout for name in cli.TOOLS), done.stdout
     done = run_python("-c", PROGRAM, "exprot")
     assert done.returncode == 2 and done.stderr.startswith("error: unknown tool 'exprot', did you mean 'export'?")
-    done = run_python("-c", PROGRAM, "render_streetscenes", "--help")
+    done = run_python("-c", PROGRAM, "render-streetscenes", "--help")
     assert done.returncode == 0 and "usage: paddle-rt render_streetscenes" in done.stdout
 
 
@@ -148,6 +148,9 @@ FLAGS = {
     "infer --profile 64x64 64 64x64": "--profile: expected a whole number from 1 to 65500, got ''",
     "infer --tile 64 0": "--tile: expected a whole number from 1 to 65500, got '0'",
     "infer --tile 65500 65500": "--tile: 65500 x 65500 are more than",
+    "infer --overlap 64": "--overlap is that of tiles; give --tile H W, too",
+    "infer --opacity 2": "--opacity: expected a number from 0 to 1, got '2'",
+    "infer --polygons voc": "--polygons: unknown choice 'voc'",
     "infer --overlap -1": "--overlap: expected a whole number of at least 0, got '-1'",
     "infer --threshold 2": "--threshold: expected a number from 0 to 1, got '2'",
     "benchmark_pose --people 0": "--people: expected a whole number from 1 to 1000000, got '0'",
