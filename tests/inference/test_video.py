@@ -16,6 +16,7 @@ from paddle_rt.export.publish import FORMATS, export
 from paddle_rt.export.quantize import quantize
 from paddle_rt.imaging.labels import read_label
 from paddle_rt.imaging.palettes import palette
+from paddle_rt.imaging.view import View
 from paddle_rt.inference import BACKENDS, Segmenter, VideoSegmenter, labels_from_logits
 from paddle_rt.inference.engines import openvino_core
 from paddle_rt.inference.media.pipeline import label_frames
@@ -296,7 +297,8 @@ def test_a_truncated_video(exports, tmp_path):
     writer.release()
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     source = open_source(str(path))
-    with open_outputs(source, tmp_path, ("overlay",), palette(None, CLASSES)) as write:
+    view = View([f"class {index}" for index in range(CLASSES)], palette(None, CLASSES))
+    with open_outputs(source, tmp_path, ("overlay",), view) as write:
         report = label_frames(VideoSegmenter(exports["video"], threads=1), source, write)
     assert 0 < report.labelled < 12 and len(report.failures) == 1 and "12 frames" in report.failures[0]
     (tmp_path / "empty.mp4").write_bytes(b"")
