@@ -7,6 +7,8 @@ import numpy as np
 
 from paddle_rt.errors import UserError
 
+MOST_PEOPLE = 600  # that a mean is taken of: people that are rendered for it take time
+
 
 def mean_pose(truth: Mapping[str, Any]) -> np.ndarray:
     """Return the mean position of each keypoint in the boxes of a data set.

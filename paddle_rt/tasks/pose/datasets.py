@@ -52,8 +52,8 @@ class PoseDataset(paddle.io.Dataset):
         """
         raise NotImplementedError
 
-    def coco_ground_truth(self) -> dict[str, Any]:
-        """Return the annotations of all images in COCO's form, as COCOeval takes them."""
+    def coco_ground_truth(self, most: int | None = None) -> dict[str, Any]:
+        """Return the annotations of all images, or the first `most` of them, in COCO's form, as COCOeval takes them."""
         raise NotImplementedError
 
 
@@ -159,8 +159,9 @@ class CocoKeypoints(PoseDataset):
             self._frames.popitem(last=False)
         return image
 
-    def coco_ground_truth(self) -> dict[str, Any]:
-        return self.file.ground_truth()
+    def coco_ground_truth(self, most: int | None = None) -> dict[str, Any]:
+        truth = self.file.ground_truth()
+        return {**truth, "annotations": truth["annotations"][:most]}
 
 
 def _check_boxes(mode: str, bbox_file: str | None, use_gt_bbox: bool) -> None:
@@ -304,9 +305,9 @@ class StreetPeople(PoseDataset):
     def _name(self, number: int) -> str:
         return f"street_people_{self.seed}_{self.first + number:08d}.png"
 
-    def coco_ground_truth(self) -> dict[str, Any]:
+    def coco_ground_truth(self, most: int | None = None) -> dict[str, Any]:
         annotations = []
-        for index in range(self.number):
+        for index in range(self.number)[:most]:
             number, place = image_of(index)
             if number not in self._people:
                 self._render(number)

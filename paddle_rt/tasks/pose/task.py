@@ -179,7 +179,9 @@ class PoseTask(ExportingMixin, Task):
         self._check_scores(dataset)
         settings = self.export_spec().settings
         people = evaluate(network, dataset, settings, self.flip_test, self.batch_size, num_workers)
-        mean = baseline.mean_pose(self.build_data("train").coco_ground_truth()) if self.with_baseline else None
+        mean = None
+        if self.with_baseline:
+            mean = baseline.mean_pose(self.build_data("train").coco_ground_truth(baseline.MOST_PEOPLE))
         return summarize(people, dataset.coco_ground_truth(), dataset.keypoints, mean)
 
     def predict(self, network: paddle.nn.Layer, image_path: str, save_dir: str) -> None:
