@@ -69,6 +69,14 @@ _RENDERED = {
     "seed": whole(0, 1 << 62),
     "cache_mb": whole(0, 1 << 20),
 }
+COLOURS = listed(listed(whole(0, 255), 3))
+_NAME = Kind("a text on one line", lambda value: TEXT.accepts(value) and value.strip() != "" and value.isprintable())
+_LABEL = whole(-100, 65_535)
+_LABEL_MAP = Kind(
+    "a mapping of label values to classes, whole numbers from 0 to 65535, such as {0: 0, 255: 1}",
+    lambda value: isinstance(value, Mapping) and len(value) > 0
+    and all(whole(0, 65_535).accepts(key) and _LABEL.accepts(label) for key, label in value.items()),
+)  # fmt: skip
 _FRAME = {"height": whole(16, 1 << 14), "width": whole(16, 1 << 14)}
 
 RANGES: dict[str, dict[str, Kind]] = {
@@ -77,7 +85,7 @@ RANGES: dict[str, dict[str, Kind]] = {
         "num_keypoints": _CHANNELS,
         "in_channels": _CHANNELS,
         "img_channels": whole(1, 4),
-        "ignore_index": whole(-100, 65_535),
+        "ignore_index": _LABEL,
         "pretrained": either(TEXT, NULL),
         "align_corners": SWITCH,
         "enable_auxiliary_loss": SWITCH,
@@ -142,6 +150,12 @@ RANGES: dict[str, dict[str, Kind]] = {
         "end": either(_NOT_NEGATIVE, NULL),
     },
     "CamVid": {"frames": whole(1, 1000)},
+    "Dataset": {
+        "label_map": _LABEL_MAP,
+        "palette": COLOURS,
+        "colors": COLOURS,
+        "class_names": listed(_NAME),
+    },
     "PSSLDataset": {"imagenet_root": TEXT, "pssl_root": TEXT},
     "StreetObjects": {**_RENDERED, "size": whole(16, 1 << 12)},
     "CocoKeypoints": {"annotations": TEXT, "image_root": TEXT, "image_thre": number(0, 1)},

@@ -5,6 +5,7 @@ from typing import Any
 
 from paddle_rt.errors import UserError
 from paddle_rt.files import check_plain_file
+from paddle_rt.paddledetection import KEYS
 from paddle_rt.yaml_file import read_yaml
 
 MOST_FILES = 50  # that a config may consist of
@@ -51,7 +52,7 @@ def _read(path: str, below: tuple[str, ...], known: dict[str, dict[str, Any]]) -
 
 
 def _read_anew(path: str, what: str, below: tuple[str, ...], known: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    merged = read_yaml(path, what)
+    merged = read_yaml(path, what, KEYS)
     if not isinstance(merged, dict):
         raise UserError(f"{path} {'is empty' if merged is None else 'holds no keys'}; a config is a mapping of keys")
     bases = merged.pop("_base_", [])

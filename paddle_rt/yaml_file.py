@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -14,6 +16,7 @@ MOST_VALUES = 20_000  # of a file; an alias counts as many values as it stands f
 DEEPEST = 32
 _LONGEST_NUMBER = 100  # characters
 
+NO_TAGS: Mapping[str, str] = MappingProxyType({})
 _PREFIX = "tag:yaml.org,2002:"
 # YAML reads some plain words as dates, and "=" as a value of its own; here they are texts.
 _TEXTS = (f"{_PREFIX}timestamp", f"{_PREFIX}value")
@@ -27,6 +30,7 @@ class _Loader(yaml.SafeLoader):
     Args:
         text: The YAML.
         where: The file or flag that it comes from.
+        tags: What stands here in the place of a tag of other programs, by its name; for the message.
     """
 
     yaml_implicit_resolvers = {  # noqa: RUF012  the name and the kind are PyYAML's
@@ -34,9 +38,9 @@ class _Loader(yaml.SafeLoader):
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
-    def __init__(self, text: str, where: str) -> None:
+    def __init__(self, text: str, where: str, tags: Mapping[str, str]) -> None:
         super().__init__(text)
-        self.where = where
+        self.where, self.tags = where, tags
         self.key: list[str] = []  # the keys and positions that lead to the node that is being composed
         self.values = 0
         self.sizes: dict[str, int] = {}  # how many values each anchor stands for
@@ -67,7 +71,8 @@ class _Loader(yaml.SafeLoader):
             self.values += self.sizes.get(event.anchor, 0)
         elif event.tag is not None:
             tag = event.tag.replace(_PREFIX, "!!")
-            raise self._error(event, f"tags such as {tag} are not read; write the plain value")
+            instead = f"here it is {self.tags[tag[1:]]}" if tag[1:] in self.tags else "write the plain value"
+            raise self._error(event, f"tags such as {tag} are not read; {instead}")
         else:
             self.values += 1
         if self.values > MOST_VALUES:
@@ -104,12 +109,13 @@ class _Loader(yaml.SafeLoader):
         return UserError(f"{self.where}, line {place.start_mark.line + 1}: {f'{key}: ' if key else ''}{problem}")
 
 
-def read_yaml(path: str | os.PathLike, what: str = "YAML file") -> Any:
+def read_yaml(path: str | os.PathLike, what: str = "YAML file", tags: Mapping[str, str] = NO_TAGS) -> Any:
     """Read a YAML file of plain values.
 
     Args:
         path: The file.
         what: What the file is called in messages.
+        tags: What stands here in the place of a tag of other programs, by its name; for the message.
 
     Raises:
         UserError: There is no such file, it is not valid, or it is not within the bounds; names the file and the line
@@ -120,21 +126,22 @@ def read_yaml(path: str | os.PathLike, what: str = "YAML file") -> Any:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not valid YAML: it is not UTF-8 text") from error
-    return parse_yaml(text, str(path))
+    return parse_yaml(text, str(path), tags)
 
 
-def parse_yaml(text: str, where: str) -> Any:
+def parse_yaml(text: str, where: str, tags: Mapping[str, str] = NO_TAGS) -> Any:
     """Read a text that is YAML of plain values.
 
     Args:
         text: The YAML.
         where: The file or flag that it comes from, with which messages begin.
+        tags: As for `read_yaml`.
 
     Raises:
         UserError: It is not valid, or not within the bounds.
     """
     try:
-        loader = _Loader(text, where)
+        loader = _Loader(text, where, tags)
         try:
             return loader.get_single_data()
         finally:

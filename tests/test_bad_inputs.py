@@ -900,6 +900,12 @@ ROWS = {
     "config_unknown_key": Row(CONFIGS, changed(batchsize=2), "unknown config key 'batchsize', did you mean"),
     "config_unknown_argument": Row(CONFIGS, changed(model__base_chanels=8), "base_chanels"),
     "config_unknown_type": Row(CONFIGS, changed(model__type="RTFormr"), "RTFormr"),
+    "config_label_map_beyond_the_classes": Row(
+        CONFIGS, changed(train_dataset__label_map={0: 99}), "label_map gives 0 the class 99"
+    ),
+    "config_names_of_too_few_classes": Row(
+        CONFIGS, changed(val_dataset__class_names=["a"]), "val_dataset.class_names has 1 entries, but num_classes is 3"
+    ),
     "config_wrong_type": Row(CONFIGS, changed(batch_size="two"), "batch_size must be a whole number"),
     "config_wrong_type_of_argument": Row(CONFIGS, changed(model__base_channels="wide"), "model.base_channels"),
     "config_wrong_type_in_optimizer": Row(CONFIGS, changed(optimizer__weight_decay="x"), "optimizer.weight_decay"),

@@ -9,6 +9,7 @@ import cv2
 import pytest
 
 from tests.helpers import run_python, smooth_image, tiny_config
+from tests.tasks.pose.helpers import write_config
 
 # Runs tools one after the other and prints the connections that Python tried, and how many the kernel has seen, where
 # it permits a network of one's own. Without pytest, in which NNCF is silent.
@@ -70,6 +71,19 @@ def test_every_tool_works_without_network_and_home(tmp_path, proxy):
         ["quantize", "-c", config, "--export_dir", export, "--images", "2", "--agreement", "0"],
         *(
             ["infer", "--config", export, "--image_path", images, "--backend", backend, "--save_dir", run]
+            for backend in ("openvino", "onnxruntime", "paddle")
+        ),
+    ]
+    (tmp_path / "pose").mkdir()
+    pose, people, poses = write_config(tmp_path / "pose", iters=1), f"{run}/pose", str(tmp_path / "poses")
+    boxes = ["--image_path", images]  # the whole image is the box
+    lines += [
+        ["train", "-c", pose, *device, "--do_eval", "--save_dir", people],
+        ["val", "-c", pose, *device, "--model_path", f"{people}/iter_1"],
+        ["predict", "-c", pose, *device, "--model_path", f"{people}/iter_1", *boxes, "--save_dir", people],
+        ["export", "-c", pose, "--model_path", f"{people}/iter_1", "--save_dir", poses],
+        *(
+            ["infer", "--config", poses, *boxes, "--backend", backend, "--save_dir", people]
             for backend in ("openvino", "onnxruntime", "paddle")
         ),
     ]

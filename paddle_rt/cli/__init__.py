@@ -10,6 +10,7 @@ TOOLS = {
     "train": "train a network by a config",
     "val": "score a checkpoint on a config's validation data",
     "predict": "run a checkpoint on images",
+    "check_data": "tell what is wrong with a data set, and what is in it",
     "export": "export a checkpoint to graphs that are checked against it",
     "quantize": "add an int8 graph to an export",
     "infer": "run an export on images, a video or a camera",
@@ -23,6 +24,7 @@ TOOLS = {
     "plot_runs": "draw the curves of training runs",
     "bn_momentum": "show what the momentum of BatchNorm does to scores",
     "video_metrics": "score checkpoints on videos",
+    "prepare_data": "convert annotations of LabelMe, COCO and others, or masks, to a data set of one's own",
     "prepare_camvid": "convert a CamVid download to the layout that the data set reads",
     "prepare_jbd": "convert the jump broadcast data set to annotations in COCO's form",
     "render_streetscenes": "write StreetScenes images and labels as files",
@@ -39,8 +41,8 @@ def _run() -> None:
         print("usage: paddle-rt TOOL ...; paddle-rt TOOL --help lists the flags of a tool\n")
         print("\n".join(f"  {name:<22}{summary}" for name, summary in TOOLS.items()))
         return
-    name = sys.argv[1]
+    name = sys.argv[1].replace("-", "_")
     if name not in TOOLS:
-        raise FlagError(str(unknown("tool", name, TOOLS)))
+        raise FlagError(str(unknown("tool", sys.argv[1], TOOLS)))
     sys.argv = [f"paddle-rt {name}", *sys.argv[2:]]
     importlib.import_module(f"paddle_rt.cli.{name}").main()

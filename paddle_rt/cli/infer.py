@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from paddle_rt.cli.arguments import (
     Parser,
+    Size,
     count,
     device_id,
     file_or_folder,
@@ -30,7 +31,6 @@ from paddle_rt.cli.arguments import (
 )
 from paddle_rt.cpu import import_paddle
 from paddle_rt.errors import FlagError, UserError
-from paddle_rt.imaging.palettes import palette
 from paddle_rt.inference import BACKENDS, Classifier, KeyPoints, PoseEstimator, VideoSegmenter, load
 from paddle_rt.inference.boxes import PERSON, BoxFile, ImageBoxes, whole_image
 from paddle_rt.inference.engines import DEVICES, PRECISIONS
@@ -38,6 +38,7 @@ from paddle_rt.inference.media.pipeline import Report, describe, interrupt_once,
 from paddle_rt.inference.media.sinks import SAVE, open_class_outputs, open_outputs, open_pose_outputs
 from paddle_rt.inference.media.sources import Frame, Source, open_source
 from paddle_rt.inference.segmenter import FrameSegmenter
+from paddle_rt.inference.tiles import TiledSegmenter
 from paddle_rt.inference.video_segmenter import SCENE_CUT
 from paddle_rt.kinds import flag, number
 
@@ -78,6 +79,12 @@ def open_predictor(arguments: argparse.Namespace) -> FrameSegmenter | Classifier
         )
     if arguments.boxes is not None and not isinstance(predictor, PoseEstimator):
         raise FlagError(f"--boxes is for exports of the task pose, but {arguments.config} is for {predictor.task}")
+    if arguments.overlap is not None and arguments.tile is None:
+        raise FlagError("--overlap is that of tiles; give --tile H W, too")
+    if arguments.tile is not None and not isinstance(predictor, FrameSegmenter):
+        raise FlagError(
+            f"--tile is for exports of the task segmentation, but {arguments.config} is for {predictor.task}"
+        )
     if isinstance(predictor, VideoSegmenter):
         predictor.scene_cut = arguments.scene_cut
     return predictor
@@ -91,8 +98,7 @@ def _open_outputs(
     if isinstance(predictor, PoseEstimator):
         output = (arguments.save_dir, arguments.save, predictor.settings.keypoints)
         return open_pose_outputs(source, *output, arguments.box_category, arguments.threshold)
-    colours = palette(predictor.deployment.dataset_type, predictor.deployment.num_classes or 255)
-    return open_outputs(source, arguments.save_dir, arguments.save, colours)
+    return open_outputs(source, arguments.save_dir, arguments.save, predictor.deployment.palette)
 
 
 def _labelling(
@@ -105,7 +111,7 @@ def _labelling(
     if isinstance(predictor, Classifier):
         return lambda frame: predictor.predict(frame.image, arguments.topk)
     if not isinstance(predictor, PoseEstimator):
-        return None
+        return _by_tiles(predictor, arguments)
 
     def find(frame: Frame) -> tuple[KeyPoints, ImageBoxes]:
         name = f"{frame.name}{'' if is_video else os.path.splitext(frame.source)[1]}"
@@ -113,6 +119,19 @@ def _labelling(
         return predictor(frame.image, boxes.boxes), boxes
 
     return find
+
+
+def _by_tiles(predictor: FrameSegmenter, arguments: argparse.Namespace) -> Callable[[Frame], Any] | None:
+    """Return what labels a frame tile by tile, or None where --tile is not given."""
+    if arguments.tile is None:
+        return None
+    tiles = TiledSegmenter(
+        predictor,
+        arguments.tile,
+        arguments.overlap,
+        lambda places: tqdm(places, "tiles", leave=False, delay=2, disable=None),
+    )
+    return lambda frame: tiles(frame.image)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -159,6 +178,23 @@ def parse_arguments() -> argparse.Namespace:
     )
     add("--box_category", type=not_negative, default=PERSON, help="the category of people in --boxes and in the output")
     add("--threshold", type=flag(number(0, 1)), default=0.3, help="keypoints with a lower score are not drawn")
+    _add_segmentation_flags(parser)
+    return parser.parse_args()
+
+
+def _add_segmentation_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("exports for segmentation").add_argument
+    add(
+        "--tile",
+        action=Size,
+        help="label large images tile by tile, as predict --is_slide does, in the memory of one row of tiles; the size "
+        "of the graph where it is fixed",
+    )
+    add(
+        "--overlap",
+        type=not_negative,
+        help="pixels that tiles have in common; by default an eighth of their shorter side",
+    )
     add(
         "--scene_cut",
         type=_threshold,
@@ -166,7 +202,6 @@ def parse_arguments() -> argparse.Namespace:
         help="the state of a network for video is cleared where a frame "
         "and the one before differ by more than this on average, of 255; off for never",
     )
-    return parser.parse_args()
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -8,8 +8,8 @@ from paddle_rt import registry
 from paddle_rt.arguments import RANGES
 from paddle_rt.components import check_network
 from paddle_rt.config.optimizer import check_optimizer, check_schedule
-from paddle_rt.config.paddledetection import refuse_keys
 from paddle_rt.errors import UserError, shown, unknown
+from paddle_rt.paddledetection import refuse_keys
 from paddle_rt.tasks import base
 
 REQUIRED = ("batch_size", "iters", "optimizer", "lr_scheduler", "model")

@@ -28,27 +28,57 @@ def read_label(path: str | os.PathLike[str], num_classes: int, ignore_index: int
         ignore_index: The only other value that is allowed.
 
     Returns:
-        The labels, uint8 [H, W].
+        The labels [H, W], of `label_type`.
 
     Raises:
         UserError: As for `read_image`, and where the image is in colour or a value is out of range.
     """
-    data = read_bytes(path)
-    bits, kind = _png_format(data)
-    if kind == 3:
-        labels = _read_indices(path, data)
-    else:
-        labels = decode(path, data, cv2.IMREAD_UNCHANGED)
+    labels = read_values(path)
+    check_labels(labels, num_classes, ignore_index, str(path))
+    return labels.astype(label_type(num_classes, ignore_index))
+
+
+def read_values(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read the numbers of a label image as they are in the file: grey values, or indices into a palette.
+
+    Args:
+        path: The label image.
+
+    Returns:
+        Whole numbers [H, W], of the type that the file has.
+
+    Raises:
+        UserError: As for `read_image`, and where the image is in colour.
+    """
+    labels = decode_label(path)
     if labels.ndim == 3 or labels.dtype.kind == "f":
         channels = labels.shape[2] if labels.ndim == 3 else 1
         raise UserError(
             f"{path}: labels must be one channel of class numbers, but this image has {channels} of {labels.dtype}; "
-            "convert its colours to class numbers first"
+            "name its colours by palette in a data set of type Dataset, or convert them to class numbers first"
         )
-    if kind == 0 and bits < 8:
-        labels = labels // (255 // (2**bits - 1))  # OpenCV stretches grey values of 1, 2 and 4 bits to 255
-    check_labels(labels, num_classes, ignore_index, str(path))
-    return labels.astype(np.uint8)
+    return labels
+
+
+def decode_label(path: str | os.PathLike[str]) -> np.ndarray:
+    """Return what a label image holds, whatever it is: [H, W] of numbers or indices, or [H, W, C] of colours.
+
+    Raises:
+        UserError: As for `read_image`.
+    """
+    data = read_bytes(path)
+    bits, kind = _png_format(data)
+    if kind == 3:
+        return _read_indices(path, data)
+    labels = decode(path, data, cv2.IMREAD_UNCHANGED)
+    # OpenCV stretches grey values of 1, 2 and 4 bits to 255
+    return labels // (255 // (2**bits - 1)) if kind == 0 and bits < 8 else labels
+
+
+def label_type(num_classes: int, ignore_index: int) -> type[np.integer]:
+    """Return the type of labels: bytes where they hold all classes and the ignored value, or else wider numbers."""
+    values = np.array([0, num_classes - 1, ignore_index])
+    return next(kind for kind in (np.uint8, np.int16, np.int32) if np.array_equal(values.astype(kind), values))
 
 
 def check_labels(labels: np.ndarray, num_classes: int, ignore_index: int, source: str) -> None:
@@ -75,7 +105,9 @@ def check_labels(labels: np.ndarray, num_classes: int, ignore_index: int, source
 
 
 def count_values(labels: np.ndarray) -> np.ndarray:
-    """Return the number of pixels of each value of labels. Shape: uint8 [H, W] to int64 [256]."""
+    """Return the number of pixels of each value of labels. Shape: [H, W] to int64 [256], or longer for wider types."""
+    if labels.dtype != np.uint8:
+        return np.bincount(labels.ravel(), minlength=256)
     return cv2.calcHist([labels], [0], None, [256], [0, 256]).ravel().astype(np.int64)
 
 

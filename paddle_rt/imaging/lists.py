@@ -13,7 +13,11 @@ Pair = tuple[str, str | None]
 
 
 def read_pairs(
-    path: str | os.PathLike[str], root: str | os.PathLike[str], separator: str = " ", may_lack_labels: bool = False
+    path: str | os.PathLike[str],
+    root: str | os.PathLike[str],
+    separator: str = " ",
+    may_lack_labels: bool = False,
+    faults: list[UserError] | None = None,
 ) -> list[list[str | None]]:
     """Read a list of images and their labels.
 
@@ -26,6 +30,7 @@ def read_pairs(
         root: Folder that the names are relative to.
         separator: What stands between an image and its label; a blank also stands for several blanks and tabs.
         may_lack_labels: Whether a line may name an image alone.
+        faults: Takes the errors of lines that name no files, which are left out then; None to raise the first one.
 
     Returns:
         [image, label] of each line; the label is None where the line has none.
@@ -34,10 +39,15 @@ def read_pairs(
         UserError: The list cannot be read or is empty, or a line of it names no files; the message has its number.
     """
     pairs = []
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         readings: list[Pair] = [*_splits(line, separator), *([(line, None)] if may_lack_labels else [])]
         expected = f"an image and its label with {separator!r} between them"
-        pairs.append(list(_only_reading(readings, root, expected, f"{path}, line {number}", line)))
+        try:
+            pairs.append(list(_only_reading(readings, root, expected, f"{path}, line {number}", line)))
+        except UserError as error:
+            if faults is None:
+                raise
+            faults.append(error)
     return pairs
 
 
@@ -52,7 +62,7 @@ def read_images(path: str | os.PathLike[str], root: str | os.PathLike[str]) -> l
         UserError: As for `read_pairs`.
     """
     images = []
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         readings: list[Pair] = [(line, None), *((image, None) for image, _ in _splits(line, " "))]
         images.append(_only_reading(readings, root, "an image", f"{path}, line {number}", line)[0])
     return images
@@ -73,7 +83,7 @@ def read_classes(path: str | os.PathLike[str], root: str | os.PathLike[str], num
         UserError: As for `read_pairs`, or a class is not one of these.
     """
     samples = []
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         where, (name, *rest) = f"{path}, line {number}", line.rsplit(None, 1)
         label = rest[0] if rest else name
         if not rest or not re.fullmatch("[0-9]{1,9}", label):
@@ -101,7 +111,7 @@ def read_class_names(path: str | os.PathLike[str], num_classes: int) -> list[str
         UserError: The file cannot be read, a line is not a number and a name, or a class has none or two names.
     """
     names: dict[int, str] = {}
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         label, *name = line.split(None, 1)
         if not name or not re.fullmatch("[0-9]{1,9}", label) or int(label) >= num_classes:
             raise UserError(
@@ -116,8 +126,15 @@ def read_class_names(path: str | os.PathLike[str], num_classes: int) -> list[str
     return [names[label] for label in range(num_classes)]
 
 
-def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
-    """Yield number and text of every line that is not blank."""
+def read_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, str]]:
+    """Yield number and text of every line that is not blank.
+
+    Args:
+        path: UTF-8 with or without a byte order mark, with the line ends of any system.
+
+    Raises:
+        UserError: The file cannot be read, is empty, or a line is too long.
+    """
     data, empty = check_plain_file(path, "list of images", _MAX_BYTES).read_bytes(), True
     try:
         text = data.decode("utf-8-sig")

@@ -7,10 +7,13 @@ import pathlib
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import yaml
 
+from paddle_rt.arguments import COLOURS
 from paddle_rt.errors import UserError, unknown
 from paddle_rt.files import check_plain_file, whole_file
+from paddle_rt.imaging.palettes import palette
 from paddle_rt.inference.external_data import external_files
 from paddle_rt.kinds import check_count
 from paddle_rt.yaml_file import read_yaml
@@ -49,6 +52,7 @@ class Deployment:
         num_classes: The number of classes, where known.
         dataset_type: The type of the data set in the config, which determines the colours.
         class_names: One name for each class.
+        colors: One RGB colour for each class, where the config gave them.
         settings: Further entries of a task, which its predictor reads.
     """
 
@@ -70,6 +74,7 @@ class Deployment:
     num_classes: int | None = None
     dataset_type: str | None = None
     class_names: list[str] = field(default_factory=list)
+    colors: list[list[int]] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -77,11 +82,17 @@ class Deployment:
         """Whether the graph takes uint8 frames and normalises them itself."""
         return self.input_dtype == "uint8"
 
+    @property
+    def palette(self) -> np.ndarray:
+        """The RGB colours in which labels are drawn, uint8 [num_classes, 3]."""
+        default = palette(self.dataset_type, self.num_classes or 255)
+        return np.array(self.colors, np.uint8) if self.colors else default
+
 
 # The file is written in this order: wherever it is cut off, a required key or the end of a list is missing.
 _KEYS = ("task", "model", "params", "onnx", "int8", "fp16", "target", "transforms", "input_shape", "input_dtype",
          "output_op", "output_dtype", "state_shape", "align_corners", "settings", "num_classes", "dataset_type",
-         "class_names")  # fmt: skip
+         "colors", "class_names")  # fmt: skip
 
 _NAMES = ("task", "model", "params", "onnx", "int8", "fp16", "output_op", "output_dtype", "dataset_type")
 _KINDS = {
@@ -146,6 +157,9 @@ def _check(values: dict[str, Any]) -> None:
         check_count("num_classes", number)
     if not isinstance(names, list) or len(names) != (number or 0) or not all(isinstance(n, str) for n in names):
         raise UserError(f"class_names must be a list of num_classes = {number} names; the file is not whole")
+    colours = values.get("colors", [])
+    if colours and not (COLOURS.accepts(colours) and len(colours) == number):
+        raise UserError(f"colors must be a list of num_classes = {number} colours, each three numbers from 0 to 255")
 
 
 def check_input_shape(shape: Any) -> None:

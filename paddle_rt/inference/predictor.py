@@ -20,7 +20,7 @@ from paddle_rt.inference.preprocess import Preprocess, ResizeSteps, planar_float
 from paddle_rt.kinds import check_count
 
 # The first feature maps of a network take hundreds of bytes a pixel: a machine can hold about 64 million pixels.
-_MOST_PIXELS = 1 << 26
+MOST_PIXELS = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Predictor:
         task: The task whose exports the class runs.
         stages: The stages of a call, as `timings` names them.
         deployment: The contents of deploy.yaml.
+        threads: The argument of this name.
 
     Raises:
         UserError: The export is damaged, of another task or without a graph for the backend, a name is unknown, or a
@@ -95,7 +96,7 @@ class Predictor:
         self.check(self.deployment)
         self._batch, _, *self._size = self.deployment.input_shape
         self._preprocess = Preprocess(self.deployment.transforms, self._size, self.deployment.takes_frames)
-        self._threads, self._profile = threads, profile
+        self.threads, self._profile = threads, profile
         self._lock = threading.Lock()
         self._clocks = threading.local()
         settings = {"threads": threads, "device_id": device_id, **self.engine_settings(backend, device, profile)}
@@ -171,7 +172,7 @@ class Predictor:
             most = self._batch or min(len(group), self._profile[2][0] if self._profile else len(group))
             for start in range(0, len(group), most):
                 part = group[start : start + most]
-                yield from zip(self._run(part, most if self._batch else len(part)), part, strict=True)
+                yield from zip(self.run_prepared(part), part, strict=True)
 
     def begin(self, frames: Sequence[np.ndarray]) -> None:
         """Check frames, and reset the timings of this thread.
@@ -194,9 +195,9 @@ class Predictor:
                 image, resize_steps = self._preprocess(frame)
             except cv2.error as error:  # the memory does not suffice for the size
                 raise UserError(f"the transforms fail on an image of {list(frame.shape)}: {error}") from error
-            if image.size > self.channels * _MOST_PIXELS:
+            if image.size > self.channels * MOST_PIXELS:
                 raise UserError(
-                    f"an image of {list(image.shape)} is too large for a network, which takes {_MOST_PIXELS} pixels at "
+                    f"an image of {list(image.shape)} is too large for a network, which takes {MOST_PIXELS} pixels at "
                     "most; export with --input_size, or with a Resize in the config's val_dataset"
                 )
             size = image.shape[:2] if self._preprocess.graph_normalizes else image.shape[1:]
@@ -220,8 +221,13 @@ class Predictor:
         except Exception as error:  # each engine has its own exceptions, also for lack of memory
             raise UserError(f"the graph fails on an image of {list(images.shape[1:])}: {brief(error)}") from error
 
-    def _run(self, prepared: Sequence[Prepared], batch: int) -> np.ndarray:
-        """Run the network on a batch."""
+    def run_prepared(self, prepared: Sequence[Prepared]) -> np.ndarray:
+        """Run the network on prepared frames of one size, at most as many as the graph takes; return its outputs.
+
+        Raises:
+            UserError: The engine fails, or the graph gives another number of outputs.
+        """
+        batch = self._batch or len(prepared)
         images = self._stack(prepared, batch)
         outputs = self.run_engine(self._engine.run, images)
         if outputs.shape[:1] != (batch,):

@@ -225,6 +225,11 @@ class Preprocess:
         self.network_size = network_size
         self.graph_normalizes = graph_normalizes
 
+    @property
+    def changes_size(self) -> bool:
+        """Whether a transform may change the size of an image."""
+        return not all(isinstance(step, Normalize) for step in self.steps)
+
     def __call__(self, frame: np.ndarray) -> tuple[np.ndarray, list[tuple[str, int, int]]]:
         """Prepare one image.
 

@@ -111,7 +111,7 @@ class FrameSegmenter(Predictor):
 
     def _label_map(self, output: np.ndarray, prepared: Prepared, size: tuple[int, int]) -> np.ndarray:
         with self.timed("labels"):
-            self._check_output(output, prepared.size)
+            self.check_output(output, prepared.size)
             op, steps = self.deployment.output_op, prepared.resize_steps
             if op in LABEL_OPS:
                 return restore(output.astype(np.uint8), steps, cv2.INTER_NEAREST_EXACT)
@@ -126,9 +126,9 @@ class FrameSegmenter(Predictor):
 
     def _upsampling(self, prepared: Prepared) -> dict[str, Any]:
         corners = self.deployment.align_corners
-        return {"align_corners": corners, "resize_steps": prepared.resize_steps, "threads": self._threads}
+        return {"align_corners": corners, "resize_steps": prepared.resize_steps, "threads": self.threads}
 
-    def _check_output(self, output: np.ndarray, size: Sequence[int]) -> None:
+    def check_output(self, output: np.ndarray, size: Sequence[int]) -> None:
         """Refuse the output of a graph that is not the one that deploy.yaml describes."""
         op, classes = self.deployment.output_op, self.deployment.num_classes
         if op in LABEL_OPS:

@@ -108,7 +108,7 @@ def _places(
     kinds = [step[0] for step in resize_steps]
     lengths = ([step[1 + i] for step in resize_steps] + [size[i]] for i in (0, 1))
     rows, columns = (
-        _axis(coarse, axis, kinds, align_corners) for coarse, axis in zip(logits.shape[1:], lengths, strict=True)
+        place_pixels(coarse, axis, kinds, align_corners) for coarse, axis in zip(logits.shape[1:], lengths, strict=True)
     )
     return rows, columns
 
@@ -121,11 +121,11 @@ def _run_kernel(
         check_count("threads", threads)
     rows, columns = places
     out = np.empty((rows[0].size, columns[0].size), dtype)
-    kernels = _kernels()
+    module = kernels()
     # For Numba another layout or a read-only array is another type, for which it would compile again.
-    arguments = (np.require(logits, requirements=["C", "A", "W"]), kernels.Axis(*rows), kernels.Axis(*columns))
-    run = {"label_rows": kernels.label_rows, "confidence_rows": kernels.confidence_rows}[kernel]
-    _compile(run, (*arguments, 0, 0, out))
+    arguments = (np.require(logits, requirements=["C", "A", "W"]), module.Axis(*rows), module.Axis(*columns))
+    run = {"label_rows": module.label_rows, "confidence_rows": module.confidence_rows}[kernel]
+    call_kernel(run, *arguments, 0, 0, out)  # compiles it, or loads it from Numba's cache
     threads = threads or cores()
     tasks = max(1, min(2 * threads, out.shape[0], out.size // _PIXELS_PER_TASK))
     edges = [out.shape[0] * task // tasks for task in range(tasks + 1)]
@@ -139,10 +139,14 @@ def _run_kernel(
     return out
 
 
-def _compile(run: Callable, arguments: tuple) -> None:
-    """Call a kernel for no rows, which compiles it or loads it from Numba's cache if that has not been done yet."""
+def call_kernel(run: Callable, *arguments: object) -> int:
+    """Call a kernel, which compiles it or loads it from Numba's cache if that has not been done yet.
+
+    Raises:
+        UserError: Numba's cache cannot be read or written.
+    """
     try:
-        run(*arguments)
+        return run(*arguments)
     except (OSError, EOFError, pickle.PickleError) as error:
         raise UserError(
             f"Numba's cache in {run.stats.cache_path} cannot be read or written ({error}); delete it, or set "
@@ -150,7 +154,7 @@ def _compile(run: Callable, arguments: tuple) -> None:
         ) from error
 
 
-def _axis(coarse: int, lengths: Sequence[int], kinds: Sequence[str], align_corners: bool) -> _Places:
+def place_pixels(coarse: int, lengths: Sequence[int], kinds: Sequence[str], align_corners: bool) -> _Places:
     """Place the frame's pixels among the coarse values of one axis.
 
     Args:
@@ -211,7 +215,12 @@ def _check(logits: np.ndarray, size: Sequence[int], resize_steps: ResizeSteps) -
             )
 
 
-def _kernels() -> ModuleType:
+def kernels() -> ModuleType:
+    """Import the kernels.
+
+    Raises:
+        UserError: Numba is missing.
+    """
     try:
         from paddle_rt.inference import upsample_kernels  # here, since importing numba takes a third of a second
     except ImportError as error:

@@ -300,3 +300,53 @@ def confidence_rows(logits: np.ndarray, lines: Axis, columns: Axis, top: int, en
         for p in range(size):
             total[p] = np.float32(1) / total[p]
     return not_finite
+
+
+@_compiled
+def add_rows(
+    logits: np.ndarray, lines: Axis, columns: Axis, top: int, end: int, row: int, left: int, total: np.ndarray
+) -> int:
+    """Add the interpolated logits of the pixel rows from top to end - 1 to the rows of `total` from `row` on.
+
+    Returns 0: the sum shows whether all logits are finite.
+
+    Shape: logits float32 [C, h, w]; total float32 [C, rows, W], of which the columns from `left` on are changed.
+    """
+    classes, height, width = logits.shape
+    size = columns.cell.size
+    blend = np.empty(width + 1, np.float32)
+    for c in range(classes):
+        for line in range(top, end):
+            above = np.int64(lines.cell[line])
+            a, b, weight = logits[c, above], logits[c, min(above + 1, height - 1)], lines.weight[line]
+            for x in range(width):
+                blend[x] = a[x] + weight * (b[x] - a[x])
+            blend[width] = blend[width - 1]
+            out = total[c, row + line - top, left : left + size]
+            for p in range(size):
+                value = blend[columns.cell[p]]
+                out[p] += value + columns.weight[p] * (blend[columns.cell[p] + 1] - value)
+    return 0
+
+
+@_compiled
+def best_rows(values: np.ndarray, labels: np.ndarray) -> int:
+    """Find the first largest class of each pixel; return the number of values that are not finite.
+
+    Shape: values float32 [C, rows, W]; labels uint8 [rows, W].
+    """
+    classes, height, width = values.shape
+    best = np.empty(width, np.float32)
+    not_finite = 0
+    for y in range(height):
+        best[:] = -_INFINITY
+        out = labels[y]
+        out[:] = 0
+        for c in range(classes):
+            source = values[c, y]
+            for x in range(width):
+                value, held, name = source[x], best[x], out[x]
+                not_finite += not abs(value) <= _LARGEST
+                best[x] = max(held, value)
+                out[x] = c if value > held else name
+    return not_finite

@@ -126,7 +126,7 @@ def put_crossing_people(plan: Plan) -> None:
 
 
 def put_traffic(plan: Plan, camera: Camera) -> None:
-    """Place vehicles in their lanes and, one time in seven, a tram."""
+    """Place vehicles in their lanes and, one time in four, a tram."""
     rng, half = plan.rng, plan.lanes * plan.lane / 2
     busy = rng.uniform(0.2, 1.0)
     for i in range(plan.lanes):
@@ -143,7 +143,7 @@ def put_traffic(plan: Plan, camera: Camera) -> None:
                 shift = kerb if kind == "bicycle" else rng.normal(0, 0.15)
                 z += _vehicle(plan, kind, x + shift, z, 0.0 if ahead else np.pi, vz=float(speed))
             z += rng.uniform(6, 30)
-    if rng.random() < 0.14:
+    if rng.random() < 0.25:
         _tram(plan)
 
 
@@ -156,6 +156,6 @@ def _tram(plan: Plan) -> None:
     for rail in (-0.72, 0.72):
         ribbon(rails, (x + rail - 0.06, x + rail + 0.06), (START, END), bgr(0x6F7072), ROAD, SMOOTH, detail=True)
     plan.put("rails", rails, 0, 0, layer=GROUND)
-    middle, speed = rng.uniform(22, 60), float(-rng.uniform(3, 9))
+    middle, speed = rng.uniform(14, 50), float(-rng.uniform(3, 9))
     for mesh, z in objects.tram(rng, int(rng.integers(2, 4))):
         plan.put("tram", mesh, x, middle + z, vz=speed, bias=-1.5, shadow=around(1.3, 1.5, 0.0, 3.5))

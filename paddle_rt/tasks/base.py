@@ -30,6 +30,7 @@ class Scores:
         summary: One line for the log.
         details: Further lines for the log, such as a table of classes.
         report: Everything that `val.py --output` writes, ready for JSON.
+        curves: Further values by name, such as the score of each class, of which VisualDL draws curves.
     """
 
     values: dict[str, float]
@@ -37,6 +38,7 @@ class Scores:
     summary: str = ""
     details: list[str] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
+    curves: dict[str, float] = field(default_factory=dict)
 
     @property
     def best(self) -> float:

@@ -106,7 +106,8 @@ class RunLog:
             _log.info(text)
         self._write_row({"kind": "eval", "iter": iteration, "model": name, **scores.values})
         if self._vdl is not None:
-            self._vdl.add("Evaluate/Ema_" if name == "ema_model" else "Evaluate/", scores.values, iteration)
+            prefix = "Evaluate/Ema_" if name == "ema_model" else "Evaluate/"
+            self._vdl.add(prefix, {**scores.values, **scores.curves}, iteration)
 
     def _write_row(self, row: dict[str, Any]) -> None:
         append_whole(self._file, f"{json.dumps(row)}\n".encode())

@@ -17,10 +17,11 @@ from tests import bad_inputs as bad
 from tests.fuzz.mutate import ODD_FLAGS, Rng, change_bytes, change_state, change_text, change_tree, pick
 from tests.helpers import ROOT, TINY, write_video
 from tests.tasks.classification.helpers import class_folders
+from tests.tasks.segmentation.prepare import annotations
 
 SIZE = str(bad.SIZE)
 MODEL = "rtformer_slim:" + ",".join(f"{key}={value}" for key, value in TINY.items())
-CONFIG_TOOLS = ("train", "train", "val", "predict", "compare", "export", "quantize")
+CONFIG_TOOLS = ("train", "train", "val", "predict", "compare", "export", "quantize", "check_data")
 SUFFIXES = (".png", ".jpg", ".bmp", ".tiff", ".webp")
 
 
@@ -63,6 +64,9 @@ def make_material(folder: pathlib.Path) -> None:
     write_video(folder / "video.avi", frames, "MJPG")
     shutil.copy(ROOT / "tests/data/segformer_transformers.safetensors", "torch.safetensors")
     shutil.copy(ROOT / "tests/data/segformer_mmsegmentation_float16.pth", "torch.pth")
+    for image in annotations.photos(folder / "annotated", ["a.png", "b.png"]):
+        square = annotations.shape("a", [[1, 1], [9, 9]], "rectangle")
+        annotations.labelme(image.with_suffix(".json"), [square], image.name)
     class_folders(pathlib.Path("objects"), ("a", "b", "c"))
     names = [f"{name}/{number}.png" for name in "abc" for number in (0, 1)]
     pathlib.Path("classes.txt").write_text("".join(f"train/{name} {'abc'.index(name[0])}\n" for name in names))
@@ -99,9 +103,11 @@ def command(tool: str, config: str = "config.yml", **changes: str | None) -> lis
         "benchmark_training": {"--model": MODEL, "--size": size, "--runs": "1", "--threads": "1", "--num_classes": "3",
                                "--output": "out/bench.json"},
         "convert": {"--model": "segformerpp_b0", "--input": "torch.safetensors", "--output": "out/x.pdparams"},
+        "check_data": {"-c": config, "--num_workers": "1", "--output": "out/check"},
         "plot_runs": {"--runs": "a=log", "--output": "out/runs.png"},
         "video_metrics": {"-c": config, "--model_path": "weights_1", "--videos": "1", "--frames": "2",
                           "--device": "cpu", "--output": "out/scores.json"},
+        "data/prepare_data": {"--format": "labelme", "--input": "annotated", "--output": "out/mine"},
         "data/prepare_camvid": {"--input": "images", "--output": "out/camvid"},
         "data/prepare_jbd": {"--keypoints": "images", "--images": "images", "--output": "out/jbd"},
         "data/render_streetscenes": {"--output": "out/scenes", "--number": "1", "--size": "32 64"},
@@ -360,8 +366,10 @@ FLAGS = {
     "markdown",
     "benchmark_training": "model size batch_size num_classes threads runs output",
     "convert": "model input output num_classes head",
+    "check_data": "images labels num_classes num_workers output device",
     "plot_runs": "runs score output",
     "video_metrics": "model_path videos frames device output",
+    "data/prepare_data": "format input images output classes unlabelled on_top split lists group seed",
     "data/prepare_camvid": "input output layout",
     "data/prepare_jbd": "keypoints images boxes output",
     "data/render_streetscenes": "output mode number size seed",

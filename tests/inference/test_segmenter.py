@@ -350,7 +350,7 @@ def _mutations() -> st.SearchStrategy:
     )  # fmt: skip
     keys = st.sampled_from(
         ["model", "params", "onnx", "int8", "fp16", "target", "transforms", "input_shape", "input_dtype", "output_op",
-         "output_dtype", "align_corners", "num_classes", "dataset_type", "class_names", "state_shape", "task",
+         "output_dtype", "align_corners", "num_classes", "dataset_type", "class_names", "colors", "state_shape", "task",
          "settings", "surprise"]
     )  # fmt: skip
     return st.lists(st.tuples(keys, values), min_size=1, max_size=3)

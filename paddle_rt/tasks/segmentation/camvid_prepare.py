@@ -9,13 +9,20 @@ from pathlib import Path
 import numpy as np
 
 from paddle_rt.errors import UserError
-from paddle_rt.imaging.labels import read_label
-from paddle_rt.imaging.palettes import CAMVID_32, VOID
+from paddle_rt.imaging.label_format import LabelFormat
+from paddle_rt.imaging.palettes import CAMVID, CAMVID_32, VOID
 from paddle_rt.imaging.read_write import read_image, write_image
 from paddle_rt.tasks.segmentation.layouts import LAYOUTS
 
 SPLIT_SIZES = {"train": 367, "val": 101, "test": 233}
 Pair = tuple[str, Path, Path]  # split, image, label
+_SEGNET = LabelFormat(len(CAMVID), VOID, label_map={**{label: label for label in range(11)}, 11: VOID})  # 11 is void
+_OFFICIAL = LabelFormat(
+    len(CAMVID),
+    VOID,
+    label_map=dict(enumerate(group for _, group in CAMVID_32.values())),
+    palette=[colour for colour, _ in CAMVID_32.values()],
+)
 
 
 def split_of(name: str) -> str | None:
@@ -79,7 +86,7 @@ def prepare(
     target.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        counts = _convert(progress(pairs), part, _segnet_label if segnet else _official_label)
+        counts = _convert(progress(pairs), part, _SEGNET.read if segnet else _OFFICIAL.read)
         part.chmod(0o755)  # mkdtemp keeps others out
         os.replace(part, target)
     finally:
@@ -155,20 +162,3 @@ def _require_same_names(images: dict[str, Path], labels: dict[str, Path], image_
     if alone:
         what, root = ("label", label_root) if alone[0] in images else ("image", image_root)
         raise UserError(f"{len(alone)} of the frames lack an image or a label: {alone[0]} has no {what} in {root}")
-
-
-def _segnet_label(path: Path) -> np.ndarray:
-    labels = read_label(path, num_classes=12)
-    return np.where(labels == 11, VOID, labels).astype(np.uint8)  # SegNet's class 11 is void
-
-
-def _official_label(path: Path) -> np.ndarray:
-    bgr = read_image(path).astype(np.int32)
-    code = bgr[..., 2] << 16 | bgr[..., 1] << 8 | bgr[..., 0]
-    colours, inverse = np.unique(code, return_inverse=True)
-    classes = {red << 16 | green << 8 | blue: group for (red, green, blue), group in CAMVID_32.values()}
-    for colour in colours.tolist():
-        if colour not in classes:
-            rgb = tuple(colour.to_bytes(3, "big"))
-            raise UserError(f"{path}: colour {rgb} (red, green, blue) is none of CamVid's 32")
-    return np.array([classes[colour] for colour in colours.tolist()], np.uint8)[inverse].reshape(code.shape)

@@ -6,6 +6,7 @@ from typing import Any
 
 from paddle_rt.components import Catalogue
 from paddle_rt.errors import UserError
+from paddle_rt.imaging.label_format import LabelFormat
 from paddle_rt.kinds import check_count
 from paddle_rt.tasks.segmentation.transforms import complete_transforms
 
@@ -35,6 +36,9 @@ def complete(config: dict[str, Any], datasets: Catalogue) -> None:
         for key, section in sections.items():
             if "num_classes" not in section:
                 raise UserError(f"{key}.num_classes is missing: a data set of type Dataset needs it")
+            _check_classes(key, section)
+        _check_same(sections, "class_names")
+        _check_same(sections, "colors")
     model = config["model"]
     holder = model["backbone"] if isinstance(model.get("backbone"), dict) else model
     defaults = {"ignore_index": 255, **({} if holder.get("in_channels") is None else {"img_channels": 3})}
@@ -48,6 +52,51 @@ def complete(config: dict[str, Any], datasets: Catalogue) -> None:
     for key, section in sections.items():
         found = {name: numbers[name][key] for name in ("num_classes", "ignore_index")}
         complete_transforms(key, section, numbers["img_channels"][key] or 3, **found)
+
+
+def label_format(section: Mapping[str, Any]) -> LabelFormat:
+    """Return how the files of a section of type Dataset stand for classes.
+
+    Raises:
+        UserError: Its arguments contradict each other.
+    """
+    names = ("num_classes", "ignore_index", "label_map", "reduce_zero_label", "palette")
+    return LabelFormat(**{name: section[name] for name in names if name in section})
+
+
+def classes_of(config: Mapping[str, Any]) -> tuple[list[str], list[list[int]]]:
+    """Return the names and the RGB colours that the data sets of a checked config give their classes.
+
+    Either is empty where the config gives none. The colours are `colors`, or else those of the masks' `palette`.
+    """
+    sections = [config[key] for key in DATASETS if key in config]
+    names = next((section["class_names"] for section in sections if section.get("class_names")), [])
+    colours = next((section["colors"] for section in sections if section.get("colors")), None)
+    if colours is None:
+        palettes = (label_format(section).class_colours() for section in sections if section.get("palette"))
+        colours = next((found.tolist() for found in palettes if found is not None), [])
+    return list(names), [list(colour) for colour in colours]
+
+
+def _check_classes(key: str, section: Mapping[str, Any]) -> None:
+    number = section["num_classes"]
+    for name in ("class_names", "colors"):
+        given = section.get(name)
+        if given is not None and len(given) != number:
+            raise UserError(f"{key}.{name} has {len(given)} entries, but num_classes is {number}")
+    try:
+        label_format(section)
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from error
+
+
+def _check_same(sections: Mapping[str, Mapping[str, Any]], name: str) -> None:
+    """Refuse data sets that name the classes differently, of which scores would carry one."""
+    given = {key: section[name] for key, section in sections.items() if section.get(name) is not None}
+    for key, value in given.items():
+        first = next(iter(given))
+        if value != given[first]:
+            raise UserError(f"{first}.{name} and {key}.{name} differ; give both the same")
 
 
 def _number(

@@ -1,8 +1,9 @@
 """What is wrong with data sets as a whole, found before anything is trained on them.
 
-Single files are checked where they are read. Here a bounded number of them is read ahead, and what no single file can
-show is looked for: classes that no label holds, labels that ignore everything, images that occur twice, and sizes that
-do not fit into one batch. What makes training pointless is refused, the rest is a warning.
+Single files are checked where they are read. Before training a bounded number of them is read ahead, and what no single
+file can show is looked for: classes that no label holds, labels that ignore everything, images that occur twice, and
+sizes that do not fit into one batch. What makes training pointless is refused, the rest is a warning. `analyse_config`
+reads everything, and goes on after the first fault.
 """
 
 import logging
@@ -12,19 +13,26 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import paddle
 from tqdm import tqdm
 
+from paddle_rt.analysis import ADVICE, STOPS, Finding, Report, analyse
+from paddle_rt.analysis.findings import ClassCounts, class_findings, file_finding
+from paddle_rt.analysis.folders import pairs_and_findings
+from paddle_rt.components import build_component
 from paddle_rt.errors import UserError
 from paddle_rt.imaging import check_labels, read_image, read_label
+from paddle_rt.imaging.label_format import LabelFormat
 from paddle_rt.imaging.labels import count_values
+from paddle_rt.imaging.lists import read_pairs
 from paddle_rt.tasks.loader import Loader
-from paddle_rt.tasks.segmentation.datasets import LabelledImages
+from paddle_rt.tasks.segmentation.completion import DATASETS, label_format
+from paddle_rt.tasks.segmentation.datasets import Dataset, LabelledImages, dataset_catalogue
 from paddle_rt.tasks.segmentation.street_dataset import StreetScenes
-from paddle_rt.tasks.segmentation.transforms import check_same_size
+from paddle_rt.tasks.segmentation.transforms import check_same_size, transform_catalogue
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +40,6 @@ MOST_LABELS = 200  # that are read of each data set
 MOST_IMAGES = 16
 MOST_SECONDS = 10.0  # for the labels, and for the images, of each data set
 _MOST_SIZES = 4  # of images that are put into one batch
-_SHOWN = 10  # names in a message
 
 
 def check_data(datasets: Mapping[str, paddle.io.Dataset], class_names: Sequence[str], batch_size: int) -> None:
@@ -58,34 +65,10 @@ def check_data(datasets: Mapping[str, paddle.io.Dataset], class_names: Sequence[
             "%s: %d of %d labels and %d images were looked at; %.0f %% of the pixels are not labelled",
             part, labels.number, len(dataset), len(images), 100 * labels.ignored_share,
         )  # fmt: skip
-        _check_classes(part, dataset, labels, class_names)
+        findings = class_findings(part, labels, class_names, part == "train_dataset")
+        _report(findings, labels.number == len(dataset))
         if part == "train_dataset":
-            _try_batch(dataset, images, batch_size)
-
-
-@dataclass
-class _Labels:
-    """What was counted in the labels of a data set.
-
-    Args:
-        pixels: Number of pixels of each value.
-        number: How many labels were looked at.
-        ignore_index: The value of pixels that do not count.
-    """
-
-    pixels: Counter[int]
-    number: int
-    ignore_index: int
-
-    @property
-    def classes(self) -> set[int]:
-        """The classes that occur."""
-        return {value for value, count in self.pixels.items() if count and value != self.ignore_index}
-
-    @property
-    def ignored_share(self) -> float:
-        """The share of the pixels that do not count."""
-        return self.pixels[self.ignore_index] / max(self.pixels.total(), 1)
+            try_batch(dataset, images, batch_size)
 
 
 def _sample(length: int, most: int) -> list[int]:
@@ -103,11 +86,11 @@ def _in_time(indices: Sequence[int], description: str) -> Iterator[int]:
             return
 
 
-def _read_labels(part: str, dataset: paddle.io.Dataset) -> _Labels:
-    found = _Labels(Counter(), 0, dataset.ignore_index)
+def _read_labels(part: str, dataset: paddle.io.Dataset) -> ClassCounts:
+    found = ClassCounts(Counter(), Counter(), 0, len(dataset), dataset.num_classes, dataset.ignore_index)
     for index in _in_time(_sample(len(dataset), MOST_LABELS), f"check the labels of {part}"):
-        found.pixels.update(dict(enumerate(count_values(_read_label(dataset, index)).tolist())))
-        found.number += 1
+        counts = count_values(_read_label(dataset, index))
+        found.add({int(value): int(counts[value]) for value in np.flatnonzero(counts)})
     return found
 
 
@@ -131,28 +114,12 @@ def _read_images(part: str, dataset: paddle.io.Dataset) -> dict[int, tuple[int, 
     return sizes
 
 
-def _check_classes(part: str, dataset: paddle.io.Dataset, labels: _Labels, class_names: Sequence[str]) -> None:
+def _report(findings: Sequence[Finding], looked_at_all: bool) -> None:
     """Refuse labels from which nothing can be learned if all were looked at, and warn of them otherwise."""
-    looked_at = f"{part}: {labels.number} of {len(dataset)} labels were looked at"
-    problem, ignored = None, labels.ignore_index
-    if not labels.classes:
-        problem = f"{looked_at}, and every pixel is {ignored}, which is ignored"
-    elif labels.classes == {0} and dataset.num_classes > 1 and labels.pixels[ignored]:
-        problem = (
-            f"{looked_at}, and no label holds class 1: the labels hold 0 and {ignored}, and {ignored} is ignored. Are "
-            f"these masks of 0 and {ignored}? Write 1 in the place of {ignored}, or set ignore_index to another number"
-        )
-    if problem is not None and labels.number == len(dataset):
-        raise UserError(problem)
-    names = dict(enumerate(class_names))
-    if ignored in names:
-        logger.warning("%s.ignore_index is %d: %s is neither trained nor scored", part, ignored, names.pop(ignored))
-    missing = [name for number, name in names.items() if number not in labels.classes]
-    if problem is not None:
-        logger.warning(problem)
-    elif missing and part == "train_dataset":
-        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
-        logger.warning("%s, and none holds %s%s", looked_at, ", ".join(missing[:_SHOWN]), more)
+    for finding in findings:
+        if finding.level != ADVICE and looked_at_all:
+            raise UserError(finding.message)
+        logger.warning(finding.message)
 
 
 def _warn_of_duplicates(datasets: Mapping[str, paddle.io.Dataset]) -> None:
@@ -167,8 +134,17 @@ def _warn_of_duplicates(datasets: Mapping[str, paddle.io.Dataset]) -> None:
         logger.warning(text, len(common), common[0])
 
 
-def _try_batch(dataset: paddle.io.Dataset, sizes: Mapping[int, tuple[int, int]], batch_size: int) -> None:
-    """Run the transforms on an image of each size that was found, which in a batch must give one size."""
+def try_batch(dataset: paddle.io.Dataset, sizes: Mapping[int, tuple[int, int]], batch_size: int) -> None:
+    """Run the transforms on an image of each size that was found, which in a batch must give one size.
+
+    Args:
+        dataset: The training data.
+        sizes: The size of each image that was looked at, by its index.
+        batch_size: Samples of a training batch.
+
+    Raises:
+        UserError: The sizes of a batch differ, or a transform does not fit an image.
+    """
     indices = list({size: index for index, size in sizes.items()}.values())[:_MOST_SIZES]
     with _same_random_numbers():
         for _ in Loader(paddle.io.Subset(dataset, indices), batch_size=len(indices) if batch_size > 1 else 1):
@@ -184,3 +160,71 @@ def _same_random_numbers() -> Iterator[None]:
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
+
+
+def analyse_config(config: Mapping[str, Any], class_names: Sequence[str], num_workers: int | None = None) -> Report:
+    """Analyse all data sets of a config of segmentation that are read from files, and go on after the first fault.
+
+    Args:
+        config: The config, checked.
+        class_names: Names of the classes.
+        num_workers: Processes that read files; None for one a core.
+
+    Raises:
+        UserError: All data sets are rendered, or a process was killed.
+    """
+    pairs, labels, findings = {}, {}, []
+    for part in DATASETS:
+        if config.get(part, {}).get("type") not in (None, StreetScenes.__name__):
+            pairs[part], labels[part], found = _files_of(part, config[part], config["model"]["num_classes"])
+            findings += found
+    if not pairs:
+        raise UserError("the config's data sets are rendered; there are no files to look at")
+    channels = next(iter(config[part].get("img_channels", 3) for part in pairs))
+    report = analyse(pairs, labels, channels=channels, class_names=class_names, known=findings, num_workers=num_workers)
+    if "val_dataset" not in config:
+        message = "the config has no val_dataset, on whose scores the best model is chosen"
+        report.findings.append(Finding(ADVICE, "no_validation", "", message))
+    return report
+
+
+def batch_findings(dataset: paddle.io.Dataset, report: Report, batch_size: int) -> list[Finding]:
+    """Try the transforms of the training data on images of different sizes; see `try_batch`."""
+    sizes = {index: facts.size for index, facts in enumerate(report.splits["train_dataset"].facts)}
+    try:
+        try_batch(dataset, sizes, batch_size)
+    except UserError as error:
+        return [Finding(STOPS, "batch", "train_dataset", f"train_dataset: {error}")]
+    return []
+
+
+def _files_of(
+    part: str, section: Mapping[str, Any], num_classes: int
+) -> tuple[list[Sequence[str | None]], LabelFormat, list[Finding]]:
+    """Return the files of a data set, how its labels stand for classes, and what is wrong with its lists or folders."""
+    try:
+        plain = {**section, "transforms": []}
+        dataset = build_component(part, plain, {**transform_catalogue(), **dataset_catalogue()})
+    except UserError as error:
+        is_own = section["type"] == Dataset.__name__
+        labels = label_format(section) if is_own else LabelFormat(num_classes)
+        pairs, findings = _files_that_are_there(part, section) if is_own else ([], [])
+        return pairs, labels, findings or [Finding(STOPS, "data_set", part, f"{part}: {error}")]
+    if isinstance(dataset, LabelledImages):
+        return dataset.file_list, dataset.label_format, []
+    return dataset.file_list, LabelFormat(dataset.num_classes, dataset.ignore_index), []
+
+
+def _files_that_are_there(part: str, section: Mapping[str, Any]) -> tuple[list[Sequence[str | None]], list[Finding]]:
+    """Read the list or the folders of a data set of type Dataset as far as they can be read."""
+    root, folders = section["dataset_root"], (section.get("image_root"), section.get("label_root"))
+    file = section.get(f"{section['mode']}_path")
+    try:
+        if None not in folders:
+            return pairs_and_findings(part, *(os.path.join(root, folder) for folder in folders))
+        faults: list[UserError] = []
+        pairs = read_pairs(file, root, section.get("separator", " "), section["mode"] == "test", faults) if file else []
+    except UserError:
+        return [], []
+    lines = [(str(fault), str(fault)) for fault in faults]
+    return pairs, file_finding(STOPS, "missing_file", part, "lines of the list name no files", lines)

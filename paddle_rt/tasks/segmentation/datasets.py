@@ -1,7 +1,7 @@
 """Data sets of image files with a label file each, and every data set that a config may name."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,10 @@ import paddle
 
 from paddle_rt.components import Catalogue
 from paddle_rt.errors import UserError, unknown
-from paddle_rt.imaging import read_label
+from paddle_rt.imaging.folders import pair_folders, require_pairs
+from paddle_rt.imaging.label_format import LabelFormat
 from paddle_rt.imaging.lists import read_pairs
+from paddle_rt.imaging.read_write import list_images
 from paddle_rt.tasks.segmentation.layouts import require_dataset
 from paddle_rt.tasks.segmentation.transforms import CHANNELS, Compose, Sample
 
@@ -65,6 +67,7 @@ class LabelledImages(paddle.io.Dataset):
         self.file_list = [list(pair) for pair in files]
         self.num_classes, self.img_channels, self.ignore_index = num_classes, img_channels, ignore_index
         self.training, self.edge = training, edge
+        self.label_format = LabelFormat(num_classes, ignore_index)
         self.transforms = Compose(transforms, img_channels, num_classes, ignore_index)
 
     def __len__(self) -> int:
@@ -84,11 +87,11 @@ class LabelledImages(paddle.io.Dataset):
 
     def read_label(self, file: str) -> str | np.ndarray:
         """Return the labels of a file, or the file's name to have it read and checked with its image."""
-        return file
+        return file if self.label_format.is_plain else self.label_format.read(file)
 
 
 class Dataset(LabelledImages):
-    """A data set of one's own, whose files are named in lists.
+    """A data set of one's own, whose files are named in lists or lie in two folders.
 
     Args:
         mode: "train", "val" or "test"; which list is read. "test" gives items like "val".
@@ -102,9 +105,16 @@ class Dataset(LabelledImages):
         separator: What stands between an image and its label.
         ignore_index: Label of pixels that do not count.
         edge: Whether training items also hold the edges of the classes.
+        image_root: Folder of the images, relative to `dataset_root`, in place of a list; see `pair_folders`.
+        label_root: Folder of the labels; it may be left out for mode "test".
+        label_map: As for `LabelFormat`.
+        reduce_zero_label: As for `LabelFormat`.
+        palette: As for `LabelFormat`.
+        class_names: A name for each class, which scores, logs, legends and exports show.
+        colors: RGB colours in which results are drawn, one for each class; by default those of `palette`.
 
     Raises:
-        UserError: An argument is wrong, or the list cannot be read; see `read_pairs`.
+        UserError: An argument is wrong, the list cannot be read (see `read_pairs`), or files of the folders are alone.
     """
 
     def __init__(
@@ -120,6 +130,13 @@ class Dataset(LabelledImages):
         separator: str = " ",
         ignore_index: int = 255,
         edge: bool = False,
+        image_root: str | None = None,
+        label_root: str | None = None,
+        label_map: Mapping[int, int] | None = None,
+        reduce_zero_label: bool = False,
+        palette: Sequence[Sequence[int]] | None = None,
+        class_names: Sequence[str] | None = None,
+        colors: Sequence[Sequence[int]] | None = None,
     ) -> None:
         lists = {"train": train_path, "val": val_path, "test": test_path}
         mode = str(mode).lower()
@@ -129,12 +146,31 @@ class Dataset(LabelledImages):
             raise UserError(f"Dataset: no folder {dataset_root}; set dataset_root to the folder of the images")
         if img_channels not in CHANNELS:
             raise UserError(f"Dataset: img_channels is {img_channels!r}; images have 1, 3 or 4 channels")
-        if lists[mode] is None:
-            raise UserError(f"Dataset: mode {mode!r} needs {mode}_path, a text file that lists the images")
-        files = read_pairs(lists[mode], dataset_root, separator, may_lack_labels=mode == "test")
+        if image_root is not None:
+            files = _files_of_folders(dataset_root, image_root, label_root, may_lack_labels=mode == "test")
+        elif lists[mode] is None:
+            raise UserError(
+                f"Dataset: mode {mode!r} needs {mode}_path, a text file that lists the images, or image_root and "
+                "label_root, two folders"
+            )
+        else:
+            files = read_pairs(lists[mode], dataset_root, separator, may_lack_labels=mode == "test")
         training = mode == "train"
         super().__init__(files, transforms, num_classes, img_channels, ignore_index, training, edge)
-        self.mode, self.dataset_root = mode, dataset_root
+        self.label_format = LabelFormat(num_classes, ignore_index, label_map, reduce_zero_label, palette)
+        self.mode, self.dataset_root, self.class_names, self.colors = mode, dataset_root, class_names, colors
+
+
+def _files_of_folders(
+    root: str, image_root: str, label_root: str | None, may_lack_labels: bool
+) -> Sequence[Sequence[str | None]]:
+    images = os.path.join(root, image_root)
+    if label_root is not None:
+        labels = os.path.join(root, label_root)
+        return require_pairs(pair_folders(images, labels), images, labels)
+    if not may_lack_labels:
+        raise UserError("Dataset: image_root needs label_root, the folder of the labels")
+    return [(image, None) for image in list_images(images)[0]]
 
 
 class _OfficialLayout(LabelledImages):
@@ -143,11 +179,13 @@ class _OfficialLayout(LabelledImages):
     NUM_CLASSES: int
     IMG_CHANNELS = 3
     IGNORE_INDEX = 255
+    REDUCE_ZERO_LABEL = False  # see `LabelFormat`
 
     def __init__(self, transforms: Sequence[Any], dataset_root: str, mode: str = "train", edge: bool = False) -> None:
         files = require_dataset(type(self).__name__, dataset_root, mode)
         mode, training = mode.lower(), mode.lower() == "train"
         super().__init__(files, transforms, self.NUM_CLASSES, self.IMG_CHANNELS, self.IGNORE_INDEX, training, edge)
+        self.label_format = LabelFormat(self.NUM_CLASSES, self.IGNORE_INDEX, reduce_zero_label=self.REDUCE_ZERO_LABEL)
         self.mode, self.dataset_root = mode, dataset_root
 
 
@@ -187,10 +225,7 @@ class ADE20K(_OfficialLayout):
     """
 
     NUM_CLASSES = 150
-
-    def read_label(self, file: str) -> np.ndarray:
-        """Read the labels of a file, 0 to 150, as classes."""
-        return read_label(file, self.NUM_CLASSES + 1) - 1  # in uint8, 0 becomes 255
+    REDUCE_ZERO_LABEL = True
 
 
 class CocoStuff(_OfficialLayout):

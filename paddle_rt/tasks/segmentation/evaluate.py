@@ -90,7 +90,9 @@ def summarize(confusion: np.ndarray, images: int, names: list[str], absent: str 
     ]
     report = {"images": images, "absent_class": absent, **values, "classes": classes}
     report["confusion_matrix"] = confusion.tolist()
-    return Scores(values, "mIoU", f"[EVAL] #Images: {images} {shown}", details, report)
+    curves = {f"IoU/{name}": float(iou) for name, iou in zip(names, result["class_iou"], strict=True)}
+    curves = {name: iou for name, iou in curves.items() if not np.isnan(iou)}
+    return Scores(values, "mIoU", f"[EVAL] #Images: {images} {shown}", details, report, curves)
 
 
 def _as_list(samples: list[dict]) -> list[dict]:

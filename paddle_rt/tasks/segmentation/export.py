@@ -30,6 +30,8 @@ class SegmentationExport(ExportSpec):
         transforms: The validation transforms, as a config describes them.
         dataset_type: The data set's type, which names classes and colours.
         ignore_index: The label that does not count when a quantised graph is scored.
+        class_names: Names of the classes in place of those of `dataset_type`; none to take those.
+        colors: RGB colours of the classes in place of those of `dataset_type`; none to take those.
         task: The task's name.
         open_sizes: As for `ExportSpec`.
     """
@@ -40,6 +42,8 @@ class SegmentationExport(ExportSpec):
 
     dataset_type: str | None = None
     ignore_index: int = 255
+    class_names: Sequence[str] = ()
+    colors: Sequence[Sequence[int]] = ()
     task: str = field(default=FrameSegmenter.task, kw_only=True)
 
     def default_output(self, network: Network, channels: int) -> str:
@@ -90,7 +94,8 @@ class SegmentationExport(ExportSpec):
         return {
             "num_classes": classes,
             "dataset_type": self.dataset_type,
-            "class_names": class_names(self.dataset_type, classes),
+            "class_names": list(self.class_names) or class_names(self.dataset_type, classes),
+            "colors": [list(colour) for colour in self.colors],
             "align_corners": network.align_corners,
             "output_dtype": {"argmax": "int32", "labels": "uint8"}.get(output_op, "float32"),
         }
@@ -106,6 +111,8 @@ class ExportingMixin:
 
     export_class = SegmentationExport
     config: Mapping[str, Any]
+    given_names: list[str]
+    given_colours: list[list[int]]
 
     def export_spec(self) -> SegmentationExport:
         """Return what the exports of the config's network look like.
@@ -116,7 +123,8 @@ class ExportingMixin:
         dataset, (loss, *_) = self.config.get("val_dataset", {}), self.config["loss"]["types"]
         if "transforms" not in dataset:
             raise UserError("the config has no val_dataset with transforms, which deploy.yaml must contain")
-        return SegmentationExport(dataset["transforms"], dataset["type"], loss.get("ignore_index", 255))
+        classes = (loss.get("ignore_index", 255), self.given_names, self.given_colours)
+        return SegmentationExport(dataset["transforms"], dataset["type"], *classes)
 
     def raw_samples(self, split: str, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return frames and labels of a split, without transforms, evenly spaced; `take_samples` describes them.

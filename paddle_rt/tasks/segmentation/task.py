@@ -7,8 +7,10 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import paddle
 
+from paddle_rt.analysis import STOPS, Report
 from paddle_rt.arguments import RANGES, check_section
 from paddle_rt.components import build_component, check_component, takes_clips
 from paddle_rt.errors import UserError
@@ -16,8 +18,8 @@ from paddle_rt.imaging import palettes
 from paddle_rt.kinds import flag, whole
 from paddle_rt.tasks.base import Scores, Task, check_required, register_task
 from paddle_rt.tasks.segmentation import tta
-from paddle_rt.tasks.segmentation.completion import DATASETS, complete
-from paddle_rt.tasks.segmentation.data_check import check_data
+from paddle_rt.tasks.segmentation.completion import DATASETS, classes_of, complete
+from paddle_rt.tasks.segmentation.data_check import analyse_config, batch_findings, check_data
 from paddle_rt.tasks.segmentation.datasets import LabelledImages, dataset_catalogue
 from paddle_rt.tasks.segmentation.evaluate import evaluate, summarize
 from paddle_rt.tasks.segmentation.export import ExportingMixin
@@ -49,7 +51,9 @@ class SegmentationTask(ExportingMixin, Task):
         # PaddleSeg's predict averages over scales and flips for its own flags alone.
         self.predict_augmentation = tta.from_test_config({**test_config, "aug_eval": False})
         self.batch_size, self.absent_class = 1, "exclude"
-        self.palette = palettes.palette(config["train_dataset"]["type"], self.num_classes)
+        self.given_names, self.given_colours = classes_of(config)
+        default = palettes.palette(config["train_dataset"]["type"], self.num_classes)
+        self.palette = np.array(self.given_colours, np.uint8) if self.given_colours else default
 
     @property
     def num_classes(self) -> int:
@@ -59,7 +63,7 @@ class SegmentationTask(ExportingMixin, Task):
     @property
     def class_names(self) -> list[str]:
         """Names of the classes of the training data, or their numbers where it names none."""
-        return palettes.class_names(self.config["train_dataset"]["type"], self.num_classes)
+        return self.given_names or palettes.class_names(self.config["train_dataset"]["type"], self.num_classes)
 
     @classmethod
     def add_flags(cls, parser: argparse.ArgumentParser, tool: str) -> None:
@@ -174,6 +178,13 @@ class SegmentationTask(ExportingMixin, Task):
         """Look at the data sets of a run as a whole; see `data_check.check_data`."""
         datasets = {"train_dataset": train_data, **({} if val_data is None else {"val_dataset": val_data})}
         check_data(datasets, self.class_names, batch_size)
+
+    def analyse_data(self, batch_size: int, num_workers: int | None = None) -> Report:
+        """Read all files of the config's data sets and tell what is wrong; see `data_check.analyse_config`."""
+        report = analyse_config(self.config, self.class_names, num_workers)
+        if "train_dataset" in report.splits and not any(found.level == STOPS for found in report.findings):
+            report.findings[:0] = batch_findings(self.build_data("train"), report, batch_size)
+        return report
 
     def build_transforms(self) -> Compose:
         """Build the transforms of the validation data, which prediction and export use too.

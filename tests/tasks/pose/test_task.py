@@ -10,8 +10,8 @@ import pytest
 from paddle_rt import arguments
 from paddle_rt.arguments import describe
 from paddle_rt.config import build_task, load_config
-from paddle_rt.config.paddledetection import KEYS, TOP_KEYS
 from paddle_rt.imaging import write_image
+from paddle_rt.paddledetection import KEYS, TOP_KEYS
 from paddle_rt.tasks.base import find_task
 from paddle_rt.tasks.pose.datasets import DATASETS
 from paddle_rt.tasks.pose.losses import LOSSES
@@ -83,6 +83,9 @@ def test_keys_of_paddledetection_name_ours(key, tmp_path):
     if key in KEYS:
         found = message(load_config, write_config(tmp_path, **{f"model__{key}": 1}))
         assert f"model.{key}: {key} is of PaddleDetection's configs" in found, found
+        (tmp_path / "tag.yml").write_text(f"TrainDataset:\n  !{key}\n  a: 1\n")
+        found = message(load_config, str(tmp_path / "tag.yml"))
+        assert f"tags such as !{key} are not read; here it is {KEYS[key]}" in found, found
 
 
 def test_no_key_of_ours_is_called_paddledetections():

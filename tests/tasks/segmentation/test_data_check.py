@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from paddle_rt.analysis import STOPS
 from paddle_rt.config import build_task, load_config
 from paddle_rt.tasks.segmentation import data_check
 from paddle_rt.tasks.segmentation.transforms import transform_catalogue
@@ -62,7 +63,7 @@ def test_masks_of_0_and_255(
     write(tmp_path, *[label(0, 255)] * 3)
     said = message(check, tmp_path, train={"num_classes": 2}, val={"num_classes": 2})
     assert "train_dataset: 3 of 3 labels were looked at, and no label holds class 1" in said
-    assert "Are these masks of 0 and 255? Write 1 in the place of 255" in said
+    assert "Are these masks of 0 and 255? Give the data sets label_map: {0: 0, 255: 1}" in said
     monkeypatch.setattr(data_check, "MOST_LABELS", 2)  # where not all were looked at, it may be otherwise
     check(tmp_path, train={"num_classes": 2}, val={"num_classes": 2})
     assert "2 of 3 labels were looked at, and no label holds class 1" in warnings.text
@@ -78,10 +79,10 @@ def test_labels_without_classes(tmp_path: Path, warnings: pytest.LogCaptureFixtu
 
 
 def test_labels_that_are_ignored_or_inexact(tmp_path: Path, warnings: pytest.LogCaptureFixture) -> None:
-    write(tmp_path, label(0, 1, 2))
+    write(tmp_path, label(0, 1, 2, size=(48, 48)))
     check(tmp_path, train={"ignore_index": 1}, val={"ignore_index": 1})
     assert "train_dataset.ignore_index is 1: class 1 is neither trained nor scored" in warnings.text
-    (tmp_path / "list0_label.jpg").write_bytes(cv2.imencode(".jpg", label(0, 0))[1].tobytes())
+    (tmp_path / "list0_label.jpg").write_bytes(cv2.imencode(".jpg", label(0, 1, 1, size=(48, 48)))[1].tobytes())
     (tmp_path / "list.txt").write_text("list0.png list0_label.jpg\n")
     check(tmp_path)
     assert "labels are no exact numbers in JPEG, such as" in warnings.text
@@ -259,3 +260,28 @@ def test_the_test_split_is_scored_by_a_flag(tmp_path: Path, warnings: pytest.Log
     assert "--split test scores test_dataset" in warnings.text
     task = task_of(tmp_path)
     assert "needs a test_dataset" in message(task.configure, parser.parse_args(["--split", "test"]))
+
+
+def test_the_analysis_of_a_config_goes_on_after_the_first_fault(tmp_path: Path) -> None:
+    write(tmp_path, label(0, 1, 2), label(0, 1, 7), label(0, 1, size=(40, 40)))
+    with (tmp_path / "list.txt").open("a") as file:
+        file.write("gone.png list0_label.png\n")
+    write(tmp_path, label(0, 1, 2), name="other")
+    others = {"val_path": str(tmp_path / "other.txt")}
+    report = task_of(tmp_path, val=others).analyse_data(2)
+    assert [(finding.split, finding.code) for finding in report.findings if finding.level == STOPS] == [
+        ("train_dataset", "missing_file"),
+        ("train_dataset", "unknown_values"),
+    ]
+    assert "list.txt, line 4" in report.findings[0].message and report.splits["val_dataset"].counts.number == 1
+    write(tmp_path, label(0, 1, 2), label(0, 1, 2, size=(40, 50)))
+    report = task_of(tmp_path, val=others).analyse_data(2)
+    assert [finding.code for finding in report.findings if finding.level == STOPS] == ["batch"]
+    assert "images of different sizes" in report.findings[0].message
+    (tmp_path / "list.txt").unlink()
+    (gone, *_) = task_of(tmp_path, val=others).analyse_data(2).findings
+    assert gone.code == "data_set" and "no list of images at" in gone.message
+
+
+def test_rendered_data_sets_have_no_files(tmp_path: Path) -> None:
+    assert "there are no files to look at" in message(build_task(load_config(tiny_config(tmp_path))).analyse_data, 2)

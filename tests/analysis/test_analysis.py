@@ -1,0 +1,186 @@
+"""What check_data finds in data sets: one fault at a time, and all of them at once."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from paddle_rt.analysis import ADVICE, NONSENSE, STOPS, Report, analyse
+from paddle_rt.analysis import files as files_of_analysis
+from paddle_rt.analysis.analyse import choose_crop, class_weights
+from paddle_rt.analysis.findings import ClassCounts
+from paddle_rt.imaging.label_format import LabelFormat
+from tests.helpers import call_tool, smooth_image, written
+
+SIZE = (40, 48)
+COLOURS = np.array([(0, 0, 0), (0, 128, 0), (128, 0, 0)], np.uint8)  # RGB, by their number of pixels
+
+
+def stripes(*values: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    return np.array(values, np.uint8)[np.arange(size[0]) * len(values) // size[0]][:, None].repeat(size[1], axis=1)
+
+
+class Folder:
+    """Pairs of made-up images and labels."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.pairs = root, []
+        (root / "images").mkdir()
+        (root / "labels").mkdir()
+
+    def add(self, label: np.ndarray, image: np.ndarray | None = None, suffix: str = ".png") -> tuple[str, str]:
+        number = len(self.pairs)
+        image = smooth_image(*label.shape[:2], seed=number, cell=8) if image is None else image
+        pair = [str(self.root / f"images/{number}{suffix}"), str(self.root / f"labels/{number}.png")]
+        cv2.imwrite(pair[0], image)
+        cv2.imwrite(pair[1], label)
+        self.pairs.append(pair)
+        return tuple(pair)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def codes(report: Report, level: str | None = None) -> list[str]:
+    return [finding.code for finding in report.findings if level in (None, finding.level)]
+
+
+def test_numbers_of_a_good_data_set(data: Folder) -> None:
+    for _ in range(3):
+        data.add(stripes(0, 1, 1, 255))
+    report = analyse({"train": data.pairs}, LabelFormat(3))
+    assert report.passed and codes(report) == ["class_absent"]
+    described = json.loads(json.dumps(report.to_json()))
+    split = described["splits"]["train"]
+    assert [row["pixel_share"] for row in split["classes"]] == [pytest.approx(1 / 3), pytest.approx(2 / 3), 0]
+    assert [row["image_share"] for row in split["classes"]] == [1, 1, 0] and split["ignored_share"] == 0.25
+    assert [(row["value"], row["class"]) for row in split["values"]] == [(0, 0), (1, 1), (255, 255)]
+    assert split["sizes"] == dict.fromkeys(("smallest", "median", "largest"), list(SIZE))
+    assert split["modes"] == {"3 channels of 8 bits": 3} and split["label_modes"] == {"1 channel of 8 bits": 3}
+    pixels = np.stack([cv2.imread(image)[..., ::-1] for image, _ in data.pairs]).reshape(-1, 3) / 255
+    error = np.abs([*(pixels.mean(0) - report.mean), *(pixels.std(0) - report.std)]).max()
+    assert error < 1e-4, error
+    assert report.class_weights == [1.5, 0.75, 1.0] and report.crop_size == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("values", "fix"),
+    [
+        ((0, 255), {"num_classes": 2, "label_map": {0: 0, 255: 1}}),
+        ((0, 127, 255), {"num_classes": 3, "label_map": {0: 0, 127: 1, 255: 2}}),
+        ((0, 38, 75, 255), {"num_classes": 3, "label_map": {0: 0, 38: 1, 75: 2, 255: 255}}),
+        ((0, 1, 2, 255), {}),
+        ((1, 3), {}),
+    ],
+)
+def test_values_are_understood_without_a_config(data: Folder, values: tuple, fix: dict) -> None:
+    data.add(stripes(*values))
+    report = analyse({"data": data.pairs})
+    assert report.fix == fix and (codes(report, NONSENSE) != []) == bool(fix)
+    assert report.splits["data"].counts.number == 1
+    if fix:
+        assert analyse({"data": data.pairs}, LabelFormat(**fix)).passed
+
+
+def test_coloured_masks_are_understood(data: Folder) -> None:
+    data.add(COLOURS[stripes(0, 1, 1, 2)][..., ::-1])
+    report = analyse({"data": data.pairs})
+    assert codes(report, STOPS) == ["coloured_masks"]
+    assert report.fix == {"num_classes": 3, "palette": COLOURS.tolist()}
+    repaired = analyse({"data": data.pairs}, LabelFormat(**report.fix))
+    assert repaired.passed and repaired.splits["data"].counts.pixels[1] == SIZE[0] * SIZE[1] // 2
+    assert codes(analyse({"data": data.pairs}, LabelFormat(3)), STOPS) == ["coloured_masks"]
+    (missing,) = analyse({"data": data.pairs}, LabelFormat(2, palette=COLOURS[:2].tolist())).findings
+    assert missing.code == "unknown_colours" and "(128, 0, 0) (25 % of the pixels, 1 of 1 labels)" in missing.message
+
+
+def test_every_fault_at_once(data: Folder) -> None:
+    """All that stops training is named in one run, with what makes it learn nonsense and advice behind it."""
+    for _ in range(4):
+        data.add(stripes(0, 1, 2))
+    data.add(stripes(0, 1, 7))
+    data.add(COLOURS[stripes(0, 1)])
+    data.add(stripes(0, 1), smooth_image(20, 20))
+    for index in (0, 1):
+        path = Path(data.add(stripes(0, 1))[index])
+        path.write_bytes(path.read_bytes()[:100])
+    deep = data.add(stripes(0, 1))
+    cv2.imwrite(deep[0], np.zeros((*SIZE, 3), np.uint16))
+    pairs = [*data.pairs, [data.add(stripes(0))[0], None]]
+    copy = data.add(stripes(0, 3), cv2.imread(pairs[0][0]), ".bmp")
+    report = analyse({"train": pairs, "val": [copy]}, LabelFormat(4))
+    expected = ["unreadable_image", "unreadable_label", "sizes_differ", "image_without_label", "coloured_masks",
+                "unknown_values"]  # fmt: skip
+    assert codes(report, STOPS) == expected and codes(report, NONSENSE) == ["images_in_two_splits"]
+    assert codes(report, ADVICE) == ["class_absent", "class_in_one_split", "class_in_one_split"], report.findings
+    assert [finding.level for finding in report.findings] == sorted(
+        (finding.level for finding in report.findings), key=[STOPS, NONSENSE, ADVICE].index
+    )
+    said = {finding.code: finding for finding in report.findings}
+    assert said["unreadable_image"].count == 2 and deep[0] in said["unreadable_image"].files
+    assert "is 48x40, but the image" in said["sizes_differ"].message
+    assert "7 (" in said["unknown_values"].message and "1 of 8 labels" in said["unknown_values"].message
+
+
+@pytest.mark.parametrize(("change", "is_found"), [("jpeg", True), ("half", True), ("frame", False), ("other", False)])
+def test_images_that_stand_in_two_data_sets(data: Folder, change: str, is_found: bool) -> None:
+    image = smooth_image(96, 128, cell=16)
+    changed = {
+        "jpeg": cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 80])[1], cv2.IMREAD_COLOR),
+        "half": cv2.resize(image, (64, 48), interpolation=cv2.INTER_AREA),
+        "frame": np.roll(image, 4, axis=1),
+        "other": smooth_image(96, 128, seed=1, cell=16),
+    }[change]
+    first, second = (
+        data.add(stripes(0, 1, size=(96, 128)), image),
+        data.add(stripes(0, 1, size=changed.shape[:2]), changed),
+    )
+    report = analyse({"train": [first], "val": [second]}, LabelFormat(2))
+    assert codes(report) == ["images_in_two_splits"] * is_found
+    twice = analyse({"train": [first, second]}, LabelFormat(2))
+    assert codes(twice) == ["images_twice"] * is_found and twice.passed
+
+
+def test_labels_from_which_nothing_can_be_learned(data: Folder) -> None:
+    for values, code in (((255,), "nothing_labelled"), ((0, 255), "binary_masks"), ((1,), "one_class")):
+        found = analyse({"train": [data.add(stripes(*values))]}, LabelFormat(2))
+        assert codes(found) == [code] and not found.passed
+    found = analyse({"train": [data.add(stripes(0, 1, 255, 255, 255))]}, LabelFormat(2))
+    assert codes(found) == ["much_ignored"] and found.passed
+
+
+def test_processes_find_the_same(data: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        data.add(stripes(0, number))
+    alone = analyse({"train": data.pairs}, LabelFormat(3), num_workers=1).to_json()
+    monkeypatch.setattr(files_of_analysis, "_FEW", 1)
+    assert analyse({"train": data.pairs}, LabelFormat(3), num_workers=2).to_json() == alone
+
+
+def test_weights_and_crops() -> None:
+    counts = ClassCounts({0: 90, 1: 9, 3: 1, 255: 50}, {}, 1, 1, 4, 255)
+    assert class_weights(counts) == [0.1, 1.0, 1.0, 9.0]
+    assert choose_crop([(1024, 2048)] * 9 + [(50, 50)]) == (512, 1024)
+    assert choose_crop([(360, 480)]) == (352, 480) and choose_crop([(20, 70)]) == (32, 64)
+
+
+def test_the_tool_writes_a_report(data: Folder, capsys: pytest.CaptureFixture) -> None:
+    for _ in range(3):
+        data.add(stripes(0, 1, 2))
+    flags = ("--images", data.root / "images", "--labels", data.root / "labels", "--output", data.root / "out")
+    assert call_tool("check_data", *flags) == 0
+    assert "crop_size that fits (height, width): [32, 32]" in capsys.readouterr().out
+    assert written(data.root / "out") == ["classes.png", "contact_sheet.png", "report.json"]
+    assert json.loads((data.root / "out/report.json").read_text())["passed"] is True
+    sheet = cv2.imread(str(data.root / "out/contact_sheet.png"))
+    assert sheet.shape[0] > 360 and sheet.shape[1] == 960, sheet.shape
+    data.add(stripes(0, 9))
+    (data.root / "images/2.png").unlink()
+    assert call_tool("check_data", *flags, "--num_classes", 3) == 1
+    out, error = capsys.readouterr()
+    assert "labels have no image of the same name" in out and "values that no class has: 9" in out
+    assert error.splitlines() == ["error: 2 faults with which training would fail or learn nonsense; see above"]
