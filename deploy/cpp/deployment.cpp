@@ -19,10 +19,11 @@ using Names = std::vector<std::string>;
 namespace {
 
 constexpr size_t kMostYaml = 1 << 18, kMostReport = 1 << 24, kMostGraph = size_t(1) << 33;
-const Names kKeys = {"task",        "model",         "params",      "onnx",        "int8",         "fp16",
-                     "target",      "transforms",    "input_shape", "input_dtype", "output_op",    "output_dtype",
-                     "state_shape", "align_corners", "settings",    "num_classes", "dataset_type", "class_names"};
-const Names kGraphs = {"model", "params", "onnx", "int8", "fp16"};
+const Names kKeys = {"task",        "model",       "params",       "onnx",        "mnn",
+                     "int8",        "fp16",        "target",       "transforms",  "input_shape",
+                     "input_dtype", "output_op",   "output_dtype", "state_shape", "align_corners",
+                     "settings",    "num_classes", "dataset_type", "colors",      "class_names"};
+const Names kGraphs = {"model", "params", "onnx", "mnn", "int8", "fp16"};
 const std::map<std::string, int> kInterpolations = {{"NEAREST", cv::INTER_NEAREST},
                                                     {"LINEAR", cv::INTER_LINEAR},
                                                     {"CUBIC", cv::INTER_CUBIC},
@@ -271,6 +272,25 @@ Normalisation read_transforms(const YAML::Node& list, Deployment& deployment) {
     return found;
 }
 
+// Read the colours of the classes, each three numbers from 0 to 255.
+std::vector<std::array<uint8_t, 3>> colours_of(const YAML::Node& list, int num_classes) {
+    std::vector<std::array<uint8_t, 3>> colours;
+    if (!list) return colours;
+    for (const auto& colour : list) {
+        if (!colour.IsSequence() || colour.size() != 3) break;
+        colours.emplace_back();
+        for (int i = 0; i < 3; ++i) {
+            const double value = number(colour[i], "colors");
+            if (value < 0 || value > 255 || value != std::floor(value))
+                fail("colors must be from 0 to 255, got ", value);
+            colours.back()[i] = uint8_t(value);
+        }
+    }
+    if (colours.size() != list.size() || int(colours.size()) != num_classes)
+        fail("colors must be a list of num_classes = ", num_classes, " colours, each three numbers from 0 to 255");
+    return colours;
+}
+
 // Return the path of a file of the export, which must lie in its folder.
 fs::path file_of(const fs::path& folder, const std::string& name) {
     const fs::path path = folder / name;
@@ -416,6 +436,7 @@ Deployment read(const YAML::Node& root, const fs::path& folder, const std::strin
     const size_t names = values["class_names"] ? values["class_names"].size() : 0;
     if (names != size_t(deployment.num_classes))
         fail("class_names must be a list of num_classes = ", deployment.num_classes, " names; the file is not whole");
+    deployment.colours = colours_of(values["colors"], deployment.num_classes);
     check_task(values, deployment);
     const Normalisation normalisation = read_transforms(values["transforms"], deployment);
     const std::string graph = graph_of(values, precision);

@@ -23,6 +23,7 @@ struct Deployment {
     bool align_corners;                 // of the network's last resize, which the output "coarse" leaves out
     int num_classes;                    // 0 where it is not known
     std::string dataset_type;
+    std::vector<std::array<uint8_t, 3>> colours;  // RGB of each class; empty where dataset_type decides
 };
 
 // Read a deploy.yaml, or the one of a folder, for a precision: fp32, bf16, fp16 or int8.

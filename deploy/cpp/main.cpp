@@ -182,8 +182,9 @@ void run(const Arguments& arguments) {
     const Deployment deployment = load_deployment(arguments.config, arguments.precision);
     Source source = open_source(arguments.image_path);
     const bool both = !arguments.labels && !arguments.overlay;
-    Sink sink = open_sink(source, arguments.save_dir, arguments.labels || (both && !source.fps),
-                          arguments.overlay || both, palette(deployment.dataset_type, deployment.num_classes));
+    Sink sink = open_sink(
+        source, arguments.save_dir, arguments.labels || (both && !source.fps), arguments.overlay || both,
+        deployment.colours.empty() ? palette(deployment.dataset_type, deployment.num_classes) : deployment.colours);
     if (arguments.frames) source.total = source.total ? std::min(source.total, arguments.frames) : arguments.frames;
     const auto segment = open_segmenter(deployment, arguments.precision, arguments.threads);
     std::signal(SIGINT, interrupt_once);

@@ -45,6 +45,8 @@ def main() -> None:
         "frames as float32 [N, 3, H, W]")  # fmt: skip
     add("--precision", nargs="+", default=["fp32"], help="fp32 (default), and fp16 for an ONNX graph in half precision "
         "with --target gpu")  # fmt: skip
+    add("--triton", type=output_folder, help="also write a model for Triton Inference Server into this folder of its "
+        "model repository; with --output_op labels and --input_size")  # fmt: skip
     parser.set_defaults(device="cpu")
     arguments = parser.parse_args()
     if bool(arguments.model_path) == arguments.random_weights:
@@ -55,6 +57,7 @@ def main() -> None:
     from paddle_rt.config import build_task, load_config, trained_network
     from paddle_rt.config.build import without_pretrained
     from paddle_rt.export.publish import export
+    from paddle_rt.export.triton import check_triton, write_triton
     from paddle_rt.export.verify import TOLERANCE
     from paddle_rt.training.devices import set_up
 
@@ -62,13 +65,15 @@ def main() -> None:
     spec = build_task(config).export_spec()
     if arguments.output_op not in (None, *spec.output_ops):
         raise FlagError(str(unknown("output_op", arguments.output_op, spec.output_ops)))
+    shape = _input_shape(arguments, spec, config.values["model"].get("in_channels", 3))
+    if arguments.triton:
+        check_triton(arguments.output_op, shape, arguments.formats)
     set_up(arguments.device, seed=0)
     if arguments.random_weights:
         print("warning: these weights are random, the export is good for measuring speed only", file=sys.stderr)
         network = components.build_network(without_pretrained(config.values["model"]))
     else:
         network = trained_network(config, arguments.model_path)
-    shape = _input_shape(arguments, spec, config.values["model"].get("in_channels", 3))
     report = export(
         network, arguments.save_dir, spec, shape, arguments.output_op, arguments.formats, arguments.target,
         arguments.precision,
@@ -80,6 +85,9 @@ def main() -> None:
     if arguments.target == "gpu" and "paddle" in arguments.formats and None in report["input_shape"]:
         print("warning: Paddle's TensorRT needs --input_size; open sizes run on Paddle's plain GPU", file=sys.stderr)
     print(f"exported {report['output_op']} {report['input_shape']} to {arguments.save_dir}")
+    if arguments.triton:
+        write_triton(arguments.save_dir, arguments.triton)
+        print(f"the model for Triton is in {arguments.triton}")
 
 
 def _input_shape(arguments: argparse.Namespace, spec: "ExportSpec", channels: int) -> list[int | None]:

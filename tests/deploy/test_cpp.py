@@ -1,6 +1,7 @@
 """deploy/cpp: its labels are those of Segmenter, and it refuses bad input. Skipped where it cannot be built."""
 
 import fcntl
+import functools
 import json
 import pathlib
 import re
@@ -8,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -85,9 +86,9 @@ def make_export(folder: pathlib.Path, op: str, classes: int = CLASSES, dataset: 
 
 
 @pytest.fixture(scope="module")
-def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], pathlib.Path]:
     folder = tmp_path_factory.mktemp("exports")
-    return {op: make_export(folder / op, op) for op in OUTPUTS}
+    return functools.cache(lambda op: make_export(folder / op, op))
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +136,7 @@ def without_ipp() -> Iterator[None]:
     (op, steps) for op in ("labels", "argmax", "softmax") for steps in ("none", "padding")
 ), ("argmax", "area")])  # fmt: skip
 def test_labels_are_those_of_segmenter(program, exports, frames, tmp_path, without_ipp, op, steps):
-    exported = changed(exports[op], tmp_path / "e", transforms=[*STEPS[steps], NORMALIZE])
+    exported = changed(exports(op), tmp_path / "e", transforms=[*STEPS[steps], NORMALIZE])
     out = infer(program, exported, frames, tmp_path / "out", "--threads", 1, "--save", "labels")
     assert out.startswith(f"{len(SIZES) + 2} frames labelled in ") and "frames per second" in out
     segment, names = Segmenter(exported, threads=1), [*map(str, range(len(SIZES))), "sub/noise", "sub/0"]
@@ -150,16 +151,16 @@ def test_labels_are_those_of_segmenter(program, exports, frames, tmp_path, witho
 def test_large_frames_and_threads(program, exports, tmp_path):
     for number, size in enumerate(((512, 1024), (601, 777))):
         cv2.imwrite(str(tmp_path / f"{number}.png"), smooth_image(*size, cell=16))
-    infer(program, exports["coarse"], tmp_path, tmp_path / "out", "--threads", 2)
-    segment = Segmenter(exports["coarse"], threads=2)
+    infer(program, exports("coarse"), tmp_path, tmp_path / "out", "--threads", 2)
+    segment = Segmenter(exports("coarse"), threads=2)
     for number in range(2):
         labels = read_label(tmp_path / f"out/pseudo_color_prediction/{number}.png", CLASSES)
         np.testing.assert_array_equal(labels, segment(read_image(tmp_path / f"{number}.png")))
 
 
 def test_images_have_the_format_of_infer_py(program, exports, frames, tmp_path):
-    infer(program, exports["coarse"], frames / "1.png", tmp_path / "out")
-    image, segment = read_image(frames / "1.png"), Segmenter(exports["coarse"], threads=1)
+    infer(program, exports("coarse"), frames / "1.png", tmp_path / "out")
+    image, segment = read_image(frames / "1.png"), Segmenter(exports("coarse"), threads=1)
     drawn = overlay(image, segment(image), palette("StreetScenes", CLASSES))
     expected = cv2.imdecode(cv2.imencode(".jpg", drawn)[1], cv2.IMREAD_COLOR)
     assert written(tmp_path / "out") == ["added_prediction/1.jpg", "pseudo_color_prediction/1.png"]
@@ -170,25 +171,35 @@ def test_images_have_the_format_of_infer_py(program, exports, frames, tmp_path):
 def test_colours(program, exports, frames, tmp_path, dataset, classes):
     """A PNG has the colours of palettes.py, black from their end on."""
     if classes == CLASSES:
-        exported = changed(exports["labels"], tmp_path / "e", dataset_type=dataset)
+        exported = changed(exports("labels"), tmp_path / "e", dataset_type=dataset)
     else:
         exported = make_export(tmp_path / "e", "labels", classes, dataset)
+    check_colours(program, exported, frames, tmp_path, palette(dataset, classes))
+
+
+def test_colours_of_the_config(program, exports, frames, tmp_path):
+    colours = np.random.default_rng(0).integers(0, 256, (CLASSES, 3))
+    exported = changed(exports("labels"), tmp_path / "e", colors=colours.tolist())
+    check_colours(program, exported, frames, tmp_path, colours)
+
+
+def check_colours(program, exported, frames, tmp_path, expected) -> None:
     infer(program, exported, frames / "0.png", tmp_path / "out", "--save", "labels")
     data = (tmp_path / "out/pseudo_color_prediction/0.png").read_bytes()
     table = np.frombuffer(data, np.uint8, 768, data.index(b"PLTE") + 4).reshape(256, 3)
-    np.testing.assert_array_equal(table[:classes], palette(dataset, classes))
-    assert not table[classes:].any()
+    np.testing.assert_array_equal(table[: len(expected)], expected)
+    assert not table[len(expected) :].any()
 
 
 def test_video(program, exports, tmp_path):
     images = [smooth_image(48, 64, index) for index in range(9)]
     video = write_video(tmp_path / "in.avi", images, "MPNG")  # PNGs, which every decoder gives the same colours
-    out = infer(program, exports["coarse"], video, tmp_path / "out", "--save", "labels", "overlay", "--frames", 7)
+    out = infer(program, exports("coarse"), video, tmp_path / "out", "--save", "labels", "overlay", "--frames", 7)
     assert out.startswith("7 frames labelled in ")
     assert written(tmp_path / "out") == [*(f"in/{index:06d}.png" for index in range(7)), "in_overlay.mp4"]
     frames, rate = read_video(tmp_path / "out/in_overlay.mp4")
     assert len(frames) == 7 and frames[0].shape == (48, 64, 3) and rate == 12.5
-    segment = Segmenter(exports["coarse"], threads=1)
+    segment = Segmenter(exports("coarse"), threads=1)
     for index, image in enumerate(read_video(video)[0][:7]):
         labels = read_label(tmp_path / f"out/in/{index:06d}.png", CLASSES)
         np.testing.assert_array_equal(labels, segment(image), err_msg=f"frame {index}")
@@ -202,7 +213,7 @@ def test_a_damaged_image_of_a_folder_is_named(program, exports, frames, tmp_path
     (tmp_path / "in/bit.png").write_bytes(whole)
     (tmp_path / "in/text.bmp").write_bytes(b"no image")
     cv2.imwrite(str(tmp_path / "in/deep.tif"), np.zeros((40, 40, 3), np.uint16))
-    done = run(program, "--config", exports["coarse"], "--image_path", tmp_path / "in", "--save_dir", tmp_path / "out")
+    done = run(program, "--config", exports("coarse"), "--image_path", tmp_path / "in", "--save_dir", tmp_path / "out")
     assert done.returncode == 1 and done.stderr.startswith("error: not labelled: ") and done.stderr.count("\n") == 1
     assert "6 frames labelled" in done.stdout and len(written(tmp_path / "out")) == 12
     for reason in (
@@ -257,6 +268,7 @@ BAD_EXPORTS = {
     "state": (values(state_shape=[1, 2, 3, 4]), "model for video"),
     "shape": (values(input_shape=[1, 3, "x", 0]), "input_shape must be a whole number"),
     "channels": (values(input_shape=[1, 4, 64, 96]), "4 channels"),
+    "colours": (values(colors=[[0, 0, 256]] * CLASSES), "colors must be"),
     "names": (values(num_classes=18), "class_names must be a list of num_classes = 18"),
     "output": (values(output_op="mask"), "output_op must be one of"),
     "dtype": (values(input_dtype="float32"), "does not fit output_op"),
@@ -278,7 +290,7 @@ BAD_EXPORTS = {
 @pytest.mark.parametrize("case", BAD_EXPORTS)
 def test_bad_exports(program, exports, frames, tmp_path, case):
     change, message = BAD_EXPORTS[case]
-    shutil.copytree(exports["coarse"], tmp_path / "e")
+    shutil.copytree(exports("coarse"), tmp_path / "e")
     change(tmp_path / "e")
     done = run(program, "--config", tmp_path / "e", "--image_path", frames / "0.png", "--save_dir", tmp_path / "out")
     assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
@@ -292,7 +304,7 @@ def test_no_plain_files(program, exports, frames, tmp_path, kind):
         pytest.skip("a folder is taken as such, and a file of /proc is empty to the program")
     NO_PLAIN_FILE[kind](tmp_path / "x.png")
     NO_PLAIN_FILE[kind](tmp_path / "x.mp4")
-    good = {"--config": exports["coarse"], "--image_path": frames / "0.png", "--save_dir": tmp_path / "out"}
+    good = {"--config": exports("coarse"), "--image_path": frames / "0.png", "--save_dir": tmp_path / "out"}
     for bad in (
         {"--config": tmp_path / "x.png"},
         {"--image_path": tmp_path / "x.png"},
@@ -308,13 +320,13 @@ def test_no_plain_files(program, exports, frames, tmp_path, kind):
 ])  # fmt: skip
 def test_damaged_videos(program, exports, tmp_path, kind, message):
     video = damaged_video(tmp_path, kind)
-    done = run(program, "--config", exports["coarse"], "--image_path", video, "--save_dir", tmp_path / "out")
+    done = run(program, "--config", exports("coarse"), "--image_path", video, "--save_dir", tmp_path / "out")
     assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
     assert message in done.stderr and not (tmp_path / "out").exists()
 
 
 def test_flags(program, exports, frames, tmp_path):
-    good = ["--config", exports["coarse"], "--image_path", frames / "0.png", "--save_dir", tmp_path / "out"]
+    good = ["--config", exports("coarse"), "--image_path", frames / "0.png", "--save_dir", tmp_path / "out"]
     cases = {
         "unknown flag '--colour'": ["--colour", 1],
         "--threads must be": ["--threads", 0],
@@ -334,7 +346,7 @@ def test_flags(program, exports, frames, tmp_path):
 
 def test_ctrl_c_leaves_a_whole_video(program, exports, tmp_path):
     video = write_video(tmp_path / "in.avi", [smooth_image(48, 64, 1)] * 3000, "MJPG")
-    line = [program, "--config", exports["coarse"], "--image_path", video, "--save_dir", tmp_path / "out", "--save"]
+    line = [program, "--config", exports("coarse"), "--image_path", video, "--save_dir", tmp_path / "out", "--save"]
     process = subprocess.Popen(
         [*map(str, line), "labels", "overlay"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
