@@ -43,7 +43,7 @@ test-slow: $(VENV)/installed
 cpp: $(VENV)/installed
 	cmake -S deploy/cpp -B output/cpp -DOpenVINO_DIR=$$($(BIN)/python -c 'import openvino; print(openvino.__path__[0])')/cmake
 	cmake --build output/cpp
-	$(BIN)/python -m pytest tests/deploy/test_cpp.py
+	$(BIN)/python -m pytest -rs tests/deploy/test_cpp.py
 
 test-install: $(VENV)/installed
 	rm -rf $(INSTALL)

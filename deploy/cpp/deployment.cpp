@@ -440,6 +440,8 @@ Deployment read(const YAML::Node& root, const fs::path& folder, const std::strin
     check_task(values, deployment);
     const Normalisation normalisation = read_transforms(values["transforms"], deployment);
     const std::string graph = graph_of(values, precision);
+    for (const std::string& key : kGraphs)
+        if (values[key]) check_file(file_of(folder, text(values[key], key, "")), "file of the export", kMostGraph);
     check_verified(folder, values, graph, normalisation);
     deployment.graph = file_of(folder, graph);
     return deployment;

@@ -5,7 +5,7 @@ paddle-rt export -c CONFIG --model_path output/best_model
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from paddle_rt.cli.arguments import (
     WEIGHTS_HELP,
@@ -58,7 +58,6 @@ def main() -> None:
     from paddle_rt.config.build import without_pretrained
     from paddle_rt.export.publish import export
     from paddle_rt.export.triton import check_triton, write_triton
-    from paddle_rt.export.verify import TOLERANCE
     from paddle_rt.training.devices import set_up
 
     config = load_config(arguments.config, arguments.opts)
@@ -78,6 +77,15 @@ def main() -> None:
         network, arguments.save_dir, spec, shape, arguments.output_op, arguments.formats, arguments.target,
         arguments.precision,
     )  # fmt: skip
+    _print_report(report, arguments)
+    if arguments.triton:
+        write_triton(arguments.save_dir, arguments.triton)
+        print(f"the model for Triton is in {arguments.triton}")
+
+
+def _print_report(report: dict[str, Any], arguments: argparse.Namespace) -> None:
+    from paddle_rt.export.verify import TOLERANCE
+
     for row in [*report["comparisons"], *report.get("fp16", {}).get("comparisons", [])]:
         print("; ".join(f"{key} {f'{value:.4g}' if isinstance(value, float) else value}" for key, value in row.items()))
     if any(row.get("relative_error", 0) > TOLERANCE for row in report["comparisons"]):
@@ -85,9 +93,6 @@ def main() -> None:
     if arguments.target == "gpu" and "paddle" in arguments.formats and None in report["input_shape"]:
         print("warning: Paddle's TensorRT needs --input_size; open sizes run on Paddle's plain GPU", file=sys.stderr)
     print(f"exported {report['output_op']} {report['input_shape']} to {arguments.save_dir}")
-    if arguments.triton:
-        write_triton(arguments.save_dir, arguments.triton)
-        print(f"the model for Triton is in {arguments.triton}")
 
 
 def _input_shape(arguments: argparse.Namespace, spec: "ExportSpec", channels: int) -> list[int | None]:
