@@ -1,4 +1,5 @@
-# make demo: train, score, export and run RTFormer on rendered streets.   make test: the tests.   make lint: the linter.
+# make demo: train, score, export and run RTFormer on rendered streets, beside the package's trained weights.
+# make test: the tests.   make lint: the linter.
 # make test-slow: tests that take long.   make test-install: the base installation labels an image without Paddle.
 # make cpp: build the C++ program of deploy/cpp into output/cpp, and test it.
 # On a machine with an NVIDIA GPU: make benchmark-gpu writes docs/benchmarks_gpu.md; make test-gpu runs tests/gpu on it.
@@ -8,6 +9,7 @@ BIN := $(VENV)/bin
 DEMO := output/demo
 INSTALL := output/test_install
 CONFIG := configs/quick_start/rtformer_slim_streetscenes_256x128.yml
+WEIGHTS := rtformer_slim_streetscenes
 PIP := -m pip install --quiet --disable-pip-version-check
 GPU_VENV ?= .venv-gpu
 GPU_BIN := $(GPU_VENV)/bin
@@ -32,6 +34,11 @@ demo: $(VENV)/installed
 	$(BIN)/paddle-rt export -c $(CONFIG) --model_path $(DEMO)/best_model --input_size 128 256 --save_dir $(DEMO)/export
 	$(BIN)/paddle-rt render_streetscenes --output $(DEMO)/frames --number 8 --size 128 256
 	$(BIN)/paddle-rt infer --config $(DEMO)/export/deploy.yaml --image_path $(DEMO)/frames/images --save_dir $(DEMO)/result
+ifneq ($(wildcard paddle_rt/weights/$(WEIGHTS).yml),)
+	$(BIN)/paddle-rt render_streetscenes --output $(DEMO)/large --number 8 --size 256 512
+	$(BIN)/paddle-rt predict --model_path $(WEIGHTS) --image_path $(DEMO)/large/images --save_dir $(DEMO)/trained
+	$(BIN)/paddle-rt val --model_path $(WEIGHTS) --output $(DEMO)/trained/metrics.json --opts val_dataset.num_samples=40
+endif
 	$(BIN)/python tools/demo_picture.py -c $(CONFIG) --folder $(DEMO)
 
 test: $(VENV)/installed

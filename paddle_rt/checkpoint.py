@@ -14,6 +14,7 @@ from paddle_rt.errors import UserError, nearest
 from paddle_rt.files import check_plain_file, errors_name, whole_file
 from paddle_rt.formats.paddle_pickle import read_paddle
 from paddle_rt.formats.safetensors import is_safetensors, read_safetensors
+from paddle_rt.weights import described, find_weights
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -92,7 +93,8 @@ def read_state_dict(path: str | os.PathLike) -> State:
     """Read parameters and buffers by name.
 
     Args:
-        path: A `.pdparams` or `.safetensors` file, or a folder that holds model.pdparams or model.safetensors.
+        path: A `.pdparams` or `.safetensors` file, a folder that holds model.pdparams or model.safetensors, or the name
+            of weights of the package.
 
     Returns:
         Name to array, in the file's order. Dictionaries around the state dict, with an epoch or an optimizer beside it,
@@ -101,13 +103,13 @@ def read_state_dict(path: str | os.PathLike) -> State:
     Raises:
         UserError: Nothing is there, or it is not a state dict.
     """
-    file = pathlib.Path(path)
+    file = pathlib.Path(find_weights(path))
     if file.is_dir():
-        file = weights_file(path) or file / "model.pdparams"
+        file = weights_file(file) or file / "model.pdparams"
     if not os.path.lexists(file) and "\0" not in str(file):
         raise UserError(
             f"no checkpoint at {file}; expected a .pdparams or .safetensors file, or a folder that holds "
-            "model.pdparams or model.safetensors"
+            f"model.pdparams or model.safetensors, or one of the trained weights of the package: {described()}"
         )
     state = read_saved(file)
     if isinstance(state, dict) and not any(isinstance(value, np.ndarray) for value in state.values()):
@@ -229,7 +231,10 @@ def load(
         UserError: Names are missing, left over, of another shape, or hold what is no finite number; the message counts
             and names them.
     """
-    where, state = ("the state dict", source) if isinstance(source, dict) else (source, read_state_dict(source))
+    if isinstance(source, dict):
+        where, state = "the state dict", source
+    else:
+        where, state = source, read_state_dict(find_weights(source, type(model).__name__))
     _load(model, where, state, may_miss, may_skip)
 
 
@@ -295,7 +300,7 @@ def load_pretrained(
 
     Args:
         model: A paddle.nn.Layer.
-        source: A file, a folder, or an https address as `local_weights` takes it.
+        source: A file, a folder, the name of weights of the package, or an https address as `local_weights` takes it.
         new_head: Patterns of the names that belong to the task.
         optional: Patterns of names in the trunk that not every variant has.
         trunk: What the names of the trunk begin with. A file in which no name does holds the trunk alone.
@@ -304,7 +309,7 @@ def load_pretrained(
         UserError: The address cannot be reached, the file cannot be read, or the trunk does not fit.
     """
     own = model.state_dict()
-    state = read_state_dict(local_weights(source))
+    state = read_state_dict(local_weights(find_weights(source, type(model).__name__)))
     state = without_shared_prefix(state, lambda names: any(name in own or trunk + name in own for name in names))
     if not any(name.startswith(trunk) for name in state):
         state = {trunk + name: value for name, value in state.items()}

@@ -6,6 +6,7 @@ from typing import Any
 from paddle_rt.errors import UserError
 from paddle_rt.files import check_plain_file
 from paddle_rt.paddledetection import KEYS
+from paddle_rt.weights import find_card
 from paddle_rt.yaml_file import read_yaml
 
 MOST_FILES = 50  # that a config may consist of
@@ -18,7 +19,8 @@ def read_config_file(path: str) -> dict[str, Any]:
     lists are replaced whole. `_inherited_: False` in a mapping drops what the bases have in its place.
 
     Args:
-        path: A YAML file. Its bases are found relative to it. One that several files name is read once.
+        path: A YAML file. Its bases are found relative to it. One that several files name is read once. The name of
+            weights of the package stands for the config that their card holds.
 
     Returns:
         The merged mapping, without `_base_` and `_inherited_`.
@@ -26,8 +28,11 @@ def read_config_file(path: str) -> dict[str, Any]:
     Raises:
         UserError: A file is missing, no mapping of keys, not valid YAML, or its own base.
     """
+    card = find_card(path)
+    if card is not None:
+        return dict(card.config)
     if not path.endswith((".yml", ".yaml")):
-        raise UserError(f"a config is a .yml or .yaml file, got {path}")
+        raise UserError(f"a config is a .yml or .yaml file, or the name of weights of the package, got {path}")
     return _without_marks(_read(path, (), {}))
 
 

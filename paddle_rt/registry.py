@@ -183,7 +183,8 @@ def create_model(
         name: One of `list_models()`.
         num_classes: Number of classes, or of keypoints of a pose network, which also takes it as `num_keypoints`. None
             means 19 classes or 17 keypoints.
-        checkpoint: A `.pdparams` or `.safetensors` file, or a folder that holds model.pdparams or model.safetensors.
+        checkpoint: A `.pdparams` or `.safetensors` file, a folder that holds model.pdparams or model.safetensors, or
+            the name of trained weights of the package, such as "streetscenes"; `paddle_rt.list_weights()` gives all.
             Its names and shapes must be exactly those of the network.
         **arguments: Further arguments of the network's class, which take precedence over those of the variant.
 

@@ -14,12 +14,19 @@ import numpy as np
 import paddle_rt
 from paddle_rt.imaging import read_label, write_image
 from paddle_rt.inference import load
+from paddle_rt.weights import FOLDER
 
 
 def main() -> None:
     for package in ("paddle", "paddleseg", "onnx", "visualdl", "matplotlib"):
         assert importlib.util.find_spec(package) is None, f"{package} is installed, though the base does not need it"
     assert "site-packages" in paddle_rt.__file__, f"paddle_rt comes from {paddle_rt.__file__}, not from an installation"
+    source = pathlib.Path(__file__).resolve().parents[1] / "paddle_rt/weights"
+    for kind in ("safetensors", "yml"):
+        installed, expected = (
+            {file.name: file.stat().st_size for file in place.glob(f"*.{kind}")} for place in (FOLDER, source)
+        )
+        assert installed == expected, f"trained weights of the installation: {installed}, of the source: {expected}"
 
     export, command = sys.argv[1], pathlib.Path(sys.executable).with_name("paddle-rt")
     image = np.random.default_rng(0).integers(0, 256, (90, 160, 3), np.uint8)

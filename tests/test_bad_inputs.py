@@ -844,6 +844,7 @@ ROWS = {
     "checkpoint_folder": Row(CHECKPOINTS, lambda desk: desk.kit.weights),
     "checkpoint_file": Row(CHECKPOINTS, lambda desk: desk.kit.weights / "model.pdparams"),
     "checkpoint_safetensors": Row(CHECKPOINTS, safetensors),
+    "checkpoint_unknown_weights": Row(CHECKPOINTS, lambda _: "street", "no checkpoint at street; .* of the package: "),
     "checkpoint_empty": Row(CHECKPOINTS, content("model.pdparams", b""), "model.pdparams.*(empty|0 bytes)"),
     "checkpoint_truncated": Row(CHECKPOINTS, truncated_weights, "model.pdparams .*is not a whole"),
     "checkpoint_html": Row(
@@ -944,6 +945,7 @@ ROWS = {
     "config_base_circle": Row(CONFIGS, circle, "circle"),
     **{f"config_python_{kind}": Row(CONFIGS, appended(f"x: {tag}"), "config.yml")
        for kind, tag in bad.PYTHON_TAGS.items()},
+    "config_of_unknown_weights": Row(CONFIGS, lambda _: "street", "or the name of weights of the package, got street"),
     **{f"config_{kind}": Row(CONFIGS, file("x.yml", bad.NO_PLAIN_FILE[kind]), expected)
        for kind, expected in CONFIG_KINDS.items()},
     # Arguments of networks

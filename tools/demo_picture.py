@@ -32,13 +32,16 @@ def main() -> None:
     task = build_task(load_config(arguments.config, overrides + (arguments.opts or [])))
     names, colours = task.class_names, task.palette
     folder, rows, seen = pathlib.Path(arguments.folder), [], []
+    places = {"truth": folder / "frames/labels", "prediction": folder / "result/pseudo_color_prediction"}
+    if (folder / "trained").is_dir():  # the package holds trained weights
+        places["trained weights"] = folder / "trained/label_prediction"
     for number in arguments.frames:
         name = f"{number:05d}.png"
         frame = imaging.read_image(folder / "frames/images" / name)
-        folders = [folder / "frames/labels", folder / "result/pseudo_color_prediction"]
-        labels = [imaging.read_label(place / name, len(names)) for place in folders]
-        truth, prediction = (imaging.colorize(label, colours) for label in labels)
-        rows.append(side_by_side([("input", frame), ("truth", truth), ("prediction", prediction)]))
+        labels = [imaging.read_label(place / name, len(names)) for place in places.values()]
+        labels = [cv2.resize(label, frame.shape[1::-1], interpolation=cv2.INTER_NEAREST) for label in labels]
+        drawn = [(title, imaging.colorize(label, colours)) for title, label in zip(places, labels, strict=True)]
+        rows.append(side_by_side([("input", frame), *drawn]))
         seen += labels
     strip = legend(legend_entries(seen, names, colours), rows[0].shape[1])
     imaging.write_image(folder / "demo.png", np.vstack([*rows, strip]))
@@ -47,6 +50,9 @@ def main() -> None:
     result = json.loads((folder / "metrics.json").read_text())
     print(f"mIoU of the trained model on {result['images']} validation scenes:     {result['mIoU']:.4f}")
     print(f"mIoU of the most frequent class at each place:           {guess:.4f}")
+    if "trained weights" in places:
+        trained = json.loads((folder / "trained/metrics.json").read_text())
+        print(f"mIoU of the package's trained weights on {trained['images']} scenes at 512x256: {trained['mIoU']:.4f}")
     print(f"picture: {folder / 'demo.png'}")
 
 

@@ -15,7 +15,7 @@ from paddle_rt.imaging import caption, overlay, palette, read_image, write_image
 from paddle_rt.imaging.label_format import LabelFormat
 
 SHEET, CHART = "contact_sheet.png", "classes.png"
-_TILES, _COLUMNS = 24, 4
+_TILES, _COLUMNS = 24, 3  # images on the sheet, and beside each other
 _TILE = (180, 240)  # height and width of an image
 _WHITE = (255, 255, 255)
 _LINE = 22  # pixels of a line of the legend
@@ -80,7 +80,7 @@ def _tile(split: str, facts: PairFacts, labels: LabelFormat, colours: np.ndarray
 
 
 def _sheet(tiles: list[np.ndarray], names: Sequence[str], colours: np.ndarray) -> np.ndarray:
-    columns = min(_COLUMNS // 2, len(tiles))
+    columns = min(_COLUMNS, len(tiles))
     tiles = tiles + [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
     width = rows[0].shape[1]

@@ -183,7 +183,7 @@ def _export(
             export(network, quantised, spec, shape, spec.int8_output, formats=["onnx"], target=target)
     if "int8" in precisions:
         # The results are judged in the table, against the first row; a score needs truths, which frames do not have.
-        quantize(quantised, frames, [(frame, None) for frame in frames[:1]], spec, agreement=0.0)
+        quantize(quantised, frames, [(frame, None) for frame in frames[:1]], spec)
     pipelines = []
     for choice in plan.on(target):
         place = quantised if choice.precision == "int8" else folder

@@ -227,7 +227,7 @@ def _prepare(plan: PosePlan, frame: np.ndarray, boxes: np.ndarray, folder: Path)
             yield _pipeline("none", "paddledetection", ("paddle", "fp32"), place, plan.threads, **fixed)
         place = folder / str(merging)
         export(network, place, spec, spec.input_shape(3), formats=["onnx"])
-        quantize(place, crops, [(crops[0], None)], spec, agreement=0.0)
+        quantize(place, crops, [(crops[0], None)], spec)
         for choice in _CHOICES:
             yield _pipeline(merging or "none", "paddle_rt", choice, place, plan.threads, **fixed)
 

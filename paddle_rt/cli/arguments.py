@@ -13,6 +13,7 @@ from paddle_rt.config_file import read_config_file
 from paddle_rt.cpu import import_paddle
 from paddle_rt.errors import FlagError, UserError, unknown
 from paddle_rt.kinds import flag, whole
+from paddle_rt.weights import described, find_card
 
 if TYPE_CHECKING:  # both import Paddle, before which its threads have to be chosen
     from paddle_rt.config import Config
@@ -20,7 +21,10 @@ if TYPE_CHECKING:  # both import Paddle, before which its threads have to be cho
 
 DEVICES = ["cpu", "gpu", "xpu", "npu", "mlu"]
 MOST_PIXELS = 2**28
-WEIGHTS_HELP = "file of weights (.pdparams, .safetensors), or folder that holds model.pdparams or model.safetensors"
+WEIGHTS_HELP = (
+    "file of weights (.pdparams, .safetensors), folder that holds model.pdparams or model.safetensors, or name of "
+    f"trained weights of the package: {described()}"
+)
 
 positive = flag(whole(1))
 not_negative = flag(whole(0))
@@ -129,9 +133,8 @@ class Parser(argparse.ArgumentParser):
 def new_parser(description: str, needs_config: bool = True) -> argparse.ArgumentParser:
     """Return a parser with the flags of every tool that reads a config: --config, --device and --opts."""
     parser = Parser(description)
-    parser.add_argument(
-        "-c", "--config", type=file_or_folder, required=needs_config, help="config file in PaddleSeg's schema"
-    )
+    parser.add_argument("-c", "--config", type=file_or_folder, required=needs_config, help="config file in PaddleSeg's "
+        "schema; of trained weights of the package their name, which --model_path gives too")  # fmt: skip
     parser.add_argument("--device", default="gpu", choices=DEVICES, help="falls back to cpu where Paddle has no other")
     parser.add_argument("--opts", nargs="+", help="overrides of config keys, such as model.cross_size=8 batch_size=2")
     return parser
@@ -148,12 +151,35 @@ def import_paddle_for(*configs: str) -> None:
     import_paddle()
 
 
-def parse_for_task(parser: argparse.ArgumentParser, tool: str) -> tuple[argparse.Namespace, "Config", "Task"]:
+def complete_weights(
+    arguments: argparse.Namespace, parser: argparse.ArgumentParser, default: str | None = None
+) -> None:
+    """Fill in the config where --model_path names weights of the package; end the tool where either stays unknown.
+
+    Args:
+        arguments: Its `config` and `model_path`, which may be None, are completed.
+        parser: The parser of the tool.
+        default: The name of the weights that are taken where neither is given, if they are there.
+    """
+    if arguments.config is None and arguments.model_path is None and default and find_card(default):
+        arguments.model_path = default
+    if arguments.config is None and arguments.model_path is not None and find_card(arguments.model_path):
+        arguments.config = arguments.model_path
+    flags = {"-c/--config": arguments.config, "--model_path": arguments.model_path}
+    if missing := [flag for flag, value in flags.items() if value is None]:
+        absent = "" if default is None or len(missing) < 2 else f" (the package holds no {default} to use without them)"
+        parser.error(f"the following arguments are required: {', '.join(missing)}{absent}")
+
+
+def parse_for_task(
+    parser: argparse.ArgumentParser, tool: str, default: str | None = None
+) -> tuple[argparse.Namespace, "Config", "Task"]:
     """Parse the command line of a tool that takes flags of the config's task, which are added to the parser.
 
     Args:
-        parser: From `new_parser`.
+        parser: From `new_parser`, without a config that is required.
         tool: The name by which the task knows the tool, "val" or "predict".
+        default: As for `complete_weights`.
 
     Returns:
         The flags, the config, and its task, which has taken over the values of its flags.
@@ -162,11 +188,13 @@ def parse_for_task(parser: argparse.ArgumentParser, tool: str) -> tuple[argparse
         UserError: The config or a flag is wrong.
     """
     first = Parser("", add_help=False)
-    first.add_argument("-c", "--config", type=file_or_folder)
+    for flags in (("-c", "--config"), ("--model_path",)):
+        first.add_argument(*flags, type=file_or_folder)
     first.add_argument("--opts", nargs="+")
     found, _ = first.parse_known_args()
     if not {"-h", "--help"}.intersection(sys.argv):
         parser.parse_known_args()  # ends the tool where one of its own flags is wrong, before the config is read
+        complete_weights(found, parser, default)
     import_paddle_for(*filter(None, [found.config]))
 
     from paddle_rt.config import build_task, load_config
@@ -174,7 +202,8 @@ def parse_for_task(parser: argparse.ArgumentParser, tool: str) -> tuple[argparse
 
     config = load_config(found.config, found.opts) if found.config else None
     base.find_task(config.task_name if config else base.DEFAULT).add_flags(parser, tool)
-    arguments = parser.parse_args()  # ends the tool where there is no config
+    arguments = parser.parse_args()  # prints the help where it is asked for
+    arguments.config, arguments.model_path = found.config, found.model_path
     task = build_task(config)
     with refused_flags():
         task.configure(arguments)

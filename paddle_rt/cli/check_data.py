@@ -9,7 +9,7 @@ Exit code 1 where training would fail, or would learn or score nonsense.
 import pathlib
 
 from paddle_rt.analysis import ADVICE, Report, analyse, write_report
-from paddle_rt.analysis.folders import pairs_and_findings
+from paddle_rt.analysis.folders import divide_by_folder, pairs_and_findings
 from paddle_rt.analysis.text import report_lines
 from paddle_rt.cli.arguments import file_or_folder, import_paddle_for, new_parser, output_folder, side, workers
 from paddle_rt.errors import FlagError, UserError
@@ -48,7 +48,7 @@ def main() -> None:
 def _of_folders(images: str, labels: str, num_classes: int | None, num_workers: int | None) -> tuple[Report, list]:
     pairs, findings = pairs_and_findings("data", images, labels)
     known = None if num_classes is None else LabelFormat(num_classes)
-    return analyse({"data": pairs}, known, known=findings, num_workers=num_workers), []
+    return analyse(divide_by_folder(pairs, images), known, known=findings, num_workers=num_workers), []
 
 
 def _of_config(path: str, opts: list[str] | None, num_workers: int | None) -> tuple[Report, list]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from paddle_rt.cli.arguments import (
     WEIGHTS_HELP,
     Size,
+    complete_weights,
     file_or_folder,
     import_paddle_for,
     new_parser,
@@ -23,16 +24,12 @@ if TYPE_CHECKING:  # it imports Paddle
 
 
 def main() -> None:
-    parser = new_parser(__doc__)
+    parser = new_parser(__doc__, needs_config=False)
     add = parser.add_argument
     add("--model_path", type=file_or_folder, help=WEIGHTS_HELP)
     add("--random_weights", action="store_true", help="export an untrained model instead, to measure its speed")
-    add(
-        "--save_dir",
-        type=output_folder,
-        default="./output/inference_model",
-        help="where graphs, deploy.yaml and verification.json go",
-    )
+    add("--save_dir", type=output_folder, default="./output/inference_model", help="where graphs, deploy.yaml and "
+        "verification.json go")  # fmt: skip
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--input_size", action=Size, help="one image of this size")
     size.add_argument("--input_shape", nargs=4, type=_length, metavar=("N", "C", "H", "W"),
@@ -51,6 +48,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if bool(arguments.model_path) == arguments.random_weights:
         raise FlagError("give trained weights with --model_path, or ask for an untrained model with --random_weights")
+    if arguments.model_path:
+        complete_weights(arguments, parser)
+    elif not arguments.config:
+        raise FlagError("--random_weights needs a config: -c/--config")
     import_paddle_for(arguments.config)
 
     from paddle_rt import components

@@ -2,24 +2,36 @@
 
 LabelMe:       paddle-rt prepare-data --format labelme --input DIR --output data/mine
 COCO:          paddle-rt prepare-data --format coco --input train.json val.json --images DIR --output data/mine
+CVAT:          paddle-rt prepare-data --format cvat --input annotations.xml --output data/mine
+YOLO:          paddle-rt prepare-data --format yolo --input data.yaml --output data/mine
+Masks:         paddle-rt prepare-data --format color_masks --input MASKS --images DIR --palette FILE --output data/mine
+               binary_masks and class_masks likewise, without a palette
 """
 
 import argparse
 import importlib
 import os
-from collections.abc import Sequence
 
+from paddle_rt.analysis.text import report_lines
 from paddle_rt.cli.arguments import Parser, file_or_folder, output_folder, refused_flags, seed
+from paddle_rt.cli.new_config import add_flags, print_head
+from paddle_rt.cpu import import_paddle
 from paddle_rt.errors import UserError
 from paddle_rt.imaging.lists import read_lines
 from paddle_rt.kinds import flag, number
-from paddle_rt.tasks.segmentation.prepare.samples import BACKGROUND, IGNORED, Options, clean_name
+from paddle_rt.registry import list_models
+from paddle_rt.tasks.segmentation.prepare.samples import BACKGROUND, Options, clean_name
 from paddle_rt.tasks.segmentation.prepare.splits import SPLITS, SplitRule
-from paddle_rt.tasks.segmentation.prepare.write import Report, check_new, prepare
+from paddle_rt.tasks.segmentation.prepare.write import check_new, prepare
 
 _READERS = {  # module and function
     "labelme": "labelme.read",
     "coco": "coco.read",
+    "cvat": "cvat.read",
+    "yolo": "yolo.read",
+    "color_masks": "masks.read_colour_masks",
+    "binary_masks": "masks.read_binary_masks",
+    "class_masks": "masks.read_class_masks",
 }
 
 
@@ -27,10 +39,12 @@ def parse_args() -> argparse.Namespace:
     parser = Parser(__doc__.splitlines()[0])
     add = parser.add_argument
     add("--format", required=True, choices=list(_READERS), help="of the annotations")
-    text = "folder of LabelMe's files, or COCO's file; two or three are train, val and test"
+    text = "folder of LabelMe's files or of masks, or the file of COCO, CVAT or YOLO; two or three are train, val, test"
     add("--input", nargs="+", type=file_or_folder, required=True, help=text)
     text = "folders of the images, where they are not beside the annotations"
     add("--images", nargs="+", type=file_or_folder, default=[], help=text)
+    text = "of coloured masks: a file with red, green, blue and a name a line"
+    add("--palette", type=file_or_folder, help=text)
     add("--output", type=output_folder, required=True, help="the folder to make")
     add("--classes", nargs="+", default=[], help="names of the classes in their order, or a file with one a line")
     text = "what pixels without a shape are: class 0, or neither trained nor scored"
@@ -45,6 +59,9 @@ def parse_args() -> argparse.Namespace:
     text = "regular expression: images whose names have the same match, or the same group in brackets, stay together"
     add("--group", help=text)
     add("--seed", type=seed, default=0, help="of the split")
+    text = "the network of the config that is written beside the data, or none, which needs no Paddle"
+    add("--model", choices=[*list_models("segmentation"), "none"], default="rtformer_slim", help=text)
+    add_flags(parser)
     return parser.parse_args()
 
 
@@ -55,28 +72,39 @@ def main() -> None:
         for name in ("input", "images"):
             if len(getattr(args, name)) > len(SPLITS):
                 raise UserError(f"--{name} takes at most {len(SPLITS)}, for {', '.join(SPLITS)}")
+        if args.palette and args.format != "color_masks":
+            raise UserError("--palette is for --format color_masks")
     classes = args.classes
     if len(classes) == 1 and os.path.isfile(classes[0]):
         classes = [line for _, line in read_lines(classes[0])]
     classes = list(dict.fromkeys(clean_name(name, "--classes") for name in classes))
-    options = Options(args.images, classes, args.unlabelled, args.on_top == "smaller")
+    options = Options(args.images, classes, args.unlabelled, args.on_top == "smaller", args.palette)
     module, function = _READERS[args.format].split(".")
     reader = getattr(importlib.import_module(f"paddle_rt.tasks.segmentation.prepare.{module}"), function)
     check_new(args.output)
     source = reader(args.input, options)
-    _show(args, source.names, prepare(source, args.output, rule))
-
-
-def _show(args: argparse.Namespace, names: Sequence[str], report: Report) -> None:
-    total = report.pixels.sum()
+    report = prepare(source, args.output, rule)
     print(f"{args.output}: " + ", ".join(f"{split} {count}" for split, count in report.splits.items()))
-    for index, name in enumerate(names):
-        print(f"  {index:>3}  {report.pixels[index] / total:8.3%}  {name}")
-    if report.pixels[IGNORED]:
-        print(f"  {IGNORED:>3}  {report.pixels[IGNORED] / total:8.3%}  not labelled")
     if report.overlap:
         rule, other = ("smaller", "later") if args.on_top == "smaller" else ("later", "smaller")
         print(
-            f"{report.overlap / total:.3%} of the pixels lie in shapes of several classes; the {rule} one lies on top "
-            f"(--on_top {other} for the other rule)"
+            f"{report.overlap / report.pixels:.3%} of the pixels lie in shapes of several classes; the {rule} one lies "
+            f"on top (--on_top {other} for the other rule)"
         )
+    _finish(args)
+
+
+def _finish(args: argparse.Namespace) -> None:
+    """Show the analysis of what was written, and write a config for it."""
+    if args.model != "none":
+        import_paddle()
+    from paddle_rt.new_config.write import read_folder, write_config
+
+    found = read_folder(args.output)
+    print("\n".join(report_lines(found[1])))
+    if not found[1].passed:
+        raise UserError(f"{args.output} is written, but training on it would fail or learn nonsense; see above")
+    if args.model != "none":
+        config = os.path.join(args.output, f"{args.model}.yml")
+        write_config(args.output, args.model, config, args.device, args.hours, found)
+        print_head(config)

@@ -15,8 +15,9 @@ def main() -> None:
     parser = new_parser(__doc__)
     add = parser.add_argument
     add("--export_dir", type=file_or_folder, required=True, help="folder of an export with an ONNX graph of images")
-    add("--images", type=count, default=32, help="images to calibrate with, and as many to judge by")
-    add("--agreement", type=flag(number(0, 1)), default=0.97, help="share of results that must stay those of fp32")
+    add("--images", type=count, default=100, help="images to calibrate with, and as many to judge by")
+    add("--max_drop", type=flag(number(0, 1)), default=0.005, help="by which the score may fall, such as mIoU")
+    add("--agreement", type=flag(number(0, 1)), default=0.0, help="share of results that must stay those of fp32")
     arguments = parser.parse_args()
     import_paddle_for(arguments.config)
 
@@ -26,7 +27,7 @@ def main() -> None:
     task = build_task(load_config(arguments.config, arguments.opts))
     calibration = [frame for frame, _ in task.raw_samples("train", arguments.images)]
     samples, spec = task.raw_samples("val", arguments.images), task.export_spec()
-    report = quantize(arguments.export_dir, calibration, samples, spec, arguments.agreement)
+    report = quantize(arguments.export_dir, calibration, samples, spec, arguments.max_drop, arguments.agreement)
     agreement = report[spec.agreement_key]
     print(f"{spec.agreement_key.replace('_', ' ')} with fp32 on {report['images']} images: {agreement:.4f}")
     for name, value in report["differences"].items():

@@ -13,9 +13,9 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> None:
-    parser = new_parser(__doc__)
+    parser = new_parser(__doc__, needs_config=False)
     add = parser.add_argument
-    add("--model_path", type=file_or_folder, required=True, help=WEIGHTS_HELP)
+    add("--model_path", type=file_or_folder, help=WEIGHTS_HELP)
     add("--num_workers", type=workers, default=0, help="processes that load the data")
     add("--output", type=output_file, help="also write all scores to this JSON file")
     add("--data_format", default="NCHW", choices=["NCHW"], help="layout of the images")

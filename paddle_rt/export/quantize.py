@@ -7,6 +7,7 @@ the last convolution, and those beside the softmax of an attention.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import os
@@ -28,11 +29,30 @@ from paddle_rt.inference.predictor import Predictor
 from paddle_rt.tasks.export import ExportSpec
 
 FILE = "model_int8.onnx"
-AGREEMENT = 0.97
+MAX_DROP = 0.005  # of the score
 _PRODUCTS = ("Conv", "Gemm", "MatMul")
 _PASSES_ON = ("Reshape", "Transpose", "Mul", "Add", "Div", "Squeeze", "Unsqueeze")
 Sample = tuple[np.ndarray, Any]  # a frame and its truth, or None
-Attempt = Callable[[Sequence[str]], tuple[float, list[Any]]]  # from layers to keep to the agreement and the results
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """What a quantised graph changes.
+
+    Args:
+        agreement: The share of results that stay those of single precision.
+        drop: By how much the score falls; None where there are no truths.
+        scores: The scores before and after, by name and precision; none where there are no truths.
+        results: The results.
+    """
+
+    agreement: float
+    drop: float | None
+    scores: dict[str, float]
+    results: list[Any]
+
+
+Attempt = Callable[[Sequence[str]], Judgement]  # from layers to keep in higher precision
 
 
 def quantize(
@@ -40,7 +60,8 @@ def quantize(
     calibration: Sequence[np.ndarray],
     samples: Sequence[Sample],
     spec: ExportSpec,
-    agreement: float = AGREEMENT,
+    max_drop: float = MAX_DROP,
+    agreement: float = 0.0,
     groups: int = 8,
 ) -> dict[str, Any]:
     """Add model_int8.onnx to an export, or nothing at all.
@@ -51,9 +72,9 @@ def quantize(
         samples: Frames on which the result is judged, preferably not those of `calibration`, and their truths, which
             are all None where no score is wanted.
         spec: The task's part of the export, which compares and scores results.
-        agreement: The share of results that must stay those of the graph in single precision. Below it, groups of
-            layers return to higher precision, the one that gains most first; nothing is written if half of all layers
-            do not suffice.
+        max_drop: By how much the score of the samples may fall. Where it falls by more, groups of layers return to
+            higher precision, the one that gains most first; nothing is written if half of all layers do not suffice.
+        agreement: The share of results that must also stay those of the graph in single precision.
         groups: The number of groups that the layers are divided into.
 
     Returns:
@@ -64,8 +85,7 @@ def quantize(
     """
     if not calibration or not samples:
         raise UserError("int8 needs frames to calibrate with and samples to judge by; the data set is empty")
-    if not 0 <= agreement <= 1:
-        raise UserError(f"the agreement to reach is a share from 0 to 1, got {agreement}")
+    _check_shares({"agreement to reach": agreement, "drop of the score": max_drop})
     nncf, onnx = _packages()
     deployment, predictor = _load_source(export_dir, spec)
     before = _predict(spec, predictor, samples)
@@ -76,32 +96,44 @@ def quantize(
     with tempfile.TemporaryDirectory(dir=deployment.folder, prefix=".int8.") as scratch:
         trial = _trial(deployment, pathlib.Path(scratch))
 
-        def attempt(layers: Sequence[str]) -> tuple[float, list[Any]]:
+        def attempt(layers: Sequence[str]) -> Judgement:
             model = onnx.load(str(trial.folder / trial.onnx))
             onnx.save(_quantized(nncf, model, feed, layers, deployment.target), str(trial.folder / FILE))
             _record(trial, {})
             after = _predict(spec, load(trial.folder, backend, "int8"), samples)
-            return spec.agreement(before, after), after
+            return _judge(spec, before, after, [truth for _, truth in samples], deployment)
 
-        kept, share, after = _keep_more(attempt, kept, _groups(graph, kept, groups), agreement)
-        scores = _scores(spec, {"fp32": before, "int8": after}, [truth for _, truth in samples], deployment)
+        excess = functools.partial(_excess, max_drop, agreement)
+        kept, found = _keep_more(attempt, kept, _groups(graph, kept, groups), excess)
+        if excess(found) > 0:
+            raise _changes_too_much(found, max_drop, agreement)
         report = {
-            spec.agreement_key: share, "differences": spec.differences(before, after), **scores,
+            spec.agreement_key: found.agreement, "differences": spec.differences(before, found.results), **found.scores,
             "images": len(samples), "calibration_images": len(calibration), "higher_precision": kept,
             "nncf": nncf.__version__,
         }  # fmt: skip
-        if share < agreement:
-            raise _changes_too_much(share, agreement, scores)
         os.replace(trial.folder / FILE, deployment.folder / FILE)
     _record(dataclasses.replace(deployment, int8=FILE), report)
     return report
 
 
-def _changes_too_much(share: float, agreement: float, scores: dict[str, float]) -> UserError:
-    found = "".join(f", {name} {value:.4f}" for name, value in scores.items())
+def _excess(max_drop: float, agreement: float, found: Judgement) -> float:
+    """Return by how much a change exceeds what is allowed."""
+    return max(agreement - found.agreement, 0.0) + max((found.drop or 0.0) - max_drop, 0.0)
+
+
+def _check_shares(shares: dict[str, float]) -> None:
+    for name, share in shares.items():
+        if not 0 <= share <= 1:
+            raise UserError(f"the {name} is a share from 0 to 1, got {share}")
+
+
+def _changes_too_much(found: Judgement, max_drop: float, agreement: float) -> UserError:
+    scores = "".join(f", {name} {value:.4f}" for name, value in found.scores.items())
+    lost = "" if found.drop is None else f"; the score falls by {found.drop:.4f}, {max_drop} were allowed{scores}"
     return UserError(
-        f"int8 changes too much: {share:.4f} of the results agree with fp32, {agreement} were asked for{found}; "
-        "nothing was written; calibrate with more images or lower the threshold"
+        f"int8 changes too much: {found.agreement:.4f} of the results agree with fp32, {agreement} were asked for"
+        f"{lost}; nothing was written; calibrate with more images or allow more"
     )
 
 
@@ -120,14 +152,15 @@ def _predict(spec: ExportSpec, predictor: Predictor, samples: Sequence[Sample]) 
     return [spec.predict(predictor, frame) for frame, _ in tqdm(samples, "results", leave=False, disable=None)]
 
 
-def _scores(
-    spec: ExportSpec, results: dict[str, list[Any]], truths: Sequence[Any], deployment: Deployment
-) -> dict[str, float]:
-    """Score the results of each precision; no scores where there are no truths."""
+def _judge(
+    spec: ExportSpec, before: list[Any], after: list[Any], truths: Sequence[Any], deployment: Deployment
+) -> Judgement:
+    """Compare the results of int8 with those of single precision, and score both where there are truths."""
+    share = spec.agreement(before, after)
     if any(truth is None for truth in truths):
-        return {}
-    named = {precision: spec.score(found, truths, deployment) for precision, found in results.items()}
-    return {f"{name}_{precision}": value for precision, (name, value) in named.items()}
+        return Judgement(share, None, {}, after)
+    (name, single), (_, quantised) = (spec.score(results, truths, deployment) for results in (before, after))
+    return Judgement(share, single - quantised, {f"{name}_fp32": single, f"{name}_int8": quantised}, after)
 
 
 def _network_input(predictor: Predictor, frame: np.ndarray) -> np.ndarray:
@@ -156,20 +189,27 @@ def _record(deployment: Deployment, report: dict[str, Any]) -> None:
 
 
 def _keep_more(
-    attempt: Attempt, kept: list[str], groups: list[list[str]], agreement: float
-) -> tuple[list[str], float, list[Any]]:
-    """Keep more layers in higher precision until enough results agree, or half of the groups are kept.
+    attempt: Attempt, kept: list[str], groups: list[list[str]], excess: Callable[[Judgement], float]
+) -> tuple[list[str], Judgement]:
+    """Keep more layers in higher precision until int8 changes no more than is allowed, or half of the groups are kept.
+
+    Args:
+        attempt: Quantises all layers but some, and says what that changes.
+        kept: The layers that stay in higher precision in any case.
+        groups: The others.
+        excess: By how much a change exceeds what is allowed.
 
     Returns:
-        The layers in higher precision, the share of results that agree, and the results.
+        The layers in higher precision, and what int8 then changes.
     """
-    share, after = attempt(kept)
+    found = attempt(kept)
     least = len(groups) // 2
-    while share < agreement and len(groups) > least:
-        shares = [attempt(kept + group)[0] for group in tqdm(groups, "layers to keep", leave=False, disable=None)]
-        kept = kept + groups.pop(int(np.argmax(shares)))
-        share, after = attempt(kept)
-    return kept, share, after
+    while excess(found) > 0 and len(groups) > least:
+        tried = [attempt(kept + group) for group in tqdm(groups, "layers to keep", leave=False, disable=None)]
+        ranks = [(excess(other), -other.agreement) for other in tried]
+        kept = kept + groups.pop(ranks.index(min(ranks)))
+        found = attempt(kept)  # whose graph is the one that is published
+    return kept, found
 
 
 def _packages() -> tuple[Any, Any]:

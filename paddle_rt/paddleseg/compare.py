@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from paddle_rt.checkpoint import load
 from paddle_rt.errors import UserError
+from paddle_rt.weights import find_weights
 
 TOLERANCE = 1e-5
 
@@ -57,7 +58,8 @@ def compare(
     Raises:
         UserError: The weights do not fit both networks to the last name.
     """
-    weights = checkpoint or {name: value.numpy() for name, value in theirs.state_dict().items()}
+    named = checkpoint and find_weights(checkpoint, type(ours).__name__)
+    weights = named or {name: value.numpy() for name, value in theirs.state_dict().items()}
     for network in (theirs, ours):
         load(network, weights)
         network.eval()

@@ -16,6 +16,7 @@ from paddle_rt.errors import UserError
 from paddle_rt.files import temporary_home
 from paddle_rt.models.base import Network
 from paddle_rt.paddleseg.patching import patched
+from paddle_rt.weights import find_weights
 
 _REGISTRIES = {
     "networks": "MODELS",
@@ -92,7 +93,7 @@ def _reads_weights_safely(component: Callable) -> Callable:
             return component(*arguments, **options)
         source = options["pretrained"]
         logger.info("Pretrained weights: %s", source)
-        state = read_state_dict(local_weights(source))
+        state = read_state_dict(local_weights(find_weights(source)))
         with tempfile.TemporaryDirectory() as folder:
             copy = os.path.join(folder, "model.pdparams")
             save_weights(state, copy)

@@ -12,7 +12,7 @@ from paddle_rt.analysis import files as files_of_analysis
 from paddle_rt.analysis.analyse import choose_crop, class_weights
 from paddle_rt.analysis.findings import ClassCounts
 from paddle_rt.imaging.label_format import LabelFormat
-from tests.helpers import call_tool, smooth_image, written
+from tests.helpers import call_tool, refused, smooth_image, written
 
 SIZE = (40, 48)
 COLOURS = np.array([(0, 0, 0), (0, 128, 0), (128, 0, 0)], np.uint8)  # RGB, by their number of pixels
@@ -153,6 +153,7 @@ def test_labels_from_which_nothing_can_be_learned(data: Folder) -> None:
     assert codes(found) == ["much_ignored"] and found.passed
 
 
+@pytest.mark.slow
 def test_processes_find_the_same(data: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(3):
         data.add(stripes(0, number))
@@ -177,10 +178,46 @@ def test_the_tool_writes_a_report(data: Folder, capsys: pytest.CaptureFixture) -
     assert written(data.root / "out") == ["classes.png", "contact_sheet.png", "report.json"]
     assert json.loads((data.root / "out/report.json").read_text())["passed"] is True
     sheet = cv2.imread(str(data.root / "out/contact_sheet.png"))
-    assert sheet.shape[0] > 360 and sheet.shape[1] == 960, sheet.shape
+    assert sheet.shape[0] > 180 and sheet.shape[1] == 1440, sheet.shape
     data.add(stripes(0, 9))
     (data.root / "images/2.png").unlink()
     assert call_tool("check_data", *flags, "--num_classes", 3) == 1
     out, error = capsys.readouterr()
     assert "labels have no image of the same name" in out and "values that no class has: 9" in out
     assert error.splitlines() == ["error: 2 faults with which training would fail or learn nonsense; see above"]
+
+
+def test_folders_of_data_sets_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for split in ("val", "train"):
+        (tmp_path / split).mkdir()
+        folder = Folder(tmp_path / split)
+        folder.add(stripes(0, 1), smooth_image(*SIZE, seed=3, cell=8))
+        for kind in ("images", "labels"):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            (tmp_path / split / kind).rename(tmp_path / kind / split)
+    assert call_tool("check_data", "--images", tmp_path / "images", "--labels", tmp_path / "labels") == 1
+    assert "val: 1 images are in train too, as the same file or saved again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "said", "code"),
+    [
+        ([], "give either --config, or --images and --labels", 2),
+        (["--images", "images"], "give either --config, or --images and --labels", 2),
+        (["-c", "x.yml", "--images", "images", "--labels", "labels"], "give either --config", 2),
+        (["--images", "gone", "--labels", "labels"], "no folder gone", 1),
+        (["--images", "images", "--labels", "labels"], "no images .* in folder images", 1),
+        (["--images", "images", "--labels", "labels", "--output", "a_file/out"], "a_file is no folder", 2),
+        (["--images", "images", "--labels", "labels", "--num_classes", "0"], "expected a whole number from 1", 2),
+        (["-c", "x.yml"], "no config file at x.yml", 1),
+    ],
+)
+def test_wrong_flags_are_refused(
+    data: Folder, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, flags: list, said: str, code: int
+) -> None:
+    monkeypatch.chdir(data.root)
+    (data.root / "a_file").touch()
+    before = written(data.root)
+    result = call_tool("check_data", *flags)
+    refused((result, *capsys.readouterr()), said, code)
+    assert written(data.root) == before

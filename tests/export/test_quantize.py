@@ -12,7 +12,7 @@ import pytest
 
 from paddle_rt.errors import UserError
 from paddle_rt.export.publish import export
-from paddle_rt.export.quantize import quantize
+from paddle_rt.export.quantize import Judgement, _keep_more, quantize
 from paddle_rt.inference import Segmenter
 from paddle_rt.models.rtformer import RTFormer
 from paddle_rt.tasks.segmentation.export import SegmentationExport, take_samples
@@ -54,7 +54,7 @@ def test_frames_are_the_data_set_s(samples):
 
 def test_int8_graph_runs_and_is_described(exported, samples, tmp_path):
     shutil.copytree(exported, tmp_path / "e")
-    report = quantize(tmp_path / "e", [frame for frame, _ in samples], samples, SPEC, agreement=0.5)
+    report = quantize(tmp_path / "e", [frame for frame, _ in samples], samples, SPEC, max_drop=1.0, agreement=0.5)
     assert set(files(tmp_path / "e")) == {"model.onnx", "model_int8.onnx", "deploy.yaml", "verification.json"}
     assert json.loads((tmp_path / "e/verification.json").read_text())["int8"] == report
     assert 0.5 <= report["label_agreement"] <= 1 and 0 <= report["mIoU_int8"] <= 1
@@ -107,7 +107,7 @@ def test_handlers_of_others_keep_their_level(exported, samples, tmp_path):
 @pytest.mark.slow
 def test_attention_and_the_ends_stay_in_higher_precision(exported, samples, tmp_path):
     shutil.copytree(exported, tmp_path / "e")
-    report = quantize(tmp_path / "e", [frame for frame, _ in samples], samples, SPEC, agreement=0.0)
+    report = quantize(tmp_path / "e", [frame for frame, _ in samples], samples, SPEC, max_drop=1.0)
     graph = onnx.load(str(tmp_path / "e/model_int8.onnx")).graph
     makers = {name: node for node in graph.node for name in node.output}
     products = [node for node in graph.node if node.op_type in ("Conv", "MatMul")]
@@ -118,12 +118,29 @@ def test_attention_and_the_ends_stay_in_higher_precision(exported, samples, tmp_
     assert len(real) == len(report["higher_precision"])
 
 
+def test_the_graph_that_loses_the_least_is_published():
+    drops = {(): 0.03, ("a",): 0.02, ("b",): 0.01, ("c",): 0.025, ("b", "a"): 0.004, ("b", "c"): 0.008}
+    made = []
+
+    def attempt(layers):
+        made.append(tuple(layers))
+        return Judgement(0.9, drops[tuple(layers)], {}, [])
+
+    groups = [["a"], ["b"], ["c"], ["d"]]
+    drops |= {("d",): 0.03, ("b", "d"): 0.009}
+    kept, found = _keep_more(attempt, [], groups, lambda judged: max(judged.drop - 0.005, 0))
+    assert kept == ["b", "a"] and made[-1] == ("b", "a") and found.drop == 0.004
+    kept, found = _keep_more(attempt, [], [["a"], ["b"], ["c"]], lambda judged: max(judged.drop - 0.001, 0))
+    assert len(kept) == 2 and made[-1] == tuple(kept), "half of the groups are quantised in any case"
+
+
 @pytest.mark.slow
 def test_below_the_threshold_layers_are_put_back_and_then_nothing_is_written(exported, samples, tmp_path):
     shutil.copytree(exported, tmp_path / "e")
     before = files(tmp_path / "e")
     with pytest.raises(
-        UserError, match="int8 changes too much: 0.* 1.0 were asked for, mIoU_fp32 .*nothing was written"
+        UserError,
+        match="int8 changes too much: 0.* 1.0 were asked for; the score falls by .* mIoU_fp32 .*nothing was written",
     ):
         quantize(tmp_path / "e", [samples[0][0]], samples[:1], SPEC, agreement=1.0, groups=2)
     assert files(tmp_path / "e") == before
@@ -134,6 +151,8 @@ def test_what_cannot_be_quantised(exported, samples, tmp_path):
         quantize(exported, [], samples, SPEC)
     with pytest.raises(UserError, match="share from 0 to 1"):
         quantize(exported, [samples[0][0]], samples, SPEC, agreement=97)
+    with pytest.raises(UserError, match="drop of the score is a share from 0 to 1, got 5"):
+        quantize(exported, [samples[0][0]], samples, SPEC, max_drop=5)
     net = RTFormer(num_classes=19, **TINY)
     export(net, tmp_path / "e", SegmentationExport([{"type": "Normalize"}]), [1, 3, *SIZE], "argmax", ["onnx"])
     with pytest.raises(UserError, match="--output_op coarse"):

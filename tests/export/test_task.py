@@ -124,7 +124,9 @@ def test_the_task_judges_a_quantised_graph(network, tmp_path):
     spec = FrameExport([NORMALIZE], task="regression")
     export(network, tmp_path / "e", spec, (1, 3, *SIZE), formats=["onnx"])
     frames = [smooth_image(*SIZE, seed) for seed in range(4)]
-    report = quantize(tmp_path / "e", frames, [(frame, expected(network, frame)) for frame in frames], spec, 0.5)
+    report = quantize(
+        tmp_path / "e", frames, [(frame, expected(network, frame)) for frame in frames], spec, max_drop=0.5
+    )
     assert report["agreement"] >= 0.5 and abs(report["minus_error_fp32"]) < 1e-4
     assert json.loads((tmp_path / "e/verification.json").read_text())["int8"] == report
     difference = np.mean([abs(load(tmp_path / "e", precision="int8")(f) - expected(network, f)) for f in frames])

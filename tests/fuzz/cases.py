@@ -107,7 +107,7 @@ def command(tool: str, config: str = "config.yml", **changes: str | None) -> lis
         "plot_runs": {"--runs": "a=log", "--output": "out/runs.png"},
         "video_metrics": {"-c": config, "--model_path": "weights_1", "--videos": "1", "--frames": "2",
                           "--device": "cpu", "--output": "out/scores.json"},
-        "data/prepare_data": {"--format": "labelme", "--input": "annotated", "--output": "out/mine"},
+        "data/prepare_data": {"--format": "labelme", "--input": "annotated", "--output": "out/mine", "--model": "none"},
         "data/prepare_camvid": {"--input": "images", "--output": "out/camvid"},
         "data/prepare_jbd": {"--keypoints": "images", "--images": "images", "--output": "out/jbd"},
         "data/render_streetscenes": {"--output": "out/scenes", "--number": "1", "--size": "32 64"},
@@ -359,7 +359,7 @@ FLAGS = {
     "predict": "custom_color scales crop_size stride image_path model_path save_dir device",
     "compare": "input_size images image_path model_path device",
     "export": "input_size input_shape output_op formats save_dir model_path device",
-    "quantize": "images agreement export_dir",
+    "quantize": "images max_drop agreement export_dir",
     "infer": "frames backend device device_id precision profile threads save_dir save scene_cut image_path config "
     "boxes box_category threshold",
     "benchmark": "models checkpoint num_classes size frames backends precisions against beside threads runs output "
@@ -369,7 +369,7 @@ FLAGS = {
     "check_data": "images labels num_classes num_workers output device",
     "plot_runs": "runs score output",
     "video_metrics": "model_path videos frames device output",
-    "data/prepare_data": "format input images output classes unlabelled on_top split lists group seed",
+    "data/prepare_data": "format input images palette output classes unlabelled on_top split lists group seed",
     "data/prepare_camvid": "input output layout",
     "data/prepare_jbd": "keypoints images boxes output",
     "data/render_streetscenes": "output mode number size seed",

@@ -95,7 +95,7 @@ def exported(request, tmp_path_factory) -> Callable[..., pathlib.Path]:
         formats = ["onnx"] if images else ["paddle", "onnx"]
         export(network, folder, spec, [1, 3, *SIZE], output_op, formats, "gpu", precisions)
         if images:
-            quantize(folder, images, [(images[0], None)], spec, agreement=0.0)
+            quantize(folder, images, [(images[0], None)], spec)
         return folder
 
     return export_once

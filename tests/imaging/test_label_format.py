@@ -28,6 +28,7 @@ def written(path: Path, values: list, kind: type = np.uint8) -> Path:
         ({}, [0, 2, 255], [0, 2, 255]),
         ({"label_map": {0: 0, 255: 1}}, [0, 255], [0, 1]),
         ({"label_map": {7: 0, 8: 2, 0: 255}}, [0, 7, 8, 255], [255, 0, 2, 255]),
+        ({"label_map": {0: 0, 300: 1, 44: 2}, "ignore_index": -1}, [0, 44], [0, 2]),
         ({"reduce_zero_label": True}, [0, 1, 3, 255], [255, 0, 2, 255]),
         ({"ignore_index": 1}, [0, 1, 2], [0, 1, 2]),
         ({"palette": COLOURS}, [*COLOURS[::-1], COLOURS[0]], [2, 1, 0, 0]),
@@ -39,7 +40,9 @@ def written(path: Path, values: list, kind: type = np.uint8) -> Path:
 )
 def test_values_become_classes(tmp_path: Path, arguments: dict, values: list, expected: list) -> None:
     labels = LabelFormat(**{"num_classes": 3, **arguments}).read(written(tmp_path / "a.png", values))
-    assert labels.tolist() == [expected] and labels.dtype == np.uint8
+    assert labels.tolist() == [expected] and labels.dtype == (
+        np.int16 if arguments.get("ignore_index") == -1 else np.uint8
+    )
 
 
 def test_an_indexed_file_has_indices_and_colours(tmp_path: Path) -> None:
@@ -58,8 +61,9 @@ def test_numbers_beyond_a_byte_stay_what_they_are(tmp_path: Path) -> None:
     ("arguments", "values", "said"),
     [
         ({"label_map": {0: 0, 7: 1}}, [0, 5], "a.png: label_map says nothing of the label values 5; it has the values"),
+        ({"palette": COLOURS, "label_map": {0: 0}}, [COLOURS[1]], "are none of the 1 in palette and label_map"),
         ({"reduce_zero_label": True}, [4], "a.png: reduce_zero_label says nothing of the label values 4"),
-        ({"palette": COLOURS}, [(7, 8, 9)], "colours (7, 8, 9) (red, green, blue) are none of the palette's 3"),
+        ({"palette": COLOURS}, [(7, 8, 9)], "colours (7, 8, 9) (red, green, blue) are none of the 3 in palette"),
         ({}, [COLOURS[1]], "name its colours by palette in a data set of type Dataset"),
     ],
 )  # fmt: skip

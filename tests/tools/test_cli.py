@@ -35,7 +35,7 @@ def test_the_command_lists_its_tools_and_names_the_nearest():
     assert done.returncode == 0 and all(f"  {name} " in done.stdout for name in cli.TOOLS), done.stdout
     done = run_python("-c", PROGRAM, "exprot")
     assert done.returncode == 2 and done.stderr.startswith("error: unknown tool 'exprot', did you mean 'export'?")
-    done = run_python("-c", PROGRAM, "render_streetscenes", "--help")
+    done = run_python("-c", PROGRAM, "render-streetscenes", "--help")
     assert done.returncode == 0 and "usage: paddle-rt render_streetscenes" in done.stdout
 
 
@@ -135,6 +135,7 @@ FLAGS = {
     "train --learning_rate nan": "--learning_rate: expected a number above 0, got 'nan'",
     "train --iters ٣": "--iters: expected a whole number",
     "quantize --agreement 1.5": "--agreement: expected a number from 0 to 1, got '1.5'",
+    "quantize --max_drop -1": "--max_drop: expected a number from 0 to 1, got '-1'",
     "export --input_size 0 64": "--input_size: expected a whole number from 1 to 65500, got '0'",
     "export --input_size 99999999999999999999 64": "--input_size: expected a whole number from 1 to 65500, got",
     "compare --input_size 65500 65500": "--input_size: 65500 x 65500 are more than 268435456 pixels",

@@ -137,7 +137,7 @@ def test_int8_is_judged_by_pck_and_by_the_distance_of_keypoints(network, tmp_pat
     people = crops(4)
     points, _ = expected(network, people)
     truths = [Truth(person, np.array([1, 1, 0]), 50.0) for person in points]
-    report = quantize(tmp_path / "e", list(people), list(zip(people, truths, strict=True)), SPEC, agreement=0.0)
+    report = quantize(tmp_path / "e", list(people), list(zip(people, truths, strict=True)), SPEC, max_drop=1.0)
     assert report["PCK@0.1_fp32"] == 1.0 and 0 <= report["PCK@0.1_int8"] <= 1
     estimators = [PoseEstimator(tmp_path / "e", "openvino", precision, 1) for precision in ("fp32", "int8")]
     single, quantised = ([estimator.predict_crop(crop) for crop in people] for estimator in estimators)

@@ -33,12 +33,12 @@ class Report:
 
     Args:
         splits: Number of images of each split.
-        pixels: Number of pixels of each label, [256].
+        pixels: Number of pixels.
         overlap: Number of pixels that shapes of different classes share.
     """
 
     splits: dict[str, int]
-    pixels: np.ndarray
+    pixels: int
     overlap: int
 
 
@@ -92,7 +92,7 @@ def prepare(source: Source, output: str | os.PathLike, rule: SplitRule) -> Repor
     without_area = sum(one.without_area for one in done)
     if without_area:
         _log.warning("%d shapes were left out: they cover no pixel", without_area)
-    pixels = sum(one.pixels for one in done)
+    pixels = sum(int(one.pixels.sum()) for one in done)
     return Report({split: len(text) for split, text in lines.items() if text}, pixels, sum(one.overlap for one in done))
 
 

@@ -58,3 +58,21 @@ def coco(file: pathlib.Path, names: list[str], annotations: list[dict], categori
 def box(left: int, top: int, right: int, bottom: int) -> list[list[float]]:
     """Return the polygon of a rectangle as COCO has it, the edges included."""
     return [[left, top, right, top, right, bottom, left, bottom]]
+
+
+def cvat(file: pathlib.Path, shapes: dict[str, str], labels: dict[str, str]) -> pathlib.Path:
+    """Write annotations in the form of "CVAT for images 1.1", for images of 80x60.
+
+    Args:
+        file: The file to write.
+        shapes: The elements of each image, by its name.
+        labels: The colours of the labels, by their names.
+    """
+    names = "".join(f"<label><name>{name}</name><color>{colour}</color><type>any</type><attributes /></label>"
+                    for name, colour in labels.items())  # fmt: skip
+    images = "".join(f'<image id="{number}" name="{name}" width="80" height="60">{elements}</image>'
+                     for number, (name, elements) in enumerate(shapes.items()))  # fmt: skip
+    meta = f"<meta><task><id>1</id><name>t</name><labels>{names}</labels></task></meta>"
+    text = f'<?xml version="1.0" encoding="utf-8"?><annotations><version>1.1</version>{meta}{images}</annotations>'
+    file.write_text(text, encoding="utf-8")
+    return file

@@ -1,0 +1,159 @@
+"""What lower precision and token merging cost a trained network, on validation data: labels, mIoU by class, time."""
+
+import pathlib
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from paddle_rt.benchmark.plan import Choice, read_model
+from paddle_rt.config import Config, build_task, trained_network
+from paddle_rt.errors import UserError
+from paddle_rt.export.publish import export
+from paddle_rt.export.quantize import quantize
+from paddle_rt.inference import load
+from paddle_rt.tasks.segmentation.metrics import confusion_matrix, scores
+
+PLAIN = "plain"  # the variant that the config describes
+_WORST = 3  # classes that the table names
+COLUMNS = (
+    ("network", "variant", "{}"), ("engine", "backend", "{}"), ("precision", "precision", "{}"),
+    ("same labels", "label_agreement", "{:.3%}"), ("mIoU", "mIoU", "{:.4f}"), ("difference", "difference", "{:+.4f}"),
+    ("classes that lose most", "worst", "{}"), ("ms", "ms", "{:.1f}"), ("times as fast", "speed", "{:.2f}"),
+)  # fmt: skip
+
+
+@dataclass
+class Way:
+    """One way to run the trained network, and what was found with it.
+
+    Args:
+        variant: The variant of the network.
+        choice: The engine and the precision.
+        predictor: Gives the labels of a frame.
+        confusion: Pixels by true and predicted class.
+        same: The share of labels that are those of the first way, by frame.
+        seconds: The time of each frame.
+    """
+
+    variant: str
+    choice: Choice
+    predictor: Any
+    confusion: np.ndarray | int = 0
+    same: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+
+def with_arguments(config: Config, variant: str) -> Config:
+    """Return a config whose network has further arguments.
+
+    Args:
+        config: The config.
+        variant: key=value,key=value, or `PLAIN`.
+    """
+    if variant == PLAIN:
+        return config
+    arguments = read_model(f"{config.values['model']['type']}:{variant}").arguments
+    return Config(config.path, {**config.values, "model": {**config.values["model"], **arguments}})
+
+
+def load_ways(
+    config: Config,
+    checkpoint: str,
+    variants: Sequence[str],
+    choices: Sequence[Choice],
+    samples: Sequence[tuple[np.ndarray, np.ndarray]],
+    folder: pathlib.Path,
+    threads: int,
+) -> tuple[list[Way], list[str]]:
+    """Export every variant of a trained network, quantise it where int8 is asked for, and load it in every engine.
+
+    Args:
+        config: The config of the network and of the data.
+        checkpoint: The trained weights.
+        variants: The variants, as `with_arguments` takes them.
+        choices: The engines and precisions.
+        samples: Validation frames of one size, and their labels, by which int8 is judged.
+        folder: The folder of the exports.
+        threads: CPU threads of every engine.
+
+    Returns:
+        The ways, and the reasons why others are missing.
+    """
+    sizes = {frame.shape[:2] for frame, _ in samples}
+    if len(sizes) > 1:
+        raise UserError(f"the images of val_dataset differ in size ({sorted(sizes)}), and a graph has one; resize them")
+    formats = ["paddle", "onnx"] if any(choice.backend == "paddle" for choice in choices) else ["onnx"]
+    ways, refusals = [], []
+    for number, variant in enumerate(variants):
+        changed, place = with_arguments(config, variant), folder / str(number)
+        spec = build_task(changed).export_spec()
+        export(trained_network(changed, checkpoint), place, spec, [1, 3, *next(iter(sizes))], "coarse", formats)
+        if any(choice.precision == "int8" for choice in choices):
+            calibration = [frame for frame, _ in build_task(changed).raw_samples("train", len(samples))]
+            try:
+                quantize(place, calibration, samples, spec)
+            except UserError as error:
+                refusals.append(f"{variant}: {error}")
+        for choice in choices:
+            try:
+                predictor = load(place, choice.backend, choice.precision, threads, choice.device)
+            except UserError as error:
+                refusals.append(f"{variant}: {error}")
+            else:
+                ways.append(Way(variant, choice, predictor))
+    return ways, refusals
+
+
+def measure(ways: Sequence[Way], samples: Sequence[tuple[np.ndarray, np.ndarray]], classes: int, ignored: int) -> None:
+    """Label every frame in every way, in turns and in random order, and count and time what comes.
+
+    Args:
+        ways: The results are added to them.
+        samples: Frames and their labels.
+        classes: The number of classes.
+        ignored: The label that does not count.
+    """
+    order = np.random.default_rng(0)
+    for way in ways:
+        way.predictor(samples[0][0])  # the first frame also allocates
+    for frame, truth in tqdm(samples, "frames", unit="img", disable=None, leave=False):
+        found = {}
+        for index in order.permutation(len(ways)):
+            start = time.perf_counter()
+            found[index] = ways[index].predictor(frame)
+            ways[index].seconds.append(time.perf_counter() - start)
+        for index, way in enumerate(ways):
+            way.confusion = way.confusion + confusion_matrix(found[index], truth, classes, ignored)
+            way.same.append(float((found[index] == found[0]).mean()))
+
+
+def rows_of(ways: Sequence[Way], class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return a row for each way; differences and speed are those to the first way."""
+    reference = scores(ways[0].confusion)
+    rows = []
+    for way in ways:
+        own = scores(way.confusion)
+        lost = {
+            name: float(new - old)
+            for name, old, new in zip(class_names, reference["class_iou"], own["class_iou"], strict=True)
+            if np.isfinite(old) and np.isfinite(new)
+        }
+        rows.append({
+            "variant": way.variant, "backend": way.choice.backend, "device": way.choice.device,
+            "precision": way.choice.precision, "images": len(way.same), "label_agreement": statistics.fmean(way.same),
+            "mIoU": own["mIoU"], "difference": own["mIoU"] - reference["mIoU"], "worst": _worst(lost),
+            "class_difference": lost, "ms": 1e3 * statistics.median(way.seconds),
+            "speed": statistics.median(a / b for a, b in zip(ways[0].seconds, way.seconds, strict=True)),
+        })  # fmt: skip
+    return rows
+
+
+def _worst(lost: Mapping[str, float]) -> str:
+    """Name the classes whose IoU falls most."""
+    names = [name for name in sorted(lost, key=lost.__getitem__)[:_WORST] if lost[name] < 0]
+    return ", ".join(f"{name} {lost[name]:+.4f}" for name in names) or "none"

@@ -1,0 +1,62 @@
+"""What lower precision and token merging cost: the rows, and the tool from weights to the table."""
+
+import json
+
+import numpy as np
+import pytest
+
+from paddle_rt import create_model
+from paddle_rt.benchmark.plan import Choice
+from paddle_rt.benchmark.quality import Way, measure, rows_of
+from paddle_rt.checkpoint import atomic_save
+from paddle_rt.errors import UserError
+from tests.helpers import TINY, call_tool, randomize, refused, tiny_config
+from tests.tools.conftest import call  # noqa: F401  a fixture
+
+
+def test_rows_compare_with_the_first_way():
+    """Two frames, of which the second way gets two pixels of class 1 wrong."""
+    truth = np.array([[0, 0, 1, 1], [2, 2, 1, 255]], np.uint8)
+    wrong = np.array([[0, 0, 1, 1], [2, 2, 0, 0]], np.uint8)
+    right = np.where(truth == 255, 2, truth)
+    ways = [Way("plain", Choice("openvino", "cpu", "fp32"), lambda frame: right),
+            Way("plain", Choice("openvino", "cpu", "int8"), lambda frame: wrong)]  # fmt: skip
+    measure(ways, [(np.zeros((2, 4, 3), np.uint8), truth)] * 2, 3, 255)
+    first, second = rows_of(ways, ["road", "car", "sky"])
+    assert first["mIoU"] == 1 and first["difference"] == 0 and first["worst"] == "none" and first["speed"] == 1
+    assert second["label_agreement"] == 0.75 and second["images"] == 2
+    assert second["mIoU"] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3) and second["worst"] == "road -0.3333, car -0.3333"
+    assert second["class_difference"]["sky"] == 0 and second["ms"] > 0
+
+
+@pytest.mark.slow
+def test_the_tool_measures_variants_and_precisions(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise UserError("int8 changes too much")
+
+    monkeypatch.setattr("paddle_rt.benchmark.quality.quantize", refuse)
+    network = create_model("rtformer_slim", **TINY)
+    randomize(network)
+    atomic_save(network.state_dict(), tmp_path / "model.pdparams")
+    line = ["-c", tiny_config(tmp_path), "--model_path", tmp_path, "--variants", "plain", "use_injection=[True,True]"]
+    line += ["--images", 3, "--backends", "openvino", "onnxruntime", "--precisions", "fp32", "int8", "--threads", 1]
+    line += ["--output", tmp_path / "quality.json", "--markdown", tmp_path / "quality.md"]
+    assert call_tool("benchmark_quality", *line) == 0
+    content = json.loads((tmp_path / "quality.json").read_text())
+    ways = [(row["variant"], row["backend"], row["precision"]) for row in content["rows"]]
+    assert ways == [(v, b, "fp32") for v in line[5:7] for b in ("openvino", "onnxruntime")]
+    assert sum("int8 changes too much" in reason for reason in content["left_out"]) == 2 and content["size"] == [
+        64,
+        128,
+    ]
+    assert all(row["label_agreement"] > 0.999 for row in content["rows"]), "one network in several engines"
+    assert (tmp_path / "quality.md").read_text().count("\n") == 6
+
+
+def test_what_it_refuses(call, tmp_path):  # noqa: F811
+    line = ["-c", tiny_config(tmp_path), "--model_path", tmp_path / "none", "--output", tmp_path / "x.json"]
+    refused(
+        call("benchmark_quality", *line, "--backends", "paddle", "--precisions", "int8"), "none of the backends has"
+    )
+    refused(call("benchmark_quality", *line[:2]), "required: --model_path", 2)
+    refused(call("benchmark_quality", *line, "--variants", "token_merging", "--images", 1), "a model is given as NAME")
