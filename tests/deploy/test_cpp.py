@@ -19,6 +19,7 @@ import yaml
 from paddle_rt.export.publish import export
 from paddle_rt.imaging import overlay, palette, read_image, read_label
 from paddle_rt.inference import Segmenter
+from paddle_rt.inference.deployment import _KEYS as KEYS
 from paddle_rt.models.rtformer import RTFormer
 from paddle_rt.streetscenes.scenes import make_scene, render
 from paddle_rt.tasks.segmentation.export import SegmentationExport
@@ -223,6 +224,12 @@ def test_a_damaged_image_of_a_folder_is_named(program, exports, frames, tmp_path
         "deep.tif has 16 bits",
     ):
         assert reason in done.stderr, done.stderr
+
+
+def test_the_program_knows_every_key_of_deploy_yaml():
+    source = (ROOT / "deploy/cpp/deployment.cpp").read_text()
+    known = set(re.findall(r'"(\w+)"', source[source.index("kKeys = ") : source.index("kGraphs = ")]))
+    assert set(KEYS) <= known
 
 
 def deploy_yaml(text: str):
