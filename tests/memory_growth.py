@@ -1,6 +1,7 @@
 """Measure whether memory stays flat while frames of many sizes are labelled.
 
-python tests/memory_growth.py [--backends openvino onnxruntime paddle] [--loads images video threads] [--frames 5000]
+python tests/memory_growth.py [--backends openvino mnn onnxruntime paddle] [--loads images video threads]
+                              [--frames 5000]
 
 Each backend and each load runs in a process of its own, on a small RTFormer whose graph leaves the size open. The
 resident memory, as the operating system counts it, is printed every tenth of the way. Labels are compared with those of
@@ -44,14 +45,14 @@ def make_export(folder: str) -> None:
     """Export a small network with random weights and open sizes."""
     import paddle
 
-    from paddle_rt.export.publish import export
+    from paddle_rt.export.publish import FORMATS, export
     from paddle_rt.models.rtformer import RTFormer
     from paddle_rt.tasks.segmentation.export import SegmentationExport
 
     paddle.seed(0)
     network = RTFormer(5, base_channels=8, head_channels=8, spp_channels=8, num_heads=2, cross_size=3)
     transforms = [{"type": "Normalize"}]
-    export(network, folder, SegmentationExport(transforms))
+    export(network, folder, SegmentationExport(transforms), formats=FORMATS)
 
 
 def make_video(path: str, frames: int) -> None:
@@ -108,7 +109,7 @@ def growth(memory: list[float]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backends", nargs="+", default=["openvino", "onnxruntime", "paddle"])
+    parser.add_argument("--backends", nargs="+", default=["openvino", "mnn", "onnxruntime", "paddle"])
     parser.add_argument("--loads", nargs="+", default=LOADS, choices=LOADS)
     parser.add_argument("--frames", type=int, default=5000)
     parser.add_argument("--export", help="a folder to keep the export in")

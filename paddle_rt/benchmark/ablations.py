@@ -218,7 +218,7 @@ def measure(
                 results[row.name] = {"left_out": f"needs {scores / 2**30:.0f} GiB"}
                 continue
             file = export_graph(_network(row, size, num_classes), size, pathlib.Path(scratch) / str(number))
-            results[row.name] = {"gflop": count_operations(file) / 1e9}
+            results[row.name] = {"gflop": count_operations(file).direct / 1e9}
             graphs[row.name] = OpenVino(file, threads=threads)
         frames = np.random.default_rng(0).integers(0, 256, (1, *size, 3), np.uint8)
         for name, seconds in time_in_turns(graphs, frames, runs).items():

@@ -5,6 +5,7 @@ speed-up is the median of the ratios within a round, not the ratio of medians.
 """
 
 import logging
+import os
 import pathlib
 import statistics
 import time
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from paddle_rt.benchmark.floor import Work
 from paddle_rt.benchmark.pipelines import Pipeline, prepare_groups
 from paddle_rt.benchmark.plan import Plan
 from paddle_rt.errors import UserError
@@ -138,7 +140,7 @@ def tabulate(
     records: Sequence[Record],
     truth: Mapping[str, list[np.ndarray]],
     size: Sequence[int],
-    operations: Mapping[str, float],
+    operations: Mapping[str, Work],
     floors: Floors,
 ) -> list[dict[str, Any]]:
     """Make one row for each record; the times of the first record are what the others' are compared with.
@@ -147,7 +149,7 @@ def tabulate(
         records: What was measured together.
         truth: `true_labels` by the network's name; a network without a counterpart has none.
         size: (height, width).
-        operations: Floating-point operations of each network, two for each product and sum, by `Pipeline.model`.
+        operations: The work of each network by `Pipeline.model`.
         floors: Operations a second of a large matrix product by (backend, precision).
     """
     rows = []
@@ -156,6 +158,7 @@ def tabulate(
         expected = truth.get(pipeline.name)
         ratios = [a / b for a, b in zip(records[0].seconds, record.seconds, strict=True)]
         network = statistics.median(record.stages["network"])
+        startup, memory = startup_and_memory(pipeline, size)
         floor, work = floors.get((pipeline.backend, pipeline.precision)), operations.get(pipeline.model)
         rows.append({
             "model": pipeline.model, "size": list(size), "backend": pipeline.backend, "device": pipeline.device,
@@ -164,9 +167,11 @@ def tabulate(
             "preprocess_ms": _median_ms(record.stages["preprocess"]), "labels_ms": _median_ms(record.stages["labels"]),
             "fps": 1 / statistics.median(record.seconds),
             "label_agreement": expected and agreement(expected, record.labels),
-            "speedup": statistics.median(ratios), "peak_rss_mb": peak_memory(pipeline, size),
-            "gflop": work and work / 1e9, "floor_gflop_per_s": floor and floor / 1e9,
-            "share_of_floor": floor and work and work / network / floor, "runs": len(record.seconds),
+            "speedup": statistics.median(ratios), "startup_s": startup, "peak_rss_mb": memory,
+            "gflop": work and work.direct / 1e9, "winograd_gflop": work and work.winograd / 1e9,
+            "floor_gflop_per_s": floor and floor / 1e9,
+            "share_of_floor": floor and work and work.direct / network / floor,
+            "share_of_winograd_floor": floor and work and work.winograd / network / floor, "runs": len(record.seconds),
         })  # fmt: skip
     return rows
 
@@ -190,16 +195,26 @@ def agreement(results: Sequence[Any], others: Sequence[Any]) -> float:
     return float(np.mean([np.mean(np.equal(a, b)) for a, b in zip(results, others, strict=True)]))
 
 
-def peak_memory(pipeline: Pipeline, size: Sequence[int]) -> float:
-    """Return the most memory, in MB, that a process holds while it loads the pipeline and processes two frames."""
-    return pipeline.in_own_process(_peak_memory, tuple(size))
+def startup_and_memory(pipeline: Pipeline, size: Sequence[int]) -> tuple[float, float]:
+    """Return the seconds from the start of a process to its first result, and the most memory, in MB, that it holds.
+
+    The process loads the pipeline and processes two frames.
+    """
+    return pipeline.in_own_process(_startup_and_memory, tuple(size))
 
 
-def _peak_memory(pipeline: Pipeline, size: tuple[int, int]) -> float:
+def _startup_and_memory(pipeline: Pipeline, size: tuple[int, int]) -> tuple[float, float]:
     predict = pipeline.load()
-    for _ in range(2):
-        predict(np.zeros((*size, 3), np.uint8))
-    return own_peak_memory()
+    predict(np.zeros((*size, 3), np.uint8))
+    seconds = _age()
+    predict(np.zeros((*size, 3), np.uint8))
+    return seconds, own_peak_memory()
+
+
+def _age() -> float:
+    """Return the seconds since this process started, to a hundredth."""
+    ticks = int(pathlib.Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def own_peak_memory() -> float:

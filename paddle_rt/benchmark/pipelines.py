@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from paddle_rt.benchmark.floor import count_operations
+from paddle_rt.benchmark.floor import Work, count_operations
 from paddle_rt.benchmark.plan import Choice, Model, Plan, read_model
 from paddle_rt.cpu import import_paddle
 from paddle_rt.errors import UserError
@@ -84,7 +84,7 @@ def _spec(task: str) -> "ExportSpec":
 
 def prepare_groups(
     plan: Plan, target: str, frames: Sequence[np.ndarray]
-) -> Iterator[tuple[list[Pipeline], dict[str, float]]]:
+) -> Iterator[tuple[list[Pipeline], dict[str, Work]]]:
     """Prepare each network with its variants, one network after the other, in a folder that the next one removes.
 
     If the plan has networks of PaddleSeg alone, all networks are prepared together with them.
@@ -129,7 +129,7 @@ def prepare_beside(plan: Plan, folder: pathlib.Path, target: str = "cpu") -> lis
 
 def prepare(
     plan: Plan, name: str, frames: Sequence[np.ndarray], folder: pathlib.Path, target: str = "cpu"
-) -> tuple[list[Pipeline], dict[str, float]]:
+) -> tuple[list[Pipeline], dict[str, Work]]:
     """Export the variants of a network, and PaddleSeg's counterpart of the first, with the same weights.
 
     Args:
@@ -166,7 +166,7 @@ def _export(
     plan: Plan, model: Model, network: "Network", frames: Sequence[np.ndarray], folder: pathlib.Path, target: str
 ) -> list[Pipeline]:
     """Export a network; on a GPU with labels that the graph computes, but for int8, which quantises coarse logits."""
-    from paddle_rt.export.publish import export
+    from paddle_rt.export.publish import FORMATS, USUAL_FORMATS, export
     from paddle_rt.export.quantize import quantize
 
     task = find_entry(model.name).task
@@ -174,7 +174,8 @@ def _export(
     precisions = {choice.precision for choice in plan.on(target)}
     quantised = folder
     if target == "cpu":
-        export(network, folder, spec, shape)
+        formats = FORMATS if any(choice.backend == "mnn" for choice in plan.on(target)) else USUAL_FORMATS
+        export(network, folder, spec, shape, formats=formats)
     else:
         output_op = "labels" if task == DEFAULT_TASK else None
         export(network, folder, spec, shape, output_op, target=target, precisions=sorted(precisions - {"int8"}))
@@ -192,9 +193,7 @@ def _export(
     return pipelines
 
 
-def _prepare_export(
-    plan: Plan, name: str, folder: pathlib.Path, target: str
-) -> tuple[list[Pipeline], dict[str, float]]:
+def _prepare_export(plan: Plan, name: str, folder: pathlib.Path, target: str) -> tuple[list[Pipeline], dict[str, Work]]:
     """Take an export as it is, and PaddleSeg's counterpart of the network that the plan names for it."""
     deployment, pipelines = load_deployment(name), []
     if plan.compares:

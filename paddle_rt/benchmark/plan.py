@@ -19,7 +19,7 @@ from paddle_rt.yaml_file import parse_yaml
 _RENDERED = 6  # frames that are rendered where none are given
 # The backends and precisions of a device where none are named. OpenVINO's device "gpu" is Intel's.
 _USUAL = {
-    "cpu": (("openvino", "onnxruntime", "paddle"), ("fp32", "bf16", "int8")),
+    "cpu": (("openvino", "mnn", "onnxruntime", "paddle"), ("fp32", "bf16", "int8")),
     "gpu": (("onnxruntime", "paddle"), ("fp32", "fp16")),
     "tensorrt": (("onnxruntime", "paddle"), ("fp32", "fp16", "int8")),
 }

@@ -17,6 +17,7 @@ TOOLS = {
     "benchmark": "measure exports beside PaddleSeg's deployment",
     "benchmark_training": "measure training steps beside PaddleSeg's",
     "benchmark_pose": "measure pose estimation beside PaddleDetection's way",
+    "benchmark_video": "measure videos through infer beside the network alone",
     "benchmark_quality": "show what lower precision and token merging cost a trained network",
     "benchmark_originals": "measure the PyTorch originals on a GPU",
     "ablations": "repeat the ablation tables of RTFormer's paper",

@@ -136,7 +136,7 @@ def parse_arguments() -> argparse.Namespace:
         help="gpu and tensorrt are an NVIDIA GPU, which CUDA_VISIBLE_DEVICES chooses, without and with TensorRT; "
         "pipelines run on it in blocks, one in memory at a time",
     )
-    add("--backends", nargs="+", help="openvino, onnxruntime, paddle; by default all that the device has")
+    add("--backends", nargs="+", help="openvino, mnn, onnxruntime, paddle; by default all that the device has")
     add("--precisions", nargs="+", help="fp32, bf16, fp16, int8; by default fp32 bf16 int8 on a CPU and fp32 fp16 int8")
     add("--against", nargs="+", choices=("paddleseg", "paddleseg-openvino", "none"), help="first rows: PaddleSeg's "
         "deployment, its graph in OpenVINO, or neither; by default paddleseg, and none with --export")  # fmt: skip

@@ -2,7 +2,8 @@
 
 paddle-rt benchmark_training --model segformerpp_b0:head=mlp
 
-With --loops: whole iterations of RTFormer-Slim, data loading included, in PaddleSeg's loop and in ours.
+With --loops: whole iterations of RTFormer-Slim, data loading included, in PaddleSeg's loop and in ours. With --loader:
+one sample of 2048x1024, from its files to arrays, by PaddleSeg's data set and by ours.
 """
 
 import argparse
@@ -18,7 +19,10 @@ from paddle_rt.files import whole_file
 
 def main() -> None:
     arguments = parse_arguments()
-    rows = _loops(arguments) if arguments.loops else _steps(arguments)
+    if arguments.loader is not None:
+        rows = _loader(arguments)
+    else:
+        rows = _loops(arguments) if arguments.loops else _steps(arguments)
     from paddle_rt.benchmark.report import machine
 
     for row in rows:
@@ -37,6 +41,21 @@ def _loops(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     print(f"{'':42}  iteration ms  speed-up")
     for row in rows:
         print(f"{row['name']:42}  {row['iteration_ms']:12.0f}  {row['speedup']:8.2f}")
+    return rows
+
+
+def _loader(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    import_paddle()
+    import cv2
+
+    from paddle_rt.benchmark.loader import compare_loaders
+
+    cv2.setNumThreads(1)  # a process that loads samples has one core
+    with tempfile.TemporaryDirectory() as folder:
+        rows = compare_loaders(arguments.runs, pathlib.Path(folder), arguments.loader or None)
+    print("  pipeline  sample ms  of which reading  speed-up")
+    for row in rows:
+        print(f"{row['pipeline']:>10}  {row['sample_ms']:9.1f}  {row['reading_ms']:16.1f}  {row['speedup']:8.2f}")
     return rows
 
 
@@ -64,6 +83,8 @@ def parse_arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--loops", action="store_true", help="time whole iterations of the training loops on image files")
+    help_text = "time the loading of a sample with Cityscapes' transforms: a rendered one, or this 2048x1024 image"
+    add("--loader", nargs="?", const="", metavar="IMAGE", help=help_text)
     add("--model", default="segformerpp_b0:head=mlp", help="NAME or NAME:key=value,key=value; PaddleSeg must have it")
     add("--size", action=Size, help="size of the images; 512 1024, with --loops 240 320")
     add("--batch_size", type=count, help="images in a step; 1, with --loops 4")

@@ -37,7 +37,8 @@ def main() -> None:
     add("--output_op", help="of segmentation: coarse (default: uint8 frames in, small logits out, for Segmenter), "
         "labels (uint8 frames in, uint8 labels out), or PaddleSeg's argmax, softmax, none (logits), which take "
         "images")  # fmt: skip
-    add("--formats", nargs="+", choices=["paddle", "onnx"], default=["paddle", "onnx"], help="either or both")
+    add("--formats", nargs="+", choices=["paddle", "onnx", "mnn"], default=["paddle", "onnx"],
+        help="any of them; mnn needs the package MNN")  # fmt: skip
     add("--target", default="cpu", help="cpu (default), or gpu: operators that TensorRT takes, and for Paddle's graph "
         "frames as float32 [N, 3, H, W]")  # fmt: skip
     add("--precision", nargs="+", default=["fp32"], help="fp32 (default), and fp16 for an ONNX graph in half precision "

@@ -11,7 +11,7 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import cv2
@@ -29,8 +29,10 @@ from paddle_rt.cli.arguments import (
     side,
     threads,
 )
+from paddle_rt.cli.backend import AUTO, settle_backend
 from paddle_rt.cpu import import_paddle
 from paddle_rt.errors import FlagError, UserError
+from paddle_rt.imaging.view import add_view_flags, given_flags, view_of_flags
 from paddle_rt.inference import BACKENDS, Classifier, KeyPoints, PoseEstimator, VideoSegmenter, load
 from paddle_rt.inference.boxes import PERSON, BoxFile, ImageBoxes, whole_image
 from paddle_rt.inference.engines import DEVICES, PRECISIONS
@@ -45,6 +47,7 @@ from paddle_rt.kinds import flag, number
 
 def main() -> None:
     arguments = parse_arguments()
+    settle_backend(arguments)
     if arguments.backend == "paddle":
         import_paddle()
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our own line says what is wrong with a video
@@ -79,12 +82,12 @@ def open_predictor(arguments: argparse.Namespace) -> FrameSegmenter | Classifier
         )
     if arguments.boxes is not None and not isinstance(predictor, PoseEstimator):
         raise FlagError(f"--boxes is for exports of the task pose, but {arguments.config} is for {predictor.task}")
-    if arguments.overlap is not None and arguments.tile is None:
-        raise FlagError("--overlap is that of tiles; give --tile H W, too")
-    if arguments.tile is not None and not isinstance(predictor, FrameSegmenter):
-        raise FlagError(
-            f"--tile is for exports of the task segmentation, but {arguments.config} is for {predictor.task}"
-        )
+    if not isinstance(predictor, FrameSegmenter):
+        flags = ["--tile"] * (arguments.tile is not None) + given_flags(arguments)
+        if flags:
+            raise FlagError(
+                f"{flags[0]} is for exports of the task segmentation, but {arguments.config} is for {predictor.task}"
+            )
     if isinstance(predictor, VideoSegmenter):
         predictor.scene_cut = arguments.scene_cut
     return predictor
@@ -98,7 +101,10 @@ def _open_outputs(
     if isinstance(predictor, PoseEstimator):
         output = (arguments.save_dir, arguments.save, predictor.settings.keypoints)
         return open_pose_outputs(source, *output, arguments.box_category, arguments.threshold)
-    return open_outputs(source, arguments.save_dir, arguments.save, predictor.deployment.palette)
+    deployment = predictor.deployment
+    names = deployment.class_names or [f"class {index}" for index in range(len(deployment.palette))]
+    view = view_of_flags(arguments, names, deployment.palette)
+    return open_outputs(source, arguments.save_dir, arguments.save, view)
 
 
 def _labelling(
@@ -111,7 +117,7 @@ def _labelling(
     if isinstance(predictor, Classifier):
         return lambda frame: predictor.predict(frame.image, arguments.topk)
     if not isinstance(predictor, PoseEstimator):
-        return _by_tiles(predictor, arguments)
+        return _segmentation(predictor, arguments)
 
     def find(frame: Frame) -> tuple[KeyPoints, ImageBoxes]:
         name = f"{frame.name}{'' if is_video else os.path.splitext(frame.source)[1]}"
@@ -121,20 +127,21 @@ def _labelling(
     return find
 
 
-def _by_tiles(predictor: FrameSegmenter, arguments: argparse.Namespace) -> Callable[[Frame], Any] | None:
-    """Return what labels a frame tile by tile, or None where --tile is not given."""
-    if arguments.tile is None:
-        return None
-    tiles = TiledSegmenter(
-        predictor,
-        arguments.tile,
-        arguments.overlap,
-        lambda places: tqdm(places, "tiles", leave=False, delay=2, disable=None),
-    )
-    return lambda frame: tiles(frame.image)
+def _segmentation(predictor: FrameSegmenter, arguments: argparse.Namespace) -> Callable[[Frame], Any] | None:
+    """Return what labels a frame of an export for segmentation, or None for a call of the predictor."""
+    segmenter = predictor
+    if arguments.tile is not None:
+
+        def track(places: Sequence[tuple[int, int]]) -> Iterable[tuple[int, int]]:
+            return tqdm(places, "tiles", leave=False, delay=2, disable=None)
+
+        segmenter = TiledSegmenter(predictor, arguments.tile, arguments.overlap, track)
+    if arguments.confidence:
+        return lambda frame: segmenter.predict(frame.image)
+    return None if segmenter is predictor else lambda frame: segmenter(frame.image)
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(line: list[str] | None = None) -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--config", type=file_or_folder, required=True, help="deploy.yaml of an export, or its folder")
@@ -146,7 +153,12 @@ def parse_arguments() -> argparse.Namespace:
         "a video file, the address of a video or a stream (http, rtsp, ...), or a camera by its number: 0, 1 ...",
     )
     add("--frames", type=positive, help="number of frames to read; by default all, and from a camera until Ctrl-C")
-    add("--backend", choices=BACKENDS, default="openvino", help="the engine")
+    add(
+        "--backend",
+        choices=(AUTO, *BACKENDS),
+        default=AUTO,
+        help="the engine; auto times the installed ones once for an export and takes the fastest with the same labels",
+    )
     add("--device", choices=DEVICES, default="cpu", help="where it computes")
     add("--device_id", type=device_id, default=0, help="the number of the GPU, from 0")
     add("--precision", choices=PRECISIONS, default="fp32", help="in which it computes")
@@ -179,10 +191,14 @@ def parse_arguments() -> argparse.Namespace:
     add("--box_category", type=not_negative, default=PERSON, help="the category of people in --boxes and in the output")
     add("--threshold", type=flag(number(0, 1)), default=0.3, help="keypoints with a lower score are not drawn")
     _add_segmentation_flags(parser)
-    return parser.parse_args()
+    arguments = parser.parse_args(line)
+    if arguments.overlap is not None and arguments.tile is None:
+        raise FlagError("--overlap is that of tiles; give --tile H W, too")
+    return arguments
 
 
 def _add_segmentation_flags(parser: argparse.ArgumentParser) -> None:
+    add_view_flags(parser)
     add = parser.add_argument_group("exports for segmentation").add_argument
     add(
         "--tile",

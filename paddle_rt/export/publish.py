@@ -12,6 +12,7 @@ from typing import Any
 from paddle_rt.errors import UserError, unknown
 from paddle_rt.export import convert
 from paddle_rt.export.half import write_half
+from paddle_rt.export.mnn import convert_to_mnn
 from paddle_rt.export.trace import Frames, TracedNetwork, TracedStep, save_graph
 from paddle_rt.export.verify import make_cases, make_video_cases, verify, verify_video, versions
 from paddle_rt.inference.deployment import (
@@ -27,11 +28,13 @@ from paddle_rt.inference.preprocess import Normalize, split_normalize
 from paddle_rt.models.base import Network
 from paddle_rt.tasks.export import ExportSpec
 
-FORMATS = ("paddle", "onnx")
+FORMATS = ("paddle", "onnx", "mnn")
+USUAL_FORMATS = FORMATS[:2]
 PRECISIONS = ("fp32", "fp16")
 # The files of an export. deploy.yaml comes last: with it the export is complete.
 _FILES = (
-    "model.json", "model.pdiparams", "model.onnx", "model_int8.onnx", "model_fp16.onnx", VERIFICATION, "deploy.yaml"
+    "model.json", "model.pdiparams", "model.onnx", "model_int8.onnx", "model_fp16.onnx", "model.mnn", VERIFICATION,
+    "deploy.yaml",
 )  # fmt: skip
 
 
@@ -41,11 +44,11 @@ def export(
     spec: ExportSpec,
     input_shape: Sequence[int | None] = (None, 3, None, None),
     output_op: str | None = None,
-    formats: Sequence[str] = FORMATS,
+    formats: Sequence[str] = USUAL_FORMATS,
     target: str = "cpu",
     precisions: Sequence[str] = ("fp32",),
 ) -> dict[str, Any]:
-    """Write model.json and model.pdiparams, model.onnx, deploy.yaml and verification.json, or nothing at all.
+    """Write model.json with model.pdiparams, model.onnx, model.mnn, deploy.yaml, verification.json, or nothing at all.
 
     The spec decides what the graphs take and give, and how they are compared with the network. A network for video (one
     with a `temporal_window` above 1) becomes a graph that takes a frame and the state after the frame before it, and
@@ -57,7 +60,7 @@ def export(
         spec: The task's part of the export.
         input_shape: [N, C, H, W]; None leaves N, H or W open.
         output_op: What the graphs compute; by default the spec's choice for the network.
-        formats: "paddle", "onnx" or both.
+        formats: Any of "paddle", "onnx" and, for the target "cpu", "mnn".
         target: The devices that the graphs are for, "cpu" or "gpu". For "gpu" the operators are those that TensorRT
             takes, and Paddle's graph takes frames as float32 [N, 3, H, W] with values from 0 to 255.
         precisions: "fp32" and, for the target "gpu" and the format "onnx", "fp16", which adds a graph in half
@@ -69,6 +72,7 @@ def export(
     Raises:
         UserError: An argument is wrong, or the network cannot run or be traced at this shape.
         ConversionError: A graph cannot be converted to ONNX.
+        MnnConversionError: The ONNX graph cannot be converted to MNN's format.
         VerificationError: A graph does not compute what the network computes.
         OSError: The folder cannot be written.
     """
@@ -128,6 +132,8 @@ def _check_target(
 ) -> None:
     if target not in TARGETS:
         raise unknown("target", target, TARGETS)
+    if target == "gpu" and "mnn" in formats:
+        raise UserError("format mnn is for target cpu, got target gpu")
     if target == "gpu" and not spec.takes_frames(output_op):
         valid = [op for op in spec.output_ops if spec.takes_frames(op)]
         raise UserError(
@@ -174,15 +180,26 @@ class _Writer:
                 continue
             traced = trace(None if normalize is None else Frames(normalize, dtype))
             graph, parameters = save_graph(traced, self.folder, input_shape)
-            if "onnx" in formats:
-                files["onnx"] = "model.onnx"
-                convert.convert_to_onnx(graph, parameters, self.folder / files["onnx"], self.target)
+            if formats.intersection(("onnx", "mnn")):
+                self._convert(graph, parameters, formats, files)
             if "paddle" in formats:
                 files.update(model=graph.name, params=parameters.name)
             else:
                 graph.unlink()
                 parameters.unlink()
         return files
+
+    def _convert(self, graph: pathlib.Path, parameters: pathlib.Path, formats: set[str], files: dict[str, str]) -> None:
+        """Write the graphs that are made from Paddle's, and add them to `files`."""
+        converted = self.folder / "model.onnx"
+        convert.convert_to_onnx(graph, parameters, converted, self.target)
+        if "mnn" in formats:
+            files["mnn"] = "model.mnn"
+            convert_to_mnn(converted, self.folder / files["mnn"])
+        if "onnx" in formats:
+            files["onnx"] = converted.name
+        else:
+            converted.unlink()
 
 
 _Written = tuple[dict[str, str], list[dict[str, Any]], dict[str, Any]]

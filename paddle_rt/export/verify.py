@@ -10,7 +10,8 @@ import numpy as np
 import paddle
 
 from paddle_rt.errors import InternalError, UserError
-from paddle_rt.inference.engines import Engine, OnnxRuntime, OpenVino, PaddleInference, brief, switch_off_telemetry
+from paddle_rt.inference.engines import Engine, Mnn, OnnxRuntime, OpenVino, PaddleInference, brief, switch_off_telemetry
+from paddle_rt.inference.engines.mnn import mnn
 from paddle_rt.inference.preprocess import Normalize, planar_floats, split_normalize
 from paddle_rt.models.base import Network
 from paddle_rt.tasks.export import ExportSpec, relative_error
@@ -110,7 +111,7 @@ def verify(
 
     Args:
         folder: The folder of the graphs.
-        files: The names of the graphs by `model`, `params` and `onnx`.
+        files: The names of the graphs by `model`, `params`, `onnx` and `mnn`.
         spec: The task's part of the export.
         output_op: What the graphs compute.
         cases: Inputs with the network's outputs.
@@ -132,7 +133,7 @@ def verify(
             except Exception as error:  # each engine has its own exceptions
                 raise _cannot_run(name, case.inputs.shape, error) from error
             row = {"engine": name, "output_op": output_op, "input": list(case.inputs.shape)}
-            row.update(spec.compare(output, output_op, case.reference, case.tolerance))
+            row.update(spec.compare(output, output_op, case.reference, _allowed(engine, case)))
             if not row.pop("passed"):
                 raise _mismatch(row)
             if number < len(cases):
@@ -213,7 +214,7 @@ def verify_video(
 
     Args:
         folder: The folder of the graphs.
-        files: The names of the graphs by `model`, `params` and `onnx`.
+        files: The names of the graphs by `model`, `params`, `onnx` and `mnn`.
         network: The network.
         spec: The task's part of the export.
         output_op: What the graphs compute.
@@ -240,12 +241,16 @@ def verify_video(
                     output, state = engine.step(feed(frame), state)
                 except Exception as error:  # each engine has its own exceptions
                     raise _cannot_run(name, shape, error) from error
-                found = spec.compare(output, output_op, expected, case.tolerance)
+                found = spec.compare(output, output_op, expected, _allowed(engine, case))
                 if not found.pop("passed") or list(state.shape) != list(state_shape):
                     raise _mismatch({**about, **found, "state": list(state.shape)})
                 judged.append(found)
             rows.append({**about, **{key: max(found[key] for found in judged) for key in judged[0]}})
     return rows
+
+
+def _allowed(engine: Engine, case: Case | VideoCase) -> float:
+    return min(engine.rounding * case.tolerance, LARGEST_TOLERANCE)
 
 
 def _cannot_run(engine: str, shape: Sequence[int], error: Exception) -> VerificationError:
@@ -272,6 +277,8 @@ def _engines(
     if "onnx" in files:
         yield "ONNX Runtime", OnnxRuntime(folder / files["onnx"]), np.ascontiguousarray
         yield "OpenVINO", OpenVino(folder / files["onnx"]), np.ascontiguousarray
+    if "mnn" in files:
+        yield "MNN", Mnn(folder / files["mnn"]), np.ascontiguousarray
     if "onnx" in files and one_by_one:
         yield "ONNX Runtime, one by one", _OneByOne(OnnxRuntime(folder / files["onnx"], batch=1)), np.ascontiguousarray
         yield "OpenVINO, one by one", _OneByOne(OpenVino(folder / files["onnx"], batch=1)), np.ascontiguousarray
@@ -303,7 +310,7 @@ def smooth(image: np.ndarray) -> np.ndarray:
 def versions(formats: Sequence[str]) -> dict[str, str]:
     """Return the versions of the packages that made and verified the graphs."""
     found = {"paddle": paddle.__version__}
-    if "onnx" in formats:
+    if set(formats).intersection(("onnx", "mnn")):
         switch_off_telemetry()
         import onnxruntime
         import openvino
@@ -311,4 +318,6 @@ def versions(formats: Sequence[str]) -> dict[str, str]:
 
         found.update(paddle2onnx=paddle2onnx.__version__, onnxruntime=onnxruntime.__version__)
         found.update(openvino=openvino.__version__)
+    if "mnn" in formats:
+        found["mnn"] = mnn().version()
     return found

@@ -137,7 +137,7 @@ def _is_cut_off(data: bytes) -> bool:
     """
     if data.startswith(b"\xff\xd8"):
         return data.find(b"\xff\xd9", _scan_start(data)) < 0
-    return data.startswith(PNG_SIGNATURE) and b"IEND" not in data
+    return data.startswith(PNG_SIGNATURE) and data.rfind(b"IEND") < 0  # searched from the end, near which it is
 
 
 def _has_whole_chunks(data: bytes) -> bool:

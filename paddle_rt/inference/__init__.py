@@ -11,11 +11,12 @@ from paddle_rt.inference.loading import load, register_predictor
 from paddle_rt.inference.pose_estimator import KeyPoints, PoseEstimator
 from paddle_rt.inference.predictor import Predictor
 from paddle_rt.inference.segmenter import Labels, Segmenter
+from paddle_rt.inference.tiles import TiledSegmenter
 from paddle_rt.inference.upsample import confidence_from_logits, labels_from_logits
 from paddle_rt.inference.video_segmenter import VideoSegmenter, VideoState
 
 __all__ = [
     "BACKENDS", "KEYPOINT_SETS", "Classifier", "Deployment", "KeyPoints", "KeypointSet", "Labels", "PoseEstimator",
-    "Predictor", "Segmenter", "TopK", "VideoSegmenter", "VideoState",
+    "Predictor", "Segmenter", "TiledSegmenter", "TopK", "VideoSegmenter", "VideoState",
     "confidence_from_logits", "labels_from_logits", "load", "load_deployment", "register_predictor",
 ]  # fmt: skip

@@ -45,6 +45,7 @@ class Deployment:
         model: Paddle's graph; it comes with `params`.
         params: Paddle's parameters.
         onnx: The ONNX graph.
+        mnn: MNN's graph.
         int8: The ONNX graph with quantised layers.
         fp16: The ONNX graph in half precision.
         target: The devices that the graphs are made for, "cpu" or "gpu". For "gpu", a Paddle graph that goes with
@@ -68,6 +69,7 @@ class Deployment:
     model: str | None = None
     params: str | None = None
     onnx: str | None = None
+    mnn: str | None = None
     int8: str | None = None
     fp16: str | None = None
     target: str = "cpu"
@@ -90,11 +92,11 @@ class Deployment:
 
 
 # The file is written in this order: wherever it is cut off, a required key or the end of a list is missing.
-_KEYS = ("task", "model", "params", "onnx", "int8", "fp16", "target", "transforms", "input_shape", "input_dtype",
+_KEYS = ("task", "model", "params", "onnx", "mnn", "int8", "fp16", "target", "transforms", "input_shape", "input_dtype",
          "output_op", "output_dtype", "state_shape", "align_corners", "settings", "num_classes", "dataset_type",
          "colors", "class_names")  # fmt: skip
 
-_NAMES = ("task", "model", "params", "onnx", "int8", "fp16", "output_op", "output_dtype", "dataset_type")
+_NAMES = ("task", "model", "params", "onnx", "mnn", "int8", "fp16", "output_op", "output_dtype", "dataset_type")
 _KINDS = {
     "transforms": (list, "a list"),
     **dict.fromkeys(_NAMES, (str, "a name")),
@@ -181,11 +183,13 @@ def check_input_shape(shape: Any) -> None:
 
 
 def _check_files(deployment: Deployment) -> None:
-    if bool(deployment.model) != bool(deployment.params) or not (deployment.model or deployment.onnx):
-        raise UserError("it must name model and params, or onnx, or all three")
-    for name in (deployment.model, deployment.params, deployment.onnx, deployment.int8, deployment.fp16, VERIFICATION):
+    if bool(deployment.model) != bool(deployment.params) or not (deployment.model or deployment.onnx or deployment.mnn):
+        raise UserError("it must name a graph: model and params, onnx, or mnn")
+    for key in ("model", "params", "onnx", "mnn", "int8", "fp16"):
+        name = getattr(deployment, key)
         if name:
             file_of(deployment, name)
+    file_of(deployment, VERIFICATION)
 
 
 def file_of(deployment: Deployment, name: str) -> pathlib.Path:

@@ -11,7 +11,7 @@ import numpy as np
 from paddle_rt.arguments import check_section
 from paddle_rt.errors import UserError, shown
 from paddle_rt.inference.deployment import Deployment
-from paddle_rt.inference.engines import ONNX_ENGINES, Profile
+from paddle_rt.inference.engines import Profile
 from paddle_rt.inference.keypoints import COCO, KeypointSet
 from paddle_rt.inference.pose_geometry import (
     BLUR_KERNEL,
@@ -173,7 +173,7 @@ class PoseEstimator(Predictor):
     def engine_settings(self, backend: str, device: str, profile: Profile | None) -> dict[str, Any]:
         batch, _, height, width = self.deployment.input_shape
         self._group = self._together = batch or max(_GROUP_PIXELS // (height * width), 1)
-        if batch is None and device == "cpu" and backend in ONNX_ENGINES:
+        if batch is None and device == "cpu" and backend != "paddle":
             # An open length keeps OpenVINO from fusing attention, which takes 1.5 times as long; and with the length
             # fixed, 8 people in one batch take as long as 8 batches of one.
             self._together = 1

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -15,7 +16,7 @@ import numpy as np
 
 from paddle_rt.errors import UserError
 from paddle_rt.inference.deployment import VERIFICATION, Deployment, check_graph, load_deployment
-from paddle_rt.inference.engines import ONNX_ENGINES, Engine, PaddleInference, Profile, brief, check_choice
+from paddle_rt.inference.engines import ENGINES, Engine, Profile, brief, check_choice
 from paddle_rt.inference.preprocess import Preprocess, ResizeSteps, planar_floats, split_normalize
 from paddle_rt.kinds import check_count
 
@@ -45,7 +46,7 @@ class Predictor:
 
     Args:
         export_dir: The folder that tools/export.py wrote, or its deploy.yaml.
-        backend: "openvino", "onnxruntime" or "paddle".
+        backend: "openvino", "onnxruntime", "mnn" or "paddle".
         precision: "fp32", "bf16", "fp16" or "int8", as far as `engines.SUPPORTED` lists it.
         threads: CPU threads; None for every core.
         device: "cpu", "gpu" or "tensorrt".
@@ -101,7 +102,12 @@ class Predictor:
         self._clocks = threading.local()
         settings = {"threads": threads, "device_id": device_id, **self.engine_settings(backend, device, profile)}
         self._feeds_floats = self.deployment.takes_frames and self.deployment.target == "gpu" and backend == "paddle"
-        self._engine = _load_engine(self.deployment, backend, device, precision, settings)
+        with ThreadPoolExecutor(1) as beside:  # an engine compiles a graph in C++, mostly on one core
+            beside.submit(self.load_rest)  # what it raises, it raises again at the first frame
+            self._engine = _load_engine(self.deployment, backend, device, precision, settings)
+
+    def load_rest(self) -> None:
+        """Load what results need besides the engine, while that is loaded; a subclass says what."""
 
     def check(self, deployment: Deployment) -> None:
         """Check what the task expects of a deploy.yaml; a subclass extends the check.
@@ -306,6 +312,8 @@ def graph_names(deployment: Deployment, backend: str, device: str, precision: st
     """
     if backend == "paddle":
         names, remedy = [deployment.model, deployment.params], "export it with --formats paddle"
+    elif backend == "mnn":
+        names, remedy = [deployment.mnn], "export it with --formats mnn"
     else:
         names, remedy = [deployment.onnx], "export it with --formats onnx"
         if precision == "int8":
@@ -329,9 +337,8 @@ def _load_engine(deployment: Deployment, backend: str, device: str, precision: s
     check_graph(deployment, *names)
     _check_facts(deployment)
     files = (deployment.folder / name for name in names)
-    engine = PaddleInference if backend == "paddle" else ONNX_ENGINES[backend]
     if deployment.fp16 in names:
         settings["is_half"] = True
     if backend == "paddle" and deployment.target == "gpu":
         settings["onednn"] = False  # its bilinear resize ignores aligned corners, which graphs for GPUs contain
-    return engine(*files, device=device, precision=precision, **settings)
+    return ENGINES[backend](*files, device=device, precision=precision, **settings)

@@ -78,6 +78,11 @@ class FrameSegmenter(Predictor):
             raise UserError("confidence needs a graph of coarse logits; export with --output_op coarse")
         return self._run_frame(frame, self._labels)
 
+    def load_rest(self) -> None:
+        """Import Numba and load the kernels that label pixels, which takes about a second in a new process."""
+        if self.deployment.output_op == "coarse":
+            warmup()
+
     def _run_frame(self, frame: np.ndarray, finish: Finish) -> Any:
         """Run the network on one frame and return what `finish` makes of its output."""
         raise NotImplementedError

@@ -11,14 +11,14 @@ can run it in parallel. Numba's own threads are not used: two callers at the sam
 the process, and its OpenMP layer does not survive a fork.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
+from paddle_rt.compiled import compiled
+
 # A fused multiply-add rounds once instead of twice. Whatever else fast-math allows would change labels.
-_OPTIONS = {"nogil": True, "fastmath": {"contract"}, "error_model": "numpy"}
+_compiled = compiled(fastmath={"contract"})
 _INFINITY = np.float32(np.inf)
 _LARGEST = np.float32(np.finfo(np.float32).max)
 # Logits are multiplied by 1/4, which is exact, so that no difference of two of them overflows.
@@ -43,18 +43,6 @@ class Axis(NamedTuple):
     cell: np.ndarray
     weight: np.ndarray
     edge: np.ndarray
-
-
-def _compiled(function: Callable) -> Callable:
-    """Compile a function at its first call and store the machine code on disk.
-
-    It is stored in $NUMBA_CACHE_DIR, or in __pycache__ beside this file, or in the user's cache folder. Where none of
-    them is writable, every process compiles again.
-    """
-    try:
-        return numba.njit(cache=True, **_OPTIONS)(function)
-    except RuntimeError:
-        return numba.njit(**_OPTIONS)(function)
 
 
 @_compiled

@@ -121,6 +121,8 @@ def _refuse_unknown(config: Config, options: Any) -> None:
     for name, value in (("accumulate", 1), ("early_stop_intervals", None), ("weights_format", "pdparams")):
         if getattr(options, name) != value:
             raise UserError(f"PaddleSeg's loop has no --{name}; leave it out, or leave --loop out")
+    if config.values.get("sampler"):
+        raise UserError("PaddleSeg's loop has no sampler; leave it out of the config, or leave --loop out")
     if options.precision == "bf16":
         raise UserError("PaddleSeg's loop has no --precision bf16; use fp32 or fp16, or leave --loop out")
 

@@ -31,6 +31,8 @@ class Scores:
         details: Further lines for the log, such as a table of classes.
         report: Everything that `val.py --output` writes, ready for JSON.
         curves: Further values by name, such as the score of each class, of which VisualDL draws curves.
+        faults: A line for each thing that a person would look into where a network learns nothing.
+        images: Images that flags of `val.py` ask for, uint8 BGR, by the names of their files.
     """
 
     values: dict[str, float]
@@ -39,6 +41,8 @@ class Scores:
     details: list[str] = field(default_factory=list)
     report: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, float] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    images: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def best(self) -> float:
@@ -101,6 +105,16 @@ class Task(abc.ABC):
         Raises:
             UserError: They cannot be trained on in batches of this size.
         """
+
+    def sample_weights(self, train_data: paddle.io.Dataset) -> np.ndarray | None:
+        """Return the probability with which each training sample is drawn, or None for each of them once an epoch.
+
+        Every process of a launch has to call it, and all get the same.
+
+        Raises:
+            UserError: They cannot be computed from the data.
+        """
+        return None
 
     def collate(self, items: list[Any]) -> Any:
         """Make a training batch of items, by default as Paddle does.

@@ -17,6 +17,8 @@ from paddle_rt.training.order import SampleOrder
 from paddle_rt.training.state import Progress
 
 _log = logging.getLogger(__name__)
+_DIAGNOSED = 3  # evaluations of a run after which the log says what may be wrong
+_FALLS = 0.97  # a loss that falls is below this share of the one at the start
 
 
 class RunLog:
@@ -38,6 +40,8 @@ class RunLog:
         self.batch_seconds: list[float] = []
         self._file, self._vdl = save_dir / METRICS, None
         self._began = time.perf_counter()
+        self._progress = progress
+        self._lines: list[float] | None = None if progress.iteration else []  # the losses from the start of the run on
         if not self.writes:
             return
         _remove_rows_after(self._file, progress)
@@ -80,6 +84,8 @@ class RunLog:
 
     def _write_line(self, iteration: int, order: SampleOrder, lr: float, norm: float) -> None:
         parts = [statistics.fmean(column) for column in zip(*self.losses, strict=True)]
+        if self._lines is not None:
+            self._lines.append(sum(parts))
         loss, batch, reader = sum(parts), statistics.fmean(self.batch_seconds), statistics.fmean(self.reader_seconds)
         epoch, speed = order.epoch(iteration) + 1, order.samples_per_iteration / batch
         left = int(batch * (self.iters - iteration))
@@ -109,6 +115,11 @@ class RunLog:
             prefix = "Evaluate/Ema_" if name == "ema_model" else "Evaluate/"
             self._vdl.add(prefix, {**scores.values, **scores.curves}, iteration)
 
+        scored = sum(row["model"] == "model" for row in self._progress.history)
+        if name == "model" and scored <= _DIAGNOSED:
+            for line in (*scores.faults, *loss_faults(self._lines or [])):
+                _log.warning(f"[CHECK] {line}")
+
     def _write_row(self, row: dict[str, Any]) -> None:
         append_whole(self._file, f"{json.dumps(row)}\n".encode())
 
@@ -116,6 +127,22 @@ class RunLog:
         """End the progress bar."""
         if self.writes:
             self._bar.close()
+
+
+def loss_faults(losses: list[float]) -> list[str]:
+    """Return a line where the losses, one a log line from the start of a run on, say that it learns nothing."""
+    quarter = len(losses) // 4
+    if not quarter:
+        return []
+    if not any(losses):
+        return ["the loss has been 0 from the start: every pixel of the training labels may be the ignored value"]
+    first, last = statistics.fmean(losses[:quarter]), statistics.fmean(losses[-quarter:])
+    if last <= _FALLS * first:
+        return []
+    return [
+        f"the loss does not fall: {first:.4f} in the first quarter of the run so far, {last:.4f} in the last; look at "
+        "the learning rate, and at the labels over their images (check-data --output)"
+    ]
 
 
 class _VisualDL:

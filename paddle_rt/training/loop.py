@@ -106,7 +106,7 @@ def fit(parts: Parts, options: TrainOptions, iters: int, batch_size: int, to_sta
     progress = state.progress
     if _is_finished(state, iters, options.early_stop_intervals):
         return state
-    samples = SeededSamples(parts.train_data, progress.seed, options.repeats)
+    samples = _samples(parts, progress.seed, options.repeats)
     order = SampleOrder(len(samples), batch_size, options.accumulate, start=progress.iteration)
     log = RunLog(save_dir, iters, progress, options.log_iters, options.use_vdl)
     evaluate = _Evaluation(parts, state, options, precision, log)
@@ -143,11 +143,17 @@ def fit(parts: Parts, options: TrainOptions, iters: int, batch_size: int, to_sta
     return state
 
 
+def _samples(parts: Parts, seed: int, repeats: int) -> SeededSamples:
+    weights = parts.task.sample_weights(parts.train_data)
+    return SeededSamples(parts.train_data, seed, repeats, weights)
+
+
 def _begin(parts: Parts, options: TrainOptions, precision: Precision, batch_size: int) -> TrainingState:
     """Return the state of a new run, or of the checkpoint that the options name."""
     save_dir = pathlib.Path(options.save_dir)
     seed = gather_objects(secrets.randbits(32))[0] if options.seed is None else options.seed
-    depends_on = conditions(batch_size, options.accumulate, len(parts.train_data), options.repeats, options.precision)
+    numbers = (batch_size, options.accumulate, len(parts.train_data), options.repeats)
+    depends_on = conditions(*numbers, options.precision, parts.task.config.get("sampler"))
     ema = ExponentialMovingAverage(parts.network) if options.use_ema else None
     network, optimizer = precision.decorate(parts.network, parts.optimizer)
     state = TrainingState(network, optimizer, precision.scaler, ema, Progress(seed=seed, conditions=depends_on))

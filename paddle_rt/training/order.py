@@ -71,23 +71,41 @@ class SeededSamples(paddle.io.Dataset):
         dataset: The data set, whose transforms draw from `random` and `numpy.random`.
         seed: Seed of the run.
         repeats: Number of times that an epoch visits each sample.
+        weights: The probability with which each sample is drawn [N]; None for each of them once a repeat. An epoch
+            then has as many samples, each as often as its probability says, rounded up or down. The draw depends on
+            the seed and the epoch alone, so that a resumed run and all processes share it.
     """
 
-    def __init__(self, dataset: paddle.io.Dataset, seed: int, repeats: int = 1) -> None:
+    def __init__(
+        self, dataset: paddle.io.Dataset, seed: int, repeats: int = 1, weights: np.ndarray | None = None
+    ) -> None:
         self.dataset, self.seed, self.repeats = dataset, seed, repeats
+        self._ends = None if weights is None else np.cumsum(weights) / np.sum(weights)
+        self._drawn: tuple[int, np.ndarray] | None = None  # an epoch and its draw
 
     def __len__(self) -> int:
         return len(self.dataset) * self.repeats
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         epoch, index = key
+        sample = index % len(self.dataset) if self._ends is None else int(self._draw(epoch)[index])
         words = np.random.SeedSequence([self.seed, epoch, index]).generate_state(8)
         with GENERATORS:
             before = random.getstate(), np.random.get_state()
             random.seed(int.from_bytes(words[:4].tobytes(), "little"))
             np.random.seed(words[4:])
             try:
-                return self.dataset[index % len(self.dataset)]
+                return self.dataset[sample]
             finally:
                 random.setstate(before[0])
                 np.random.set_state(before[1])
+
+    def _draw(self, epoch: int) -> np.ndarray:
+        """Return the sample at each place of an epoch: evenly spaced places among the sums of the probabilities."""
+        drawn = self._drawn
+        if drawn is None or drawn[0] != epoch:
+            offset = np.random.default_rng([self.seed, epoch]).random()
+            places = (np.arange(len(self)) + offset) / len(self)
+            samples = np.minimum(np.searchsorted(self._ends, places, side="right"), len(self.dataset) - 1)
+            self._drawn = drawn = (epoch, samples)
+        return drawn[1]

@@ -229,7 +229,9 @@ class TrainingState:
         ]
 
 
-def conditions(batch_size: int, accumulate: int, samples: int, repeats: int, precision: str) -> dict[str, Any]:
+def conditions(
+    batch_size: int, accumulate: int, samples: int, repeats: int, precision: str, sampler: str | None = None
+) -> dict[str, Any]:
     """Return what the numbers of a run depend on beside its state."""
     threads = os.environ.get("OMP_NUM_THREADS") or None
     return {
@@ -237,6 +239,7 @@ def conditions(batch_size: int, accumulate: int, samples: int, repeats: int, pre
         "accumulate": accumulate,
         "samples": samples,
         "repeats": repeats,
+        "sampler": sampler,
         "processes": paddle.distributed.get_world_size(),
         "precision": precision,
         "device": paddle.device.get_device().partition(":")[0],

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from paddle_rt.benchmark import measure as measuring
-from paddle_rt.benchmark.floor import count_operations
+from paddle_rt.benchmark.floor import Work, count_operations
 from paddle_rt.benchmark.measure import Record, measure, run, tabulate, true_labels
 from paddle_rt.benchmark.pipelines import Pipeline, prepare
 from paddle_rt.benchmark.plan import Model, Plan, read_model
@@ -24,8 +24,8 @@ from tests.helpers import run_python
 
 KEYS = {
     "model", "size", "backend", "device", "precision", "threads", "pipeline", "end_to_end_ms", "p90_ms", "p99_ms",
-    "network_ms", "preprocess_ms", "labels_ms", "fps", "label_agreement", "speedup", "peak_rss_mb", "gflop",
-    "floor_gflop_per_s", "share_of_floor", "runs",
+    "network_ms", "preprocess_ms", "labels_ms", "fps", "label_agreement", "speedup", "startup_s", "peak_rss_mb",
+    "gflop", "winograd_gflop", "floor_gflop_per_s", "share_of_floor", "share_of_winograd_floor", "runs",
 }  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def test_a_precision_that_the_machine_lacks_is_left_out(monkeypatch, caplog):
 
 
 def test_rows_hold_what_was_measured(monkeypatch):
-    monkeypatch.setattr(measuring, "peak_memory", lambda *_: 7.0)
+    monkeypatch.setattr(measuring, "startup_and_memory", lambda *_: (0.5, 7.0))
     first, second = Record(pipeline("fp32")), Record(pipeline("bf16"))
     first.seconds, second.seconds = [0.2, 0.4, 0.6], [0.1, 0.1, 0.2]  # ratios 2, 4, 3
     for record in (first, second):
@@ -103,24 +103,25 @@ def test_rows_hold_what_was_measured(monkeypatch):
     labels = np.arange(16).reshape(4, 4)
     first.labels, second.labels = [labels], [np.where(labels == 5, 0, labels)]
     floors = {("openvino", "fp32"): 4e10}
-    rows = tabulate([first, second], {"net": true_labels([first, second], [])}, (4, 4), {"net": 1e9}, floors)
+    rows = tabulate([first, second], {"net": true_labels([first, second], [])}, (4, 4), {"net": Work(1e9, 4e8)}, floors)
     assert all(set(row) == KEYS for row in rows)
     assert rows[1]["speedup"] == pytest.approx(3) and rows[0]["speedup"] == 1
     assert rows[1]["label_agreement"] == 15 / 16
     assert rows[0]["end_to_end_ms"] == pytest.approx(400) and rows[0]["fps"] == pytest.approx(2.5)
     assert rows[0]["share_of_floor"] == pytest.approx(1e9 / 0.05 / 4e10) and rows[1]["share_of_floor"] is None
-    assert text_table(rows).splitlines()[2].split()[-2:] == ["-", "7"]
+    assert rows[0]["share_of_winograd_floor"] == pytest.approx(4e8 / 0.05 / 4e10) and rows[0]["startup_s"] == 0.5
+    assert text_table(rows).splitlines()[2].split()[-4:] == ["-", "-", "0.50", "7"]
     assert len(markdown_table(rows).splitlines()) == 4
 
 
 def test_the_chart_has_a_bar_for_each_row(tmp_path, monkeypatch):
     """In the colours of the stages, as long as the times."""
-    monkeypatch.setattr(measuring, "peak_memory", lambda *_: 7.0)
+    monkeypatch.setattr(measuring, "startup_and_memory", lambda *_: (0.5, 7.0))
     records = []
     for name, network in (("fp32", 0.08), ("bf16", 0.04)):
         stages = {"preprocess": [0.01], "network": [network], "labels": [0.01]}
         records.append(Record(pipeline(name), [network + 0.02], stages, [np.zeros((2, 2))]))
-    rows = tabulate(records, {"net": records[0].labels}, (2, 2), {"net": 1.0}, {})
+    rows = tabulate(records, {"net": records[0].labels}, (2, 2), {"net": Work(1.0, 1.0)}, {})
     draw(rows, tmp_path / "chart.png")
     image = cv2.imread(str(tmp_path / "chart.png"))
     blue = (image == (178, 114, 0)).all(axis=2)  # BGR of the network's colour
@@ -129,14 +130,14 @@ def test_the_chart_has_a_bar_for_each_row(tmp_path, monkeypatch):
     assert 1.9 < bars[-1] / bars[0] < 2.1, f"lines of {sorted(runs)} pixels for 80 and 40 ms"
 
 
-def product_graph(path: pathlib.Path, size: int | str) -> pathlib.Path:
-    """A 3x3 convolution of 4 to 8 channels in 2 groups, then a product with a matrix of 6 columns."""
+def product_graph(path: pathlib.Path, size: int | str, groups: int = 2) -> pathlib.Path:
+    """A 3x3 convolution of 4 to 8 channels in groups, then a product with a matrix of 6 columns."""
     weights = [
         onnx.numpy_helper.from_array(np.zeros(shape, np.float32), name)
-        for name, shape in (("k", (8, 2, 3, 3)), ("m", (10, 6)))
+        for name, shape in (("k", (8, 4 // groups, 3, 3)), ("m", (10, 6)))
     ]
     nodes = [
-        helper.make_node("Conv", ["x", "k"], ["y"], pads=[1, 1, 1, 1], group=2),
+        helper.make_node("Conv", ["x", "k"], ["y"], pads=[1, 1, 1, 1], group=groups),
         helper.make_node("MatMul", ["y", "m"], ["z"]),
     ]
     value = lambda name, shape: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)  # noqa: E731
@@ -147,7 +148,9 @@ def product_graph(path: pathlib.Path, size: int | str) -> pathlib.Path:
 
 def test_operations_of_a_known_graph(tmp_path):
     convolution, product = 2 * (2 * 9) * 8 * 5 * 10, 2 * (8 * 5 * 10) * 6
-    assert count_operations(product_graph(tmp_path / "g.onnx", 5)) == convolution + product
+    assert count_operations(product_graph(tmp_path / "g.onnx", 5)) == (convolution + product,) * 2
+    found = count_operations(product_graph(tmp_path / "whole.onnx", 5, groups=1))
+    assert found == pytest.approx((2 * convolution + product, 2 * convolution * 64 / 324 + product))
     with pytest.raises(UserError, match="leaves sizes open"):
         count_operations(product_graph(tmp_path / "open.onnx", "h"))
 
@@ -240,7 +243,7 @@ def test_what_paddleseg_does_not_have_is_measured_alone(tmp_path, model):
 @pytest.mark.slow
 def test_models_of_paddleseg_alone_are_measured_beside(monkeypatch):
     """In the same rounds, as the reference of times and of no labels."""
-    monkeypatch.setattr(measuring, "peak_memory", lambda *_: 7.0)
+    monkeypatch.setattr(measuring, "startup_and_memory", lambda *_: (0.5, 7.0))
     frames = [np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)]
     ours, theirs = "segformerpp_b0:embed_dim=8,head_channels=8", "STDCSeg:backbone=STDC1"
     rows = run(small_plan(ours, beside=[theirs], runs=2), frames, {})

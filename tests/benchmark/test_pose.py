@@ -69,7 +69,7 @@ def test_every_pipeline_gets_a_row(monkeypatch):
     monkeypatch.setattr(registry, "ENTRIES", dict(registry.ENTRIES))
     entry = Entry("tests.benchmark.test_pose", "Colours", "only", {}, task="pose", outputs="num_keypoints")
     register_model("colours", entry)
-    monkeypatch.setattr(pose, "peak_memory", lambda *_: 1.0)  # in processes that do not know this network
+    monkeypatch.setattr(pose, "startup_and_memory", lambda *_: (1.0, 1.0))  # in processes that do not know this network
     rows = pose.run(pose.PosePlan("colours", SIZE, people=3, mergings=["bsm_hq"], threads=1, runs=2))
     names = [(row["model"], row["pipeline"], row["backend"], row["precision"]) for row in rows]
     ours = [("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"), ("onnxruntime", "fp32")]

@@ -1,5 +1,6 @@
 """deploy/python/infer.py: images, videos and cameras, damage, and Ctrl-C."""
 
+import json
 import os
 import pathlib
 import signal
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from paddle_rt.cli import benchmark_video
 from paddle_rt.export.publish import export
 from paddle_rt.imaging.labels import read_label
 from paddle_rt.imaging.read_write import read_image
@@ -38,7 +40,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 def command(exported: pathlib.Path, path: object, save_dir: pathlib.Path, *more: object) -> list[str]:
     line = [sys.executable, ROOT / "deploy/python/infer.py", "--config", exported, "--image_path", path]
-    return [*map(str, line), "--save_dir", str(save_dir), "--threads", "1", *map(str, more)]
+    return [*map(str, line), "--save_dir", str(save_dir), "--backend", "openvino", "--threads", "1", *map(str, more)]
 
 
 def infer(*arguments: object) -> subprocess.CompletedProcess:
@@ -110,3 +112,14 @@ def test_ctrl_c_loses_nothing(exported, tmp_path):
     assert written(tmp_path / "out") == [*pictures, "in_overlay.mp4"], "no temporary file is left"
     assert len(read_video(tmp_path / "out/in_overlay.mp4")[0]) == count
     assert f"{count} frames labelled" in out
+
+
+def test_videos_are_timed_beside_the_network(exported, tmp_path, monkeypatch, capsys):
+    output = tmp_path / "rows.json"
+    monkeypatch.setattr(benchmark_video, "SIZES", ((48, 64), (70, 96)))
+    line = ["--config", exported, "--threads", 1, "--frames", 3, "--runs", 1, "--output", output]
+    monkeypatch.setattr(sys, "argv", ["benchmark_video", *map(str, line)])
+    benchmark_video.main()
+    rows = json.loads(output.read_text())
+    assert [row["video"] for row in rows] == ["64x48", "96x70"] and f"rows in {output}" in capsys.readouterr().out
+    assert all(row["fps"] > 0 and row["share"] == pytest.approx(row["fps"] / row["network_fps"]) for row in rows)

@@ -229,6 +229,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: pathlib.Path) -> None
         ({"output_op": "argmin"}, "did you mean 'argmax'"),
         ({"formats": ["onxx"]}, "did you mean 'onnx'"),
         ({"formats": []}, "no format"),
+        ({"formats": ["mnn"], "target": "gpu", "output_op": "coarse"}, "format mnn is for target cpu, got target gpu"),
         ({"input_shape": [1, None, 32, 32]}, "input_shape must be"),
         ({"input_shape": [1, 3, 0, 32]}, "input_shape must be"),
         ({"input_shape": [3, 32, 32]}, "input_shape must be"),
@@ -320,7 +321,7 @@ def test_infer_command_line(dynamic: pathlib.Path, tmp_path: pathlib.Path) -> No
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(tmp_path / "in" / name), smooth_image(*size))
     (tmp_path / "in" / "broken.png").write_bytes(b"no image")
-    command = [str(ROOT / "deploy/python/infer.py"), "--config", str(dynamic / "deploy.yaml")]
+    command = [str(ROOT / "deploy/python/infer.py"), "--backend", "openvino", "--config", str(dynamic / "deploy.yaml")]
     command += ["--image_path", str(tmp_path / "in"), "--save_dir", str(tmp_path / "out"), "--threads", "1"]
     done = run_python(*command, cwd=tmp_path)
     assert done.returncode == 1, done.stderr

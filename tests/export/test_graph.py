@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import paddle_rt
-from paddle_rt.export.graph import optimise
+from paddle_rt.export.graph import optimise, write_gelu_apart
 from paddle_rt.export.publish import export
 from paddle_rt.tasks.segmentation.export import SegmentationExport
 from tests.helpers import NORMALIZE, TENSORRT_OPERATORS, randomize, relative_error
@@ -222,6 +222,20 @@ def test_gelu_keeps_the_form_that_engines_know(rng):
     constants = {name: np.float32(value) for name, value in {"root": 2**0.5, "one": 1, "half": 0.5}.items()}
     constants["w"] = constant(rng, 4, 4, 1, 1)
     assert optimised(build(nodes, constants, (1, 4, 3, 3))) == ["Conv", "Div", "Erf", "Add", "Mul", "Mul", "Conv"]
+
+
+def test_gelu_is_written_so_that_mnn_does_not_take_it_for_one(rng):
+    nodes = [
+        node("Div", "x root", "d"), node("Erf", "d", "e"), node("Add", "e one", "f"), node("Mul", "x f", "g"),
+        node("Mul", "g half", "y"),
+    ]  # fmt: skip
+    constants = {name: np.float32(value) for name, value in {"root": 2**0.5, "one": 1, "half": 0.5}.items()}
+    model = build(nodes, constants, (1, 4, 3, 3))
+    x = constant(rng, 1, 4, 3, 3)
+    before = run(model, x)
+    write_gelu_apart(model)
+    np.testing.assert_array_equal(run(model, x)[0], before[0])
+    assert list(model.graph.node[3].input) == ["x", "half"] and sorted(model.graph.node[4].input) == ["f", "g"]
 
 
 def test_constants_are_computed(rng):

@@ -17,9 +17,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from paddle_rt.errors import UserError
-from paddle_rt.export.publish import export
+from paddle_rt.export.publish import FORMATS, export
 from paddle_rt.inference import BACKENDS, Segmenter, confidence_from_logits, labels_from_logits, load
 from paddle_rt.inference.deployment import file_digest
+from paddle_rt.inference.engines import mnn as mnn_engine
 from paddle_rt.inference.engines import openvino as openvino_engine
 from paddle_rt.inference.engines import openvino_core
 from paddle_rt.inference.preprocess import Preprocess
@@ -47,7 +48,7 @@ def model() -> RTFormer:
 def exports(model: RTFormer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
     folder = tmp_path_factory.mktemp("exports")
     for name, shape in SHAPES.items():
-        export(model, folder / name, SegmentationExport([NORMALIZE], "CamVid"), shape, "coarse")
+        export(model, folder / name, SegmentationExport([NORMALIZE], "CamVid"), shape, "coarse", FORMATS)
     return {name: folder / name for name in SHAPES}
 
 
@@ -238,8 +239,9 @@ def test_devices_that_are_not_there(exports, choice, available, message):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_backend_that_is_not_installed_says_how_to_install_it(exports, monkeypatch, backend):
-    monkeypatch.setitem(sys.modules, backend, None)  # the packages have the backends' names
-    monkeypatch.setattr(openvino_engine, "openvino_core", openvino_core.__wrapped__)  # the cached one is there already
+    monkeypatch.setitem(sys.modules, {"mnn": "MNN"}.get(backend, backend), None)
+    for module, name in ((openvino_engine, "openvino_core"), (mnn_engine, "mnn")):  # the cached one is there already
+        monkeypatch.setattr(module, name, getattr(module, name).__wrapped__)
     with pytest.raises(UserError, match="pip install"):
         Segmenter(exports["fixed"], backend)
 
@@ -323,7 +325,11 @@ def test_a_deploy_yaml_that_contradicts_its_graph(exports, tmp_path, backend, ch
         np.testing.assert_array_equal(labels, Segmenter(exports["open"], backend, threads=1)(frame))
 
 
-DAMAGE = {"model.onnx": (b"\x22\x04Conv", b"\x22\x04\xeeonv"), "model.json": (b"conv2d", b"\xeeonv2d")}
+DAMAGE = {
+    "model.onnx": (b"\x22\x04Conv", b"\x22\x04\xeeonv"),
+    "model.json": (b"conv2d", b"\xeeonv2d"),
+    "model.mnn": (b"frame", b""),  # which moves all that follows
+}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

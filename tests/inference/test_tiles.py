@@ -10,7 +10,8 @@ import paddle
 import pytest
 
 from paddle_rt.components import build_component
-from paddle_rt.export.publish import export
+from paddle_rt.export.publish import FORMATS, export
+from paddle_rt.imaging import read_label, write_image
 from paddle_rt.inference import BACKENDS, Deployment, Segmenter, predictor
 from paddle_rt.inference.preprocess import Preprocess
 from paddle_rt.inference.tiles import TiledSegmenter
@@ -18,7 +19,7 @@ from paddle_rt.models.rtformer import RTFormer
 from paddle_rt.tasks.segmentation.export import SegmentationExport
 from paddle_rt.tasks.segmentation.transforms import Compose, transform_catalogue
 from paddle_rt.tasks.segmentation.tta import Augmentation, predict_logits, restore
-from tests.helpers import NORMALIZE, TINY, message, randomize, smooth_image
+from tests.helpers import NORMALIZE, TINY, message, randomize, run_python, smooth_image
 
 CLASSES, TILE = 5, (64, 96)
 RESIZE = {"type": "Resize", "target_size": [210, 150]}
@@ -109,13 +110,41 @@ def test_labels_are_those_of_predict_s_sliding_window(name, size, overlap, model
     assert error < 1e-3
 
 
+@pytest.fixture(scope="module")
+def written_export(model: RTFormer, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("tiles") / "export"
+    export(model, folder, SegmentationExport([NORMALIZE], "CamVid"), [2, 3, *TILE], "coarse", FORMATS)
+    return folder
+
+
 @pytest.mark.slow  # an export takes many seconds
-def test_the_engines_give_the_same(model, tmp_path):
-    export(model, tmp_path / "export", SegmentationExport([NORMALIZE], "CamVid"), [2, 3, *TILE], "coarse")
+def test_infer_takes_the_memory_of_a_row_of_tiles(written_export, tmp_path):
+    """The peak of the whole process, of which the interpreter and the engine take most."""
+    code = "import resource; from paddle_rt.cli.infer import main; main()"
+    line = ["--config", written_export, "--backend", "onnxruntime", "--threads", 2, "--save", "labels"]
+    peaks = []
+    for height in (256, 16384):
+        image = smooth_image(height, 512, cell=32)
+        write_image(tmp_path / f"{height}.png", image)
+        more = ["--image_path", tmp_path / f"{height}.png", "--save_dir", tmp_path, "--tile", *TILE]
+        words = list(map(str, [*line, *more]))
+        show = "print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+        done = run_python("-c", f"import sys; sys.argv[1:] = {words!r}\n{code}\n{show}")
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(done.stdout.split("peak ")[1]))
+    logits = 4 * CLASSES * image.shape[0] * image.shape[1] >> 20
+    beside = (2 * image.nbytes + image.nbytes // 3) >> 20  # the image, its decoder, and the labels
+    print(f"peaks of {peaks[0]} and {peaks[1]} MiB; image and labels {beside} MiB, logits of the image {logits} MiB")
+    assert read_label(tmp_path / "pseudo_color_prediction/16384.png", CLASSES).shape == (16384, 512)
+    assert peaks[1] - peaks[0] < beside + logits // 4
+
+
+@pytest.mark.slow
+def test_the_engines_give_the_same(model, written_export):
     image = smooth_image(150, 333, cell=8)
     logits = expected_logits(model, [NORMALIZE], image, 17)
     for backend in BACKENDS:
-        labels = TiledSegmenter(Segmenter(tmp_path / "export", backend, threads=2), TILE, 17)(image)
+        labels = TiledSegmenter(Segmenter(written_export, backend, threads=2), TILE, 17)(image)
         chosen = np.take_along_axis(logits, labels[np.newaxis].astype(np.int64), axis=0)[0]
         gap = float((logits.max(axis=0) - chosen).max()) / np.abs(logits).max()
         print(f"{backend}: labels {np.mean(labels != logits.argmax(axis=0)):.2e} differ, gap {gap:.1e}")

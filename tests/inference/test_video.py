@@ -12,10 +12,11 @@ import pytest
 import yaml
 
 from paddle_rt.errors import UserError
-from paddle_rt.export.publish import export
+from paddle_rt.export.publish import FORMATS, export
 from paddle_rt.export.quantize import quantize
 from paddle_rt.imaging.labels import read_label
 from paddle_rt.imaging.palettes import palette
+from paddle_rt.imaging.view import View
 from paddle_rt.inference import BACKENDS, Segmenter, VideoSegmenter, labels_from_logits
 from paddle_rt.inference.engines import openvino_core
 from paddle_rt.inference.media.pipeline import label_frames
@@ -51,7 +52,7 @@ def network() -> Callable[..., FANet]:
 @pytest.fixture(scope="module")
 def exports(network, tmp_path_factory) -> dict[str, pathlib.Path]:
     folder = tmp_path_factory.mktemp("exports")
-    export(network(WINDOW), folder / "video", SegmentationExport([NORMALIZE], "CamVid"), [1, 3, *SIZE])
+    export(network(WINDOW), folder / "video", SegmentationExport([NORMALIZE], "CamVid"), [1, 3, *SIZE], formats=FORMATS)
     small = SegmentationExport([NORMALIZE], open_sizes=((1, 65, 97), (1, 48, 64)))
     export(network(2, seed=1), folder / "open", small, [None, 3, None, None], formats=["onnx"])
     export(network(1), folder / "image", SegmentationExport([NORMALIZE]), [1, 3, *SIZE], formats=["onnx"])
@@ -223,7 +224,7 @@ def test_wrong_exports_and_arguments(network, exports, tmp_path):
         quantize(exports["video"], video(1), [(video(1)[0], np.zeros(SIZE, np.uint8))], SegmentationExport())
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino", "mnn"])
 @pytest.mark.parametrize("shape", [None, [1, 2, 60, 16], [1, 9, 60, 32], [1, 60, 32], [1, 2, 0, 32], "large", [[1]]])
 def test_another_state_shape_in_deploy_yaml_is_one_clear_line(exports, tmp_path, shape, backend):
     for file in exports["video"].iterdir():
@@ -296,7 +297,8 @@ def test_a_truncated_video(exports, tmp_path):
     writer.release()
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     source = open_source(str(path))
-    with open_outputs(source, tmp_path, ("overlay",), palette(None, CLASSES)) as write:
+    view = View([f"class {index}" for index in range(CLASSES)], palette(None, CLASSES))
+    with open_outputs(source, tmp_path, ("overlay",), view) as write:
         report = label_frames(VideoSegmenter(exports["video"], threads=1), source, write)
     assert 0 < report.labelled < 12 and len(report.failures) == 1 and "12 frames" in report.failures[0]
     (tmp_path / "empty.mp4").write_bytes(b"")

@@ -122,3 +122,25 @@ def test_the_labels_that_it_writes_are_those_that_val_scores(call, channels, tmp
     scored = np.array(json.loads((tmp_path / "scores.json").read_text())["confusion_matrix"])
     assert np.array_equal(scored, confusion), f"{np.abs(scored - confusion).sum()} pixels differ"
     assert (confusion.sum(0) > 0).sum() > 1, "one class is predicted everywhere, which shows little"
+
+
+def test_predict_and_infer_take_the_same_views(call, weights, config, images, tmp_path):
+    line = ["-c", config, "--model_path", weights, "--save_dir", tmp_path / "plain", "--image_path", images / "a"]
+    code, _, err = call("predict", *line)
+    assert code == 0, err
+    line[5] = tmp_path / "views"
+    flags = ["--legend", "--side_by_side", "--contours", "--opacity", 0.5, "--classes", "road", "car", "--confidence"]
+    code, _, err = call("predict", *line, *flags, "--polygons", "coco", "labelme", "--min_area", 2)
+    assert code == 0, err
+    names = [name.removesuffix(".png") for name in written(tmp_path / "plain/label_prediction")]
+    assert [name.removesuffix(".json") for name in written(tmp_path / "views/labelme")] == names
+    assert [name.removesuffix(".png") for name in written(tmp_path / "views/confidence")] == names
+    assert (tmp_path / "views/coco_annotations.json").is_file()
+    for folder in ("label_prediction", "pseudo_color_prediction"):
+        for name in written(tmp_path / "plain" / folder):  # they hold all classes, whatever is shown
+            plain, views = (tmp_path / kind / folder / name for kind in ("plain", "views"))
+            assert plain.read_bytes() == views.read_bytes()
+    first = written(tmp_path / "plain/added_prediction")[0]
+    widths = [Image.open(tmp_path / kind / "added_prediction" / first).size[0] for kind in ("plain", "views")]
+    assert widths[1] > 2 * widths[0]
+    refused(call("predict", *line, "--classes", "cat"), "--classes: unknown class 'cat'", 2)

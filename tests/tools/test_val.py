@@ -9,7 +9,9 @@ import paddle
 import pytest
 
 from paddle_rt.config import build_task, load_config, trained_network
+from paddle_rt.imaging import read_image
 from paddle_rt.models.rtformer import RTFormer
+from paddle_rt.tasks.segmentation.worst import WorstImages
 from tests.helpers import TINY, camvid_dataset, refused, run_python, tiny_config, written
 
 
@@ -67,6 +69,25 @@ def test_val_counts_absent_classes_by_rule(call, rule, counted, tmp_path):
         [counted] * (11 - len(found))
     )
     assert f"mIoU: {np.mean(values):.4f} " in out
+
+
+def test_val_draws_the_worst_images_and_the_confusion_matrix(call, weights, config, tmp_path):
+    line = ["-c", config, "--model_path", weights, "--save_dir", tmp_path / "val", "--num_workers", 0]
+    code, out, err = call("val", *line, "--worst", 3, "--confusion", "--batch_size", 2)
+    assert code == 0, err
+    assert written(tmp_path / "val") == ["confusion.png", "worst.png"] and f"{tmp_path}/val/worst.png is written" in out
+    sheet = read_image(tmp_path / "val/worst.png")
+    assert sheet.shape[0] == 2 * (26 + 160 + 8) and sheet.shape[1] > 2 * (
+        3 * 320 + 8
+    )  # 3 tiles in 2 rows, and the classes
+
+
+def test_the_worst_images_are_those_of_the_lowest_score():
+    worst, labels = WorstImages(2), np.zeros((4, 4), np.int64)
+    for index, right in enumerate([5, 0, 9, 5, 2]):
+        worst.add(index, np.array([[right, 10 - right], [0, 0]]), labels)
+    worst.add(9, np.zeros((2, 2), int), labels)  # no pixel counts
+    assert [(-found.index, -found.rank) for found in worst.gathered()] == [(1, 0.0), (4, 0.1)]
 
 
 BAD_FLAGS = {

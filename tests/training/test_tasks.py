@@ -24,10 +24,10 @@ CLASSIFIER = {
 SMALL = {"base_channels": 8, "feature_channels": 16, "cross_size": 3}
 
 
-def segmentation(folder: pathlib.Path) -> str:
+def segmentation(folder: pathlib.Path, **changes: object) -> str:
     scenes = {"type": "StreetScenes", "num_samples": 8, "height": 32, "width": 64, "transforms": [NORMALIZE]}
     val_dataset = {**scenes, "num_samples": 2, "mode": "val"}
-    return tiny_config(folder, batch_size=2, train_dataset=scenes, val_dataset=val_dataset)
+    return tiny_config(folder, batch_size=2, train_dataset=scenes, val_dataset=val_dataset, **changes)
 
 
 def classification(folder: pathlib.Path) -> str:
@@ -38,7 +38,11 @@ def classification(folder: pathlib.Path) -> str:
     return str(path)
 
 
-TASKS = {"segmentation": segmentation, "classification": classification, "pose": pose}
+def class_balanced(folder: pathlib.Path) -> str:
+    return segmentation(folder, sampler="class_balanced")
+
+
+TASKS = {"segmentation": segmentation, "class_balanced": class_balanced, "classification": classification, "pose": pose}
 
 
 def check(folder: pathlib.Path) -> None:

@@ -18,21 +18,25 @@ from paddle_rt.inference.engines.base import (
     cores,
     switch_off_telemetry,
 )
+from paddle_rt.inference.engines.mnn import Mnn
 from paddle_rt.inference.engines.onnx_runtime import OnnxRuntime
 from paddle_rt.inference.engines.onnx_runtime_gpu import DeviceArray, Profile
 from paddle_rt.inference.engines.openvino import OpenVino, openvino_core
 from paddle_rt.inference.engines.paddle_inference import PaddleInference
 
-ONNX_ENGINES: dict[str, Callable[..., Engine]] = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
+ENGINES: dict[str, Callable[..., Engine]] = {
+    "mnn": Mnn, "onnxruntime": OnnxRuntime, "openvino": OpenVino, "paddle": PaddleInference
+}  # fmt: skip
 
 __all__ = [
     "BACKENDS",
     "DEVICES",
-    "ONNX_ENGINES",
+    "ENGINES",
     "PRECISIONS",
     "SUPPORTED",
     "DeviceArray",
     "Engine",
+    "Mnn",
     "OnnxRuntime",
     "OpenVino",
     "PaddleInference",

@@ -7,7 +7,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 SUPPORTED = {
     "onnxruntime": {"cpu": ("fp32", "int8"), "gpu": ("fp32", "fp16"), "tensorrt": ("fp32", "fp16", "int8")},
     "openvino": {"cpu": ("fp32", "bf16", "fp16", "int8"), "gpu": ("fp32", "fp16", "int8")},
+    "mnn": {"cpu": ("fp32",)},
     "paddle": {"cpu": ("fp32",), "gpu": ("fp32", "fp16"), "tensorrt": ("fp32", "fp16")},
 }
 BACKENDS = tuple(SUPPORTED)
@@ -29,7 +30,14 @@ class UnsupportedError(UserError):
 
 
 class Engine(abc.ABC):
-    """A loaded graph."""
+    """A loaded graph.
+
+    Attributes:
+        rounding: How many times as much as in other engines single precision may round, since the engine has faster
+            algorithms that do.
+    """
+
+    rounding: ClassVar[float] = 1.0
 
     @functools.cached_property
     def report(self) -> dict[str, Any]:

@@ -10,46 +10,56 @@ import numpy as np
 
 from paddle_rt import imaging
 from paddle_rt.errors import UserError, unknown
+from paddle_rt.imaging.label_files import HEAT_MAPS, open_label_files
+from paddle_rt.imaging.view import View
 from paddle_rt.inference.boxes import ImageBoxes
 from paddle_rt.inference.classifier import TopK
 from paddle_rt.inference.keypoints import KeypointSet
 from paddle_rt.inference.media.predictions import KEYPOINTS, PREDICTIONS, open_keypoints, open_predictions
 from paddle_rt.inference.media.sources import Frame, Source
 from paddle_rt.inference.pose_estimator import KeyPoints
+from paddle_rt.inference.segmenter import Labels
 
 SAVE = ("labels", "overlay")
 
 
 @contextlib.contextmanager
 def open_outputs(
-    source: Source, save_dir: str | os.PathLike, save: Sequence[str] | None, colours: np.ndarray
-) -> Iterator[Callable[[Frame, np.ndarray], None]]:
+    source: Source, save_dir: str | os.PathLike, save: Sequence[str] | None, view: View
+) -> Iterator[Callable[[Frame, np.ndarray | Labels], None]]:
     """Open the outputs of a source.
 
     Images get pseudo_color_prediction/NAME.png (indexed colours; the value of a pixel is its class) and
-    added_prediction/NAME.jpg. A video or a camera gets NAME/000000.png and so on, and NAME_overlay.mp4.
+    added_prediction/NAME.jpg. A video or a camera gets NAME/000000.png and so on, and NAME_overlay.mp4. What else the
+    view asks for, `imaging.label_files` writes; the heat maps of a video go to NAME_confidence/.
 
     Args:
         source: The source of the frames.
         save_dir: The folder of the outputs.
         save: "labels", "overlay" or both; None for both of images and for the overlay of a video.
-        colours: RGB [num_classes, 3], uint8.
+        view: How labels are drawn, and what else is written.
 
     Yields:
         A function that writes a frame and its labels. The video appears when the block ends without an error.
 
     Raises:
-        UserError: `save` holds an unknown name, or a video cannot be written.
+        UserError: `save` holds an unknown name, a video cannot be written, or polygons of a video are asked for.
     """
+    if source.is_video and view.polygons:
+        raise UserError("polygons belong to images, but the source is a video; write its frames as images first")
+    heat_maps = f"{source.name}_{HEAT_MAPS}" if source.is_video else HEAT_MAPS
     save, folder = _checked(save) or (("overlay",) if source.is_video else SAVE), Path(save_dir)
-    with _open_overlays(source, folder, "overlay" in save) as write_overlay:
+    overlays = _open_overlays(source, folder, "overlay" in save)
+    with overlays as write_overlay, open_label_files(folder, view, heat_maps) as add:
 
-        def write(frame: Frame, labels: np.ndarray) -> None:
+        def write(frame: Frame, found: np.ndarray | Labels) -> None:
+            labels, confidence = (found.map, found.confidence) if isinstance(found, Labels) else (found, None)
             if "labels" in save:
                 labels_folder = folder / (source.name or "pseudo_color_prediction")
-                imaging.write_label(labels_folder / f"{frame.name}.png", labels, colours)
+                imaging.write_label(labels_folder / f"{frame.name}.png", labels, view.palette)
             if write_overlay:
-                write_overlay(frame, imaging.overlay(frame.image, labels, colours))
+                write_overlay(frame, view.draw(frame.image, labels))
+            add(frame.source, frame.name, labels, confidence)
 
         yield write
 

@@ -17,7 +17,7 @@ def transform_clip(
 
     Args:
         transforms: A Compose, whose transforms draw from `random` and `numpy.random`.
-        frames: float32 [H, W, 3] or files, the oldest first.
+        frames: uint8 or float32 [H, W, 3], or files, the oldest first.
         data: What the transforms get beside "img"; "label" is that of the last frame.
 
     Returns:

@@ -89,12 +89,19 @@ def _in_time(indices: Sequence[int], description: str) -> Iterator[int]:
 def _read_labels(part: str, dataset: paddle.io.Dataset) -> ClassCounts:
     found = ClassCounts(Counter(), Counter(), 0, len(dataset), dataset.num_classes, dataset.ignore_index)
     for index in _in_time(_sample(len(dataset), MOST_LABELS), f"check the labels of {part}"):
-        counts = count_values(_read_label(dataset, index))
+        counts = count_values(read_labels_of(dataset, index))
         found.add({int(value): int(counts[value]) for value in np.flatnonzero(counts)})
     return found
 
 
-def _read_label(dataset: paddle.io.Dataset, index: int) -> np.ndarray:
+def read_labels_of(dataset: paddle.io.Dataset, index: int) -> np.ndarray:
+    """Read the labels of an image as classes, without any transform. Shape: [H, W].
+
+    Raises:
+        UserError: They cannot be read, or a value is out of range.
+    """
+    if isinstance(dataset, StreetScenes):
+        return dataset.clip(index)[1][-1]
     image, label = dataset.file_list[index]
     labels = dataset.read_label(label) if isinstance(dataset, LabelledImages) else label
     if isinstance(labels, str):
@@ -109,7 +116,7 @@ def _read_images(part: str, dataset: paddle.io.Dataset) -> dict[int, tuple[int, 
     for index in _in_time(_sample(len(dataset), MOST_IMAGES), f"check the images of {part}"):
         image, label = dataset.file_list[index]
         pixels = read_image(image, dataset.img_channels)
-        check_same_size(_read_label(dataset, index), pixels, label, image)
+        check_same_size(read_labels_of(dataset, index), pixels, label, image)
         sizes[index] = pixels.shape[1::-1]
     return sizes
 

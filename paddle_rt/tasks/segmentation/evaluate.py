@@ -1,6 +1,7 @@
 """Evaluation of a network on a data set, at the labels' own size."""
 
 import logging
+from collections.abc import Callable
 
 import numpy as np
 import paddle
@@ -9,6 +10,7 @@ from tqdm import tqdm
 from paddle_rt.tasks.base import Scores
 from paddle_rt.tasks.loader import Loader
 from paddle_rt.tasks.segmentation import metrics
+from paddle_rt.tasks.segmentation.diagnosis import find_faults
 from paddle_rt.tasks.segmentation.tta import Augmentation, predict_logits, restore
 
 logger = logging.getLogger(__name__)
@@ -20,6 +22,7 @@ def evaluate(
     augmentation: Augmentation | None = None,
     batch_size: int = 1,
     num_workers: int = 0,
+    seen: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
 ) -> np.ndarray:
     """Compute the confusion matrix of a network over a data set.
 
@@ -31,6 +34,7 @@ def evaluate(
         augmentation: Scales, flips and sliding window; None for whole images as they are.
         batch_size: Images of one size that are run together; images of unequal sizes are run one by one.
         num_workers: Processes that load images.
+        seen: Called with the index, the confusion matrix and the predicted labels of each image of this process.
 
     Returns:
         int64 [C, C]: rows are true classes, columns predicted ones.
@@ -43,6 +47,7 @@ def evaluate(
     share = paddle.io.Subset(dataset, list(range(rank, len(dataset), ranks)))
     loader = Loader(share, batch_size=batch_size, num_workers=num_workers, collate_fn=_as_list)
     confusion = np.zeros([dataset.num_classes] * 2, np.int64)
+    index = rank
     hidden = rank > 0 or None  # None: shown on a terminal only
     with paddle.no_grad(), tqdm(total=len(share), desc="evaluate", unit="img", disable=hidden, leave=False) as bar:
         for samples in loader:
@@ -51,10 +56,13 @@ def evaluate(
                 logits = predict_logits(network, images, augmentation or Augmentation()).astype("float32")
                 for i, sample in enumerate(group):
                     with paddle.amp.auto_cast(enable=False):  # the caller may run the network in half precision
-                        labels = restore(logits[i : i + 1], sample["trans_info"]).argmax(axis=1)
-                    confusion += metrics.confusion_matrix(
-                        labels.numpy(), sample["label"].numpy(), dataset.num_classes, dataset.ignore_index
-                    )
+                        labels = restore(logits[i : i + 1], sample["trans_info"]).argmax(axis=1).numpy()
+                    truth = sample["label"].numpy()
+                    found = metrics.confusion_matrix(labels, truth, dataset.num_classes, dataset.ignore_index)
+                    confusion += found
+                    if seen is not None:
+                        seen(index, found, labels[0])
+                    index += ranks
                     bar.update()
     if ranks > 1:
         total = paddle.to_tensor(confusion)
@@ -92,7 +100,8 @@ def summarize(confusion: np.ndarray, images: int, names: list[str], absent: str 
     report["confusion_matrix"] = confusion.tolist()
     curves = {f"IoU/{name}": float(iou) for name, iou in zip(names, result["class_iou"], strict=True)}
     curves = {name: iou for name, iou in curves.items() if not np.isnan(iou)}
-    return Scores(values, "mIoU", f"[EVAL] #Images: {images} {shown}", details, report, curves)
+    faults = find_faults(confusion, names)
+    return Scores(values, "mIoU", f"[EVAL] #Images: {images} {shown}", details, report, curves, faults)
 
 
 def _as_list(samples: list[dict]) -> list[dict]:

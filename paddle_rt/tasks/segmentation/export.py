@@ -132,9 +132,17 @@ class ExportingMixin:
         Raises:
             UserError: The config has no such split, or its files are missing.
         """
+        return take_samples(self.plain_data(split), number)
+
+    def plain_data(self, split: str) -> paddle.io.Dataset:
+        """Build the data set of a split without transforms.
+
+        Raises:
+            UserError: The config has no such split, or its files are missing.
+        """
         key = f"{split}_dataset"
         plain = {**self.config, key: {**self.config.get(key, {}), "transforms": []}}
-        return take_samples(type(self)(plain).build_data(split), number)
+        return type(self)(plain).build_data(split)
 
 
 def take_samples(dataset: paddle.io.Dataset, number: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -148,11 +156,16 @@ def take_samples(dataset: paddle.io.Dataset, number: int) -> list[tuple[np.ndarr
         Pairs of a frame, uint8 BGR [H, W, 3], and its labels [H, W].
     """
     indices = np.unique(np.linspace(0, len(dataset) - 1, min(number, len(dataset))).astype(int)).tolist()
-    items = (dataset[index] for index in indices)
-    return [
-        (np.ascontiguousarray(item["img"].transpose(1, 2, 0)[..., ::-1].astype(np.uint8)), np.squeeze(item["label"]))
-        for item in items
-    ]
+    return [frame_of_item(dataset[index]) for index in indices]
+
+
+def frame_of_item(item: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the frame, uint8 BGR [H, W, C], and the labels [H, W] of an item of a data set without transforms.
+
+    Of a clip it is the last frame, which its labels belong to.
+    """
+    planes = item["img"][-1] if item["img"].ndim == 4 else item["img"]
+    return np.ascontiguousarray(planes.transpose(1, 2, 0)[..., ::-1].astype(np.uint8)), np.squeeze(item["label"])
 
 
 def _compare_labels(labels: np.ndarray, logits: np.ndarray, tolerance: float) -> dict[str, Any]:

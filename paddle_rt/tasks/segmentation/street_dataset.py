@@ -96,7 +96,7 @@ class StreetScenes(paddle.io.Dataset):
         label = labels[-1].copy()
         # Scores are counted on the label at its own size, so that outside of training only the image is transformed.
         data = {"trans_info": [], "label": label, "gt_fields": ["label"] if self.training else []}
-        data = transform_clip(self.transforms, images.astype(np.float32), data)
+        data = transform_clip(self.transforms, images, data)
         if not self.training:
             data["label"] = data["label"][np.newaxis]
         elif self.edge:

@@ -13,8 +13,10 @@ import paddle
 from paddle_rt.analysis import STOPS, Report
 from paddle_rt.arguments import RANGES, check_section
 from paddle_rt.components import build_component, check_component, takes_clips
-from paddle_rt.errors import UserError
+from paddle_rt.errors import UserError, unknown
 from paddle_rt.imaging import palettes
+from paddle_rt.imaging.charts import confusion_chart
+from paddle_rt.imaging.view import View, add_view_flags, view_of_flags
 from paddle_rt.kinds import flag, whole
 from paddle_rt.tasks.base import Scores, Task, check_required, register_task
 from paddle_rt.tasks.segmentation import tta
@@ -26,8 +28,10 @@ from paddle_rt.tasks.segmentation.export import ExportingMixin
 from paddle_rt.tasks.segmentation.losses import LOSSES, BCELoss, Loss, MixedLoss
 from paddle_rt.tasks.segmentation.metrics import ABSENT_CLASS_RULES
 from paddle_rt.tasks.segmentation.predict import predict
+from paddle_rt.tasks.segmentation.sampling import SAMPLERS, class_balanced_weights
 from paddle_rt.tasks.segmentation.street_dataset import StreetScenes
 from paddle_rt.tasks.segmentation.transforms import Compose, transform_catalogue
+from paddle_rt.tasks.segmentation.worst import WorstImages, draw_worst
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +46,7 @@ class SegmentationTask(ExportingMixin, Task):
     """
 
     name = "segmentation"
-    config_keys = ("train_dataset", "val_dataset", "test_dataset", "loss", "test_config")
+    config_keys = ("train_dataset", "val_dataset", "test_dataset", "loss", "test_config", "sampler")
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__(config)
@@ -51,6 +55,8 @@ class SegmentationTask(ExportingMixin, Task):
         # PaddleSeg's predict averages over scales and flips for its own flags alone.
         self.predict_augmentation = tta.from_test_config({**test_config, "aug_eval": False})
         self.batch_size, self.absent_class = 1, "exclude"
+        self.view: View | None = None
+        self.worst, self.draws_confusion = 0, False
         self.given_names, self.given_colours = classes_of(config)
         default = palettes.palette(config["train_dataset"]["type"], self.num_classes)
         self.palette = np.array(self.given_colours, np.uint8) if self.given_colours else default
@@ -85,10 +91,19 @@ class SegmentationTask(ExportingMixin, Task):
                 help="what a class counts in the mean that neither labels nor predictions hold: papers leave it out, "
                 "PaddleSeg 2.8.0 counts 0, PaddleSeg 2.9 counts 1",
             )
+            parser.add_argument(
+                "--worst", type=flag(whole(0, 1000)), default=0, metavar="N", help="draw the N worst images: worst.png"
+            )
+            parser.add_argument(
+                "--confusion",
+                action="store_true",
+                help="draw the confusion matrix with names: confusion.png",
+            )
             tta.add_flags(parser, "--aug_eval")
         elif tool == "predict":
             colours = "colours of the first classes, three numbers each"
             parser.add_argument("--custom_color", nargs="+", type=flag(whole(0, 255)), metavar="R G B", help=colours)
+            add_view_flags(parser)
             tta.add_flags(parser, "--aug_pred")
 
     def configure(self, arguments: argparse.Namespace) -> None:
@@ -100,6 +115,7 @@ class SegmentationTask(ExportingMixin, Task):
         test_config = self.config.get("test_config", {})
         if "aug_eval" in arguments:
             self.batch_size, self.absent_class = arguments.batch_size, arguments.absent_class
+            self.worst, self.draws_confusion = arguments.worst, arguments.confusion
             self.augmentation = tta.from_test_config(tta.merge_flags(test_config, arguments, arguments.aug_eval))
             self._choose_split(arguments.split)
         if "aug_pred" in arguments:
@@ -110,6 +126,7 @@ class SegmentationTask(ExportingMixin, Task):
             if len(custom) % 3 or len(custom) > self.palette.size:
                 raise UserError(f"--custom_color takes three numbers for each class, got {custom}")
             self.palette.reshape(-1)[: len(custom)] = custom
+            self.view = view_of_flags(arguments, self.class_names, self.palette)
 
     def _choose_split(self, split: str) -> None:
         """Let `test_dataset` take the place of `val_dataset` where it is asked for."""
@@ -137,6 +154,8 @@ class SegmentationTask(ExportingMixin, Task):
             if key in config:
                 check_component(key, config[key], datasets, transforms)
         _check_losses(config["loss"])
+        if config.get("sampler") not in (None, *SAMPLERS):
+            raise unknown("sampler", config["sampler"], SAMPLERS)
         check_section("test_config", config.get("test_config", {}), RANGES["test_config"], kind="test_config key")
         tta.warn_of_idle_keys(config.get("test_config", {}))
         complete(config, datasets)
@@ -185,6 +204,10 @@ class SegmentationTask(ExportingMixin, Task):
         if "train_dataset" in report.splits and not any(found.level == STOPS for found in report.findings):
             report.findings[:0] = batch_findings(self.build_data("train"), report, batch_size)
         return report
+
+    def sample_weights(self, train_data: paddle.io.Dataset) -> np.ndarray | None:
+        """Return the weights of the config's `sampler`, None where it has none."""
+        return class_balanced_weights(train_data) if self.config.get("sampler") else None
 
     def build_transforms(self) -> Compose:
         """Build the transforms of the validation data, which prediction and export use too.
@@ -238,12 +261,22 @@ class SegmentationTask(ExportingMixin, Task):
 
     def evaluate(self, network: paddle.nn.Layer, dataset: paddle.io.Dataset, num_workers: int = 0) -> Scores:
         """Score a network on a data set; the mean IoU picks the best model."""
-        confusion = evaluate(network, dataset, self.augmentation, self.batch_size, num_workers)
-        return summarize(confusion, len(dataset), self.class_names, self.absent_class)
+        worst = WorstImages(self.worst) if self.worst else None
+        settings = (self.augmentation, self.batch_size, num_workers, worst and worst.add)
+        scores = summarize(evaluate(network, dataset, *settings), len(dataset), self.class_names, self.absent_class)
+        if self.draws_confusion:
+            scores.images["confusion.png"] = confusion_chart(
+                np.array(scores.report["confusion_matrix"]), self.class_names
+            )
+        if worst and (found := worst.gathered()):
+            view = View(self.class_names, self.palette, opacity=0.6)
+            scores.images["worst.png"] = draw_worst(found, self.plain_data("val"), view)
+        return scores
 
     def predict(self, network: paddle.nn.Layer, image_path: str, save_dir: str) -> None:
         """Label an image, a folder or a list of images and write the results; see `predict.predict`."""
-        predict(network, self.build_transforms(), image_path, save_dir, self.palette, self.predict_augmentation)
+        view = self.view or View(self.class_names, self.palette)
+        predict(network, self.build_transforms(), image_path, save_dir, view, self.predict_augmentation)
 
     def _check_frames(self, part: str, section: Mapping[str, Any]) -> None:
         """Refuse clips for a network that takes single images, and single images for one whose window is longer."""

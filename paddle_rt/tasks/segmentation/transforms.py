@@ -102,14 +102,15 @@ class Compose:
         if not isinstance(transforms, list | tuple):
             raise UserError(f"transforms must be a list, empty for none, got {transforms!r}")
         self.transforms, self.img_channels = list(transforms), img_channels
+        self._steps = _fast(self.transforms, img_channels)
         self.num_classes, self.ignore_index = num_classes, ignore_index
 
     def __call__(self, sample: Sample) -> Sample:
         """Read, check and transform a sample.
 
         Args:
-            sample: "img" and, if there is one, "label", each a file or an array (an image in OpenCV's BGR order);
-                "gt_fields" lists the keys that are transformed like the image.
+            sample: "img" and, if there is one, "label", each a file or an array (an image in OpenCV's BGR order, uint8
+                or float32 of the same values); "gt_fields" lists the keys that are transformed like the image.
 
         Returns:
             The sample, changed in place, with "img" float32, RGB if it has 3 channels, and the sizes that the
@@ -129,10 +130,10 @@ class Compose:
         if channels == 3:
             sample["img"] = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         sample.setdefault("trans_info", [])
-        for transform in self.transforms:
+        for transform, step in zip(self.transforms, self._steps, strict=True):
             height, width = sample["img"].shape[:2]
             try:
-                sample = transform(sample)
+                sample = step(sample)
             except UserError:
                 raise
             except (ValueError, cv2.error) as error:  # such as a Padding that is smaller than the image
@@ -147,13 +148,21 @@ class Compose:
         image, label = sample["img"], sample.get("label")
         if not isinstance(image, str):
             return
-        sample["img"] = read_image(image, self.img_channels).astype("float32")
+        sample["img"] = read_image(image, self.img_channels)
         if isinstance(label, str):
             sample["label"] = read_label(label, self.num_classes, self.ignore_index)
         elif label is not None:  # the data set has read it
             check_labels(label, self.num_classes, self.ignore_index, f"the label of {image}")
         if label is not None:
             check_same_size(sample["label"], sample["img"], label if isinstance(label, str) else "its label", image)
+
+
+def _fast(transforms: list[Callable[[Sample], Sample]], channels: int) -> list[Callable[[Sample], Sample]]:
+    if not transforms:
+        return []
+    from paddle_rt.paddleseg.fast_transforms import fast_transforms
+
+    return fast_transforms(transforms, channels)
 
 
 def check_same_size(labels: np.ndarray, image: np.ndarray, label_name: str, image_name: str) -> None:

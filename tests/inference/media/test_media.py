@@ -18,14 +18,17 @@ from paddle_rt.errors import UserError
 from paddle_rt.imaging.draw import overlay
 from paddle_rt.imaging.labels import read_label
 from paddle_rt.imaging.palettes import palette
+from paddle_rt.imaging.view import View
 from paddle_rt.inference.media import sources
 from paddle_rt.inference.media.pipeline import Report, describe, interrupt_once, label_frames
 from paddle_rt.inference.media.sinks import open_outputs
 from paddle_rt.inference.media.sources import Frame, Source, open_source
+from paddle_rt.inference.segmenter import Labels
 from tests.helpers import damaged_video, read_video, write_video, written
 
 CLASSES = 5
 COLOURS = palette(None, CLASSES)
+VIEW = View([f"class {index}" for index in range(CLASSES)], COLOURS)
 SECONDS = 20  # what may pass before a test takes a wait for a hang
 
 
@@ -49,7 +52,7 @@ def frames_of(values: range) -> list[Frame]:
 
 
 def run(source: Source, save_dir: pathlib.Path, save: tuple[str, ...] | None = None) -> Report:
-    with open_outputs(source, save_dir, save, COLOURS) as write:
+    with open_outputs(source, save_dir, save, VIEW) as write:
         return label_frames(FakeSegmenter(), source, write)
 
 
@@ -404,3 +407,27 @@ def test_videos_appear_whole_or_not_at_all(tmp_path):
     with pytest.raises(UserError, match="cannot write video .*v_overlay.mp4 of 20000x2; --save labels"):
         run(Source(iter([Frame("f", pathlib.Path("f"), flat(1, 2, 20000))]), "v", 10.0), tmp_path)
     assert written(tmp_path) == []
+
+
+def test_views_are_written_for_images_and_heat_maps_for_videos_too(tmp_path):
+    confidence = np.full((48, 64), 0.5, np.float32)
+    view = View(VIEW.names, COLOURS, legend=True, confidence=True, polygons=["labelme"])
+    images = Source(iter([]), total=1)
+    frame = Frame(str(tmp_path / "in/a.png"), pathlib.Path("a"), flat(1))
+    with open_outputs(images, tmp_path / "out", None, view) as write:
+        write(frame, Labels(np.ones((48, 64), np.uint8), confidence))
+    assert written(tmp_path / "out") == [
+        "added_prediction/a.jpg", "confidence/a.png", "labelme/a.json", "pseudo_color_prediction/a.png",
+    ]  # fmt: skip
+    video = Source(iter([]), "drive", 25.0)
+    with pytest.raises(UserError, match="polygons belong to images, but the source is a video"):
+        open_outputs(video, tmp_path / "video", None, view).__enter__()
+    with open_outputs(video, tmp_path / "video", None, View(VIEW.names, COLOURS, legend=True)) as write:
+        for value in (1, 2):
+            write(
+                Frame("drive", pathlib.Path(f"{value:06d}"), flat(value)),
+                Labels(np.full((48, 64), value, np.uint8), confidence),
+            )
+    assert written(tmp_path / "video") == [f"drive_confidence/00000{i}.png" for i in (1, 2)] + ["drive_overlay.mp4"]
+    widths = {image.shape[1] for image in read_video(tmp_path / "video/drive_overlay.mp4")[0]}
+    assert len(widths) == 1 and widths.pop() > 64
