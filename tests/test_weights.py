@@ -12,8 +12,8 @@ import yaml
 
 from paddle_rt import create_model, list_weights, weights
 from paddle_rt.checkpoint import atomic_save, read_state_dict
-from paddle_rt.cli.pack_weights import in_half_precision, read_run
-from paddle_rt.config import load_config, trained_network
+from paddle_rt.cli.pack_weights import in_half_precision, network_name, read_run
+from paddle_rt.config import Config, load_config, trained_network
 from paddle_rt.errors import UserError
 from tests.helpers import call_tool, message, randomize, refused, smooth_image, tiny_config, written
 from tests.tools.conftest import call  # noqa: F401  a fixture
@@ -168,6 +168,9 @@ def test_what_is_not_packed(run, call, tmp_path):  # noqa: F811
     line = ["-c", run / "config.yml", "--device", "cpu", "--save_dir", tmp_path / "out"]
     best = ["--model_path", run / "best_model"]
     refused(call("pack_weights", *line, *best, "--opts", "model.use_injection=[True,False]"), "does not fit RTFormer")
+    refused(
+        call("pack_weights", *line, *best, "--opts", "model.pretrained=x.pdparams"), "that started from x.pdparams are"
+    )
     (tmp_path / "plain").mkdir()
     plain = yaml.safe_load((run / "config.yml").read_text())
     del plain["model"]["variant"]
@@ -176,6 +179,11 @@ def test_what_is_not_packed(run, call, tmp_path):  # noqa: F811
     shutil.copytree(run / "best_model", tmp_path / "alone/best_model")
     refused(call("pack_weights", *line, "--model_path", tmp_path / "alone/best_model"), "no log of a run at")
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_other_data_are_not_packed():
+    config = Config("x.yml", {"train_dataset": {"type": "CamVid"}, "model": {"type": "RTFormer", "variant": "slim"}})
+    assert "weights trained on CamVid are not packed" in message(network_name, config)
 
 
 def test_a_log_without_evaluation(tmp_path):

@@ -146,7 +146,8 @@ def _value_findings(split: str, report: SplitReport, fix: dict) -> list[Finding]
     read = [one for one in report.facts if one.is_coloured == report.is_coloured]
     files = [one.label for one in read if not one.values.keys() <= classes.keys()]
     if report.is_coloured:
-        code, what, how = "unknown_colours", "colours that palette does not name", "add them to palette"
+        code, what = "unknown_colours", "colours that palette does not name"
+        how = "add them to palette, behind the last class where they are not labelled"
     else:
         how = f"raise num_classes ({labels.num_classes}), or name them in label_map"
         how = f"give the data sets label_map: {fix['label_map']}" if "label_map" in fix else how
@@ -195,17 +196,18 @@ def _mean_and_deviation(facts: Sequence[PairFacts], channels: int) -> tuple[list
 def class_weights(counts: ClassCounts) -> list[float]:
     """Return a weight for each class by median frequency; 1 for a class that does not occur.
 
-    The frequency of a class is its share of the pixels, over all labels together; a class of the median frequency has
-    the weight 1.
+    The frequency of a class is its share of the labelled pixels of those labels in which it occurs; a class of the
+    median frequency has the weight 1.
 
     Source: Eigen and Fergus, "Predicting Depth, Surface Normals and Semantic Labels with a Common Multi-Scale
-    Convolutional Architecture", 2015, with the frequency over all images.
+    Convolutional Architecture", 2015.
     """
     present = sorted(counts.classes)
     if not present:
         return [1.0] * counts.num_classes
-    median = float(np.median([counts.pixels[label] for label in present]))
-    weights = {label: median / counts.pixels[label] for label in present}
+    frequencies = {label: counts.pixels[label] / counts.around[label] for label in present}
+    median = float(np.median(list(frequencies.values())))
+    weights = {label: median / frequency for label, frequency in frequencies.items()}
     return [round(weights.get(label, 1.0), 4) for label in range(counts.num_classes)]
 
 

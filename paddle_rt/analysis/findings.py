@@ -54,6 +54,7 @@ class ClassCounts:
         total: How many there are.
         num_classes: The classes are 0 to `num_classes` - 1.
         ignore_index: The label of pixels that do not count.
+        around: Number of labelled pixels, of any class, in the labels in which each class occurs.
     """
 
     pixels: Counter[int]
@@ -62,6 +63,7 @@ class ClassCounts:
     total: int
     num_classes: int
     ignore_index: int
+    around: Counter[int] = field(default_factory=Counter)
 
     @property
     def classes(self) -> set[int]:
@@ -76,7 +78,10 @@ class ClassCounts:
     def add(self, pixels: Mapping[int, int]) -> None:
         """Count another label, of which the pixels of each class are given."""
         self.pixels.update(pixels)
-        self.images.update(label for label, count in pixels.items() if count)
+        present = [label for label, count in pixels.items() if count]
+        self.images.update(present)
+        labelled = sum(count for label, count in pixels.items() if label != self.ignore_index)
+        self.around.update(dict.fromkeys(present, labelled))
         self.number += 1
 
 

@@ -38,47 +38,72 @@ def guess_format(facts: Sequence[PairFacts], labels: LabelFormat | None) -> Gues
     """
     read = [one for one in facts if one.label_size is not None]
     coloured = [one for one in read if one.is_coloured]
-    if coloured and len(coloured) == len(read):
-        return _guess_palette(coloured, labels)
+    is_coloured = bool(coloured) and len(coloured) == len(read)
     values: Counter[int] = Counter()
     for one in read:
-        if not one.is_coloured:
+        if one.is_coloured == is_coloured:
             values.update(one.values)
-    label_map = _guess_map(sorted(values))
+    if (
+        labels is not None
+        and is_coloured == (labels.palette is not None)
+        and values.keys() <= labels.value_classes.keys()
+    ):
+        return Guess(labels)
+    return _guess_palette(coloured, values, labels) if is_coloured else _guess_numbers(sorted(values), labels)
+
+
+def _guess_numbers(values: list[int], labels: LabelFormat | None) -> Guess:
+    label_map = _guess_map(values)
     if label_map is None:
         highest = max((value for value in values if value != IGNORED), default=0)
-        return Guess(LabelFormat(max(highest + 1, 2)))
+        return Guess(labels or LabelFormat(max(highest + 1, 2)))
     number = max(label for label in label_map.values() if label != IGNORED) + 1
     fix = {"num_classes": number, "label_map": label_map}
     if labels is not None:
-        return Guess(LabelFormat(number), fix)
+        return Guess(labels, fix)
     message = (
-        f"the labels hold the values {listed(sorted(values))}, which are not classes counted from 0; give the data "
-        f"sets num_classes: {number} and label_map: {label_map}"
+        f"the labels hold the values {listed(values)}, which are not classes counted from 0; give the data sets "
+        f"num_classes: {number} and label_map: {label_map}"
     )
-    code = "binary_masks" if sorted(values) == [0, IGNORED] else "scattered_values"
+    code = "binary_masks" if values == [0, IGNORED] else "scattered_values"
     return Guess(LabelFormat(number, label_map=label_map), fix, [Finding(NONSENSE, code, "", message, fix=fix)])
 
 
-def _guess_palette(coloured: Sequence[PairFacts], labels: LabelFormat | None) -> Guess:
-    """Take the colours as classes: black first, then by their number of pixels."""
-    pixels: Counter[int] = Counter()
-    for one in coloured:
-        pixels.update(one.values)
+def _guess_palette(coloured: Sequence[PairFacts], pixels: Counter[int], labels: LabelFormat | None) -> Guess:
     if len(pixels) > MOST_COLOURS or any(one.more_values for one in coloured):
-        return Guess(LabelFormat(2))
-    colours = sorted(map(colour_of, pixels), key=lambda colour: (any(colour), -pixels[colour_code(colour)], colour))
-    palette = [list(colour) for colour in colours]
-    fix = {"num_classes": len(colours), "palette": palette}
+        return Guess(labels or LabelFormat(2))
+    if labels is not None and labels.palette is not None:
+        known = [list(colour) for colour in labels.palette]
+        more = [list(colour_of(code)) for code in sorted(pixels) if list(colour_of(code)) not in known]
+        return Guess(labels, {"palette": known + more})
+    number, palette = _order_colours(pixels)
+    fix = {"num_classes": number, "palette": palette}
     if labels is not None:
         return Guess(labels, fix)
     message = (
         f"{len(coloured)} labels are coloured, not class numbers, such as {coloured[0].label}; give the data sets "
-        f"num_classes: {len(colours)} and palette: {palette}, in the order of the classes"
+        f"num_classes: {number} and palette: {palette}, in the order of the classes"
     )
     files = [one.label for one in coloured[:MOST_FILES]]
     finding = Finding(STOPS, "coloured_masks", "", message, len(coloured), files, fix)
-    return Guess(LabelFormat(len(colours), palette=palette), fix, [finding])
+    return Guess(LabelFormat(number, palette=palette), fix, [finding])
+
+
+def _order_colours(pixels: Counter[int]) -> tuple[int, list[list[int]]]:
+    """Return the number of classes and a palette: black first, then by the number of pixels.
+
+    Grey values that were saved as colours keep the order of their numbers.
+    """
+    colours = [list(colour_of(code)) for code in pixels]
+    if any(len(set(colour)) > 1 for colour in colours):
+        colours.sort(key=lambda colour: (any(colour), -pixels[colour_code(colour)], colour))
+        return len(colours), colours
+    values = sorted(red for red, _, _ in colours)
+    plain = {value: value for value in range(max((value for value in values if value != IGNORED), default=0) + 1)}
+    classes = _guess_map(values) or plain
+    order = sorted(classes, key=lambda value: (classes[value] == IGNORED, classes[value]))
+    more = [IGNORED] if IGNORED in values and IGNORED not in order else []
+    return sum(label != IGNORED for label in classes.values()), [[value] * 3 for value in [*order, *more]]
 
 
 def _guess_map(values: list[int]) -> dict[int, int] | None:

@@ -9,6 +9,7 @@ that this package renders are packed, since those of other data are bound to the
 
 import hashlib
 import pathlib
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from paddle_rt.cli.arguments import WEIGHTS_HELP, file_or_folder, import_paddle_
 from paddle_rt.errors import UserError
 from paddle_rt.files import whole_file
 from paddle_rt.run_logs import METRICS, read_metrics
-from paddle_rt.weights import MOST_BYTES
+from paddle_rt.weights import MOST_BYTES, find_card
 
 if TYPE_CHECKING:  # they import Paddle
     import numpy as np
@@ -57,7 +58,7 @@ def main() -> None:
         "model": model,
         "data": _DATA.lower(),
         "licence": "Apache-2.0",
-        "made": _how_made(pathlib.Path(arguments.config)),
+        "made": _how_made(pathlib.Path(arguments.config), arguments.opts or []),
         "run": run,
         **described,
         "bytes": len(content),
@@ -76,7 +77,7 @@ def network_name(config: "Config") -> str:
     """Return the name that `create_model` knows the network of a config by.
 
     Raises:
-        UserError: It has none, or the data is not rendered by the package.
+        UserError: It has none, or other data than what the package renders is behind the weights.
     """
     from paddle_rt.registry import ENTRIES
 
@@ -84,6 +85,11 @@ def network_name(config: "Config") -> str:
     if data != _DATA:
         raise UserError(
             f"weights trained on {data} are not packed: the package holds those of {_DATA} alone, which it renders"
+        )
+    start = model.get("pretrained")
+    if start is not None and find_card(start, model["type"]) is None:
+        raise UserError(
+            f"weights that started from {start} are not packed: only those of the package may be behind them"
         )
     pair = model["type"], str(model.get("variant"))
     names = [name for name, entry in ENTRIES.items() if (entry.class_name, entry.variant) == pair]
@@ -190,13 +196,15 @@ def _described(task: "Task", scores: "Scores") -> dict[str, Any]:
     }
 
 
-def _how_made(config: pathlib.Path) -> dict[str, str]:
+def _how_made(config: pathlib.Path, opts: Sequence[str]) -> dict[str, str]:
     import paddle
 
     file = config.name if config.is_absolute() else config.as_posix()
+    changes = f" --opts {shlex.join(opts)}" if opts else ""
     return {
-        "training": f"paddle-rt train -c {file} --do_eval",
-        "packing": f"paddle-rt pack_weights -c {file} --model_path best_model",
+        "data": f"{_DATA}, rendered by this package; no other images and no other weights were used",
+        "training": f"paddle-rt train -c {file} --do_eval{changes}",
+        "packing": f"paddle-rt pack_weights -c {file} --model_path best_model{changes}",
         "versions": f"paddle_rt {__version__}, Paddle {paddle.__version__}",
     }
 

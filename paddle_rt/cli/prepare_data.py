@@ -49,8 +49,8 @@ def parse_args() -> argparse.Namespace:
     add("--classes", nargs="+", default=[], help="names of the classes in their order, or a file with one a line")
     text = "what pixels without a shape are: class 0, or neither trained nor scored"
     add("--unlabelled", choices=[BACKGROUND, "ignore"], default=BACKGROUND, help=text)
-    text = "which of two shapes lies on top: the later one in the file, or the smaller one"
-    add("--on_top", choices=["later", "smaller"], default="later", help=text)
+    text = "which of two shapes lies on top: the later or the smaller one; by default as the tool of the format does"
+    add("--on_top", choices=["later", "smaller"], help=text)
     share = flag(number(0, 1, above=True))
     text = "shares of train, val and test; classes are spread evenly, and copies of an image stay together"
     add("--split", nargs="+", type=share, default=[0.8, 0.2], metavar="SHARE", help=text)
@@ -78,7 +78,8 @@ def main() -> None:
     if len(classes) == 1 and os.path.isfile(classes[0]):
         classes = [line for _, line in read_lines(classes[0])]
     classes = list(dict.fromkeys(clean_name(name, "--classes") for name in classes))
-    options = Options(args.images, classes, args.unlabelled, args.on_top == "smaller", args.palette)
+    on_top = args.on_top or ("smaller" if args.format == "yolo" else "later")  # Ultralytics sorts by area
+    options = Options(args.images, classes, args.unlabelled, on_top == "smaller", args.palette)
     module, function = _READERS[args.format].split(".")
     reader = getattr(importlib.import_module(f"paddle_rt.tasks.segmentation.prepare.{module}"), function)
     check_new(args.output)
@@ -86,10 +87,10 @@ def main() -> None:
     report = prepare(source, args.output, rule)
     print(f"{args.output}: " + ", ".join(f"{split} {count}" for split, count in report.splits.items()))
     if report.overlap:
-        rule, other = ("smaller", "later") if args.on_top == "smaller" else ("later", "smaller")
+        other = "later" if on_top == "smaller" else "smaller"
         print(
-            f"{report.overlap / report.pixels:.3%} of the pixels lie in shapes of several classes; the {rule} one lies "
-            f"on top (--on_top {other} for the other rule)"
+            f"{report.overlap / report.pixels:.3%} of the pixels lie in shapes of several classes; the {on_top} one "
+            f"lies on top (--on_top {other} for the other rule)"
         )
     _finish(args)
 

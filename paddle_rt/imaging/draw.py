@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from paddle_rt.imaging.text import draw_texts
+
 
 def color_table(palette: np.ndarray) -> np.ndarray:
     """Return the RGB colour of each of the 256 values of a label, black from the palette's end on.
@@ -59,22 +61,19 @@ def caption(image: np.ndarray, lines: Sequence[str]) -> np.ndarray:
 
     Args:
         image: The image, uint8 BGR.
-        lines: The text; what is not ASCII becomes a question mark, since OpenCV has no letters for it.
+        lines: The text; characters that no font of the machine has become question marks.
 
     Returns:
         The image with the text, uint8 BGR.
 
     Shape: [H, W, 3] to the same.
     """
-    image, bottom = image.copy(), 0
+    image, top = image.copy(), 2
     for number, line in enumerate(lines):
-        scale = max(image.shape[1] / 640, 0.3) * (1.0 if number == 0 else 0.7)
-        text = line.encode("ascii", "replace").decode()
-        (_, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-        bottom += height + base
-        for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # white letters with a dark edge
-            place = (max(base // 2, 2), bottom)
-            cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)
+        size = max(round(image.shape[1] / 25 * (1.0 if number == 0 else 0.7)), 8)
+        top += size
+        image = draw_texts(image, [(max(size // 4, 2), top - size // 2, line)], size, (255, 255, 255), edge=(0, 0, 0))
+        top += size // 4
     return image
 
 

@@ -47,6 +47,7 @@ def draw_texts(
     size: int,
     colour: Sequence[int] = (0, 0, 0),
     anchor: str = "lm",
+    edge: Sequence[int] | None = None,
 ) -> np.ndarray:
     """Write texts into an image.
 
@@ -56,6 +57,7 @@ def draw_texts(
         size: The height of the letters in pixels.
         colour: Their colour, BGR.
         anchor: What x and y are of a text, in Pillow's letters: "lm" for its left end and the middle of its height.
+        edge: The colour of a line around the letters, BGR; None for no line.
 
     Returns:
         The image with the texts, uint8 BGR.
@@ -66,7 +68,8 @@ def draw_texts(
     draw = Draw(drawn)
     for x, y, text in texts:
         font, shown = _font_of(text, size)
-        draw.text((x, y), shown, tuple(colour), font, anchor)
+        width = 0 if edge is None else max(size // 12, 1)
+        draw.text((x, y), shown, tuple(colour), font, anchor, stroke_width=width, stroke_fill=edge and tuple(edge))
     return np.array(drawn)
 
 

@@ -1,6 +1,7 @@
 """What check_data finds in data sets: one fault at a time, and all of them at once."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -93,9 +94,24 @@ def test_coloured_masks_are_understood(data: Folder) -> None:
     assert report.fix == {"num_classes": 3, "palette": COLOURS.tolist()}
     repaired = analyse({"data": data.pairs}, LabelFormat(**report.fix))
     assert repaired.passed and repaired.splits["data"].counts.pixels[1] == SIZE[0] * SIZE[1] // 2
-    assert codes(analyse({"data": data.pairs}, LabelFormat(3)), STOPS) == ["coloured_masks"]
+    assert repaired.fix == {} and codes(analyse({"data": data.pairs}, LabelFormat(3)), STOPS) == ["coloured_masks"]
     (missing,) = analyse({"data": data.pairs}, LabelFormat(2, palette=COLOURS[:2].tolist())).findings
     assert missing.code == "unknown_colours" and "(128, 0, 0) (25 % of the pixels, 1 of 1 labels)" in missing.message
+    assert missing.fix == {"palette": COLOURS.tolist()}
+
+
+@pytest.mark.parametrize(
+    ("values", "number", "palette"),
+    [
+        ((0, 2, 1, 255), 3, [0, 1, 2, 255]),
+        ((0, 2), 3, [0, 1, 2]),
+        ((0, 255), 2, [0, 255]),
+        ((255, 9, 0), 2, [0, 9, 255]),
+    ],
+)
+def test_numbers_that_were_saved_as_colours_keep_their_order(data: Folder, values: tuple, number: int, palette: list):
+    data.add(stripes(*values, values[-1])[..., None].repeat(3, axis=2))
+    assert analyse({"data": data.pairs}).fix == {"num_classes": number, "palette": [[grey] * 3 for grey in palette]}
 
 
 def test_every_fault_at_once(data: Folder) -> None:
@@ -163,8 +179,10 @@ def test_processes_find_the_same(data: Folder, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_weights_and_crops() -> None:
-    counts = ClassCounts({0: 90, 1: 9, 3: 1, 255: 50}, {}, 1, 1, 4, 255)
-    assert class_weights(counts) == [0.1, 1.0, 1.0, 9.0]
+    counts = ClassCounts(Counter(), Counter(), 0, 2, 4, 255)
+    for pixels in ({0: 60, 1: 20, 3: 20, 255: 50}, {0: 90, 1: 10, 255: 0}):
+        counts.add(pixels)
+    assert class_weights(counts) == [round(0.2 / 0.75, 4), round(0.2 / 0.15, 4), 1.0, 1.0]  # 3 is in one of two labels
     assert choose_crop([(1024, 2048)] * 9 + [(50, 50)]) == (512, 1024)
     assert choose_crop([(360, 480)]) == (352, 480) and choose_crop([(20, 70)]) == (32, 64)
 

@@ -144,9 +144,10 @@ def _region(pencil: Pencil, shape: dict[str, Any], value: int, where: str) -> Re
     points = check_points(shape.get("points"), where)
     if kind == "mask":
         return _mask_region(shape.get("mask"), points, pencil.canvas.size[::-1], value, where)
-    draw, number = _SHAPES[kind]
-    if number is not None and len(points) != number:
-        raise UserError(f"{where}: a {kind} has {number} point{'s' if number > 1 else ''}, got {len(points)}")
+    draw, numbers = _SHAPES[kind]
+    if numbers and len(points) not in numbers:
+        expected = " or ".join(map(str, numbers))
+        raise UserError(f"{where}: a {kind} has {expected} point{'s' * (numbers != (1,))}, got {len(points)}")
     return pencil.region(partial(draw, points), value)
 
 
@@ -186,13 +187,15 @@ def _line(points: _Points, image: Image.Image) -> None:
     ImageDraw.Draw(image).line(points, fill=1, width=_LINE_WIDTH)
 
 
-# How each type of shape is drawn, and how many points it must have.
-_SHAPES: dict[str, tuple[Callable[[_Points, Image.Image], None], int | None]] = {
-    "polygon": (_polygon, None),
-    "rectangle": (_rectangle, 2),
-    "oriented_rectangle": (_polygon, 4),
-    "circle": (_circle, 2),
-    "line": (_line, 2),
-    "linestrip": (_line, None),
-    "point": (_point, 1),
+# How each type of shape is drawn, and how many points it must have; empty for any number. X-AnyLabeling, which writes
+# files of this form, gives all corners of a rectangle, and calls a turned one "rotation".
+_SHAPES: dict[str, tuple[Callable[[_Points, Image.Image], None], tuple[int, ...]]] = {
+    "polygon": (_polygon, ()),
+    "rectangle": (_rectangle, (2, 4)),
+    "oriented_rectangle": (_polygon, (4,)),
+    "rotation": (_polygon, (4,)),
+    "circle": (_circle, (2,)),
+    "line": (_line, (2,)),
+    "linestrip": (_line, ()),
+    "point": (_point, (1,)),
 }

@@ -1,7 +1,9 @@
 """Ultralytics' YOLO segmentation data: polygons in text files, and data.yaml with classes and splits.
 
-Source: https://docs.ultralytics.com/datasets/segment/, for the format; Ultralytics fills a polygon whose corners are
-cut to whole pixels by OpenCV's fillPoly, which is done here too.
+Ultralytics fills a polygon whose corners are cut to whole pixels by OpenCV's fillPoly, which is done here too, and lets
+smaller polygons lie on top, as `by_area` does.
+
+Source: https://docs.ultralytics.com/datasets/segment/; `ultralytics/data/utils.py`, for the order.
 """
 
 import os

@@ -199,6 +199,16 @@ def test_polygons_of_yolo_as_ultralytics_fills_them(tmp_path):
     assert source.notes == ["2 of 4 images have no .txt and are without objects"]
 
 
+def test_the_smaller_polygon_of_yolo_lies_on_top(tmp_path, capsys):
+    yolo_data(tmp_path, "1 0.2 0.2 0.4 0.2 0.4 0.4 0.2 0.4\n0 0 0 1 0 1 1 0 1\n")
+    line = ["--format", "yolo", "--input", tmp_path / "data.yaml", "--model", "none", "--output"]
+    call_tool("data/prepare_data", *line, tmp_path / "out")  # ends with 1: the images of the splits are the same
+    assert "the smaller one lies on top (--on_top later for the other rule)" in capsys.readouterr().out
+    assert read_label(tmp_path / "out/labels/train/a.png", 3)[15, 25] == 2
+    call_tool("data/prepare_data", *line, tmp_path / "later", "--on_top", "later")
+    assert read_label(tmp_path / "later/labels/train/a.png", 3)[15, 25] == 1
+
+
 @pytest.mark.parametrize(("text", "changes", "expected"), [
     ("1 0 0 1 1\n", {}, "line 1: this is a box"),
     ("2 0 0 1 1 1 0\n", {}, "line 1: the class must be a number from 0 to 1, got '2'"),

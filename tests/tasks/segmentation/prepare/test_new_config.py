@@ -3,12 +3,15 @@
 import re
 from collections import Counter
 
+import cv2
+import numpy as np
 import pytest
 
 from paddle_rt.analysis import Report, SplitReport
 from paddle_rt.analysis.files import PairFacts
 from paddle_rt.analysis.findings import ClassCounts
 from paddle_rt.imaging.label_format import LabelFormat
+from paddle_rt.imaging.labels import read_label
 from paddle_rt.new_config.choice import Machine, choose, iterations
 from tests import own_data
 from tests.helpers import call_tool, message, refused
@@ -100,6 +103,21 @@ def test_refused(data, tmp_path, capsys):
     assert read_folder(str(data))[1].class_names == [f"class {i}" for i in range(4)]
     line = ["--data", data, "--model", "segformerpp_b0_pose"]
     refused((call_tool("new_config", *line), *capsys.readouterr()), "unknown choice 'segformerpp_b0_pose'", 2)
+
+
+def test_labels_of_any_kind_get_the_keys_that_read_them(data, tmp_path, monkeypatch):
+    """A folder that prepare_data did not write: masks of 0 and 255, and no names."""
+    from paddle_rt.config import load_config
+    from paddle_rt.new_config import write
+
+    (data / "labels.txt").unlink()
+    for label in (data / "labels").iterdir():
+        cv2.imwrite(str(label), np.where(read_label(label, 4) > 0, 255, 0).astype(np.uint8))
+    monkeypatch.setattr(write, "_measure", lambda text: 0.5)
+    monkeypatch.setattr(write, "_machine", lambda device: CPU)
+    write.write_config(str(data), "rtformer_slim", str(tmp_path / "c.yml"))
+    section = load_config(str(tmp_path / "c.yml")).values["train_dataset"]
+    assert section["label_map"] == {0: 0, 255: 1} and section["num_classes"] == 2
 
 
 @pytest.mark.slow

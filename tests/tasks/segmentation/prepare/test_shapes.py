@@ -22,6 +22,7 @@ SHAPES = [
     made.shape("line", [[0, 0], [79, 59]], "line"),
     made.shape("dot", [[60, 10]], "point"),
     made.shape("strip", [[5, 50], [20, 55.5], [30, 45]], "linestrip"),
+    made.shape("corners", [[62, 2], [78, 2], [78, 8], [62, 8]], "rectangle"),
     made.shape("turned", [[60, 50], [70, 45], [75, 50], [65, 57]], "oriented_rectangle"),
 ]
 
@@ -116,7 +117,7 @@ def test_images_of_labelme_beside_it_elsewhere_or_embedded(tmp_path):
 @pytest.mark.parametrize(("change", "expected"), [
     ({"shapes": {}}, "'shapes' must be a list"),
     ({"shapes": [made.shape(" ", [[0, 0], [1, 1]], "rectangle")]}, "shape 1: the name of a class"),
-    ({"shapes": [made.shape("a", [[0, 0]], "rectangle")]}, "a rectangle has 2 points, got 1"),
+    ({"shapes": [made.shape("a", [[0, 0]], "rectangle")]}, "a rectangle has 2 or 4 points, got 1"),
     ({"shapes": [made.shape("a", [[0, 0], [1]], "line")]}, r"must be a list of \[x, y\]"),
     ({"shapes": [made.shape("a", [[0, 0], [1, float("nan")], [3, 3]])]}, "a point lies at nan"),
     ({"shapes": [made.shape("a", [[0, 0], [1, 1e9], [3, 3]])]}, "a point lies at 1000000000.0"),
