@@ -1,6 +1,7 @@
 # make demo: train, score, export and run RTFormer on rendered streets, beside the package's trained weights.
 # make test: the tests.   make lint: the linter.
 # make test-slow: tests that take long.   make test-install: the base installation labels an image without Paddle.
+# make cpp: build the C++ program of deploy/cpp into output/cpp, and test it.
 # On a machine with an NVIDIA GPU: make benchmark-gpu writes docs/benchmarks_gpu.md; make test-gpu runs tests/gpu on it.
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -14,7 +15,7 @@ GPU_VENV ?= .venv-gpu
 GPU_BIN := $(GPU_VENV)/bin
 GPU_OUT := output/benchmark_gpu
 
-.PHONY: demo test test-slow test-install test-gpu benchmark-gpu gpu lint clean
+.PHONY: demo test cpp test-slow test-install test-gpu benchmark-gpu gpu lint clean
 .DELETE_ON_ERROR:
 
 $(VENV)/installed: requirements.txt requirements-dev.txt pyproject.toml
@@ -45,6 +46,11 @@ test: $(VENV)/installed
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 -m "slow and not gpu"
+
+cpp: $(VENV)/installed
+	cmake -S deploy/cpp -B output/cpp -DOpenVINO_DIR=$$($(BIN)/python -c 'import openvino; print(openvino.__path__[0])')/cmake
+	cmake --build output/cpp
+	$(BIN)/python -m pytest -rs tests/deploy/test_cpp.py
 
 test-install: $(VENV)/installed
 	rm -rf $(INSTALL)

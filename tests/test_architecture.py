@@ -114,8 +114,8 @@ MAY_IMPORT = {
     },
 }
 
-SUFFIXES = {".md", ".npz", ".png", ".pth", ".py", ".safetensors", ".toml", ".txt", ".yml"}
-NAMES = {".ci/run", ".gitignore", "LICENSE", "Makefile", "NOTICE"}
+SUFFIXES = {".cpp", ".hpp", ".md", ".npz", ".png", ".pth", ".py", ".safetensors", ".toml", ".txt", ".yml"}
+NAMES = {".ci/run", ".gitignore", "deploy/cpp/.clang-format", "LICENSE", "Makefile", "NOTICE"}
 
 
 def part_of(module: str) -> str:

@@ -5,7 +5,7 @@ paddle-rt export -c CONFIG --model_path output/best_model
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from paddle_rt.cli.arguments import (
     WEIGHTS_HELP,
@@ -43,6 +43,8 @@ def main() -> None:
         "frames as float32 [N, 3, H, W]")  # fmt: skip
     add("--precision", nargs="+", default=["fp32"], help="fp32 (default), and fp16 for an ONNX graph in half precision "
         "with --target gpu")  # fmt: skip
+    add("--triton", type=output_folder, help="also write a model for Triton Inference Server into this folder of its "
+        "model repository; with --output_op labels and --input_size")  # fmt: skip
     parser.set_defaults(device="cpu")
     arguments = parser.parse_args()
     if bool(arguments.model_path) == arguments.random_weights:
@@ -57,24 +59,35 @@ def main() -> None:
     from paddle_rt.config import build_task, load_config, trained_network
     from paddle_rt.config.build import without_pretrained
     from paddle_rt.export.publish import export
-    from paddle_rt.export.verify import TOLERANCE
+    from paddle_rt.export.triton import check_triton, write_triton
     from paddle_rt.training.devices import set_up
 
     config = load_config(arguments.config, arguments.opts)
     spec = build_task(config).export_spec()
     if arguments.output_op not in (None, *spec.output_ops):
         raise FlagError(str(unknown("output_op", arguments.output_op, spec.output_ops)))
+    shape = _input_shape(arguments, spec, config.values["model"].get("in_channels", 3))
+    if arguments.triton:
+        check_triton(arguments.output_op, shape, arguments.formats)
     set_up(arguments.device, seed=0)
     if arguments.random_weights:
         print("warning: these weights are random, the export is good for measuring speed only", file=sys.stderr)
         network = components.build_network(without_pretrained(config.values["model"]))
     else:
         network = trained_network(config, arguments.model_path)
-    shape = _input_shape(arguments, spec, config.values["model"].get("in_channels", 3))
     report = export(
         network, arguments.save_dir, spec, shape, arguments.output_op, arguments.formats, arguments.target,
         arguments.precision,
     )  # fmt: skip
+    _print_report(report, arguments)
+    if arguments.triton:
+        write_triton(arguments.save_dir, arguments.triton)
+        print(f"the model for Triton is in {arguments.triton}")
+
+
+def _print_report(report: dict[str, Any], arguments: argparse.Namespace) -> None:
+    from paddle_rt.export.verify import TOLERANCE
+
     for row in [*report["comparisons"], *report.get("fp16", {}).get("comparisons", [])]:
         print("; ".join(f"{key} {f'{value:.4g}' if isinstance(value, float) else value}" for key, value in row.items()))
     if any(row.get("relative_error", 0) > TOLERANCE for row in report["comparisons"]):
