@@ -27,8 +27,7 @@ def colorize(labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
 
     Shape: labels [H, W] and palette [N, 3] to [H, W, 3].
     """
-    table = np.ascontiguousarray(color_table(palette)[:, np.newaxis, ::-1])
-    return cv2.LUT(cv2.merge([labels] * 3), table)  # a fifth of the time of NumPy's indexing
+    return color_table(palette)[:, ::-1][labels]
 
 
 def as_bgr(image: np.ndarray) -> np.ndarray:
@@ -52,7 +51,9 @@ def overlay(image: np.ndarray, labels: np.ndarray, palette: np.ndarray, weight: 
     Shape: image [H, W] or [H, W, C], labels [H, W] and palette [N, 3] to [H, W, 3].
     """
     colours = as_bgr(image)
-    mixed = cv2.addWeighted(colours, weight, colorize(labels, palette), 1 - weight, 0)
+    table = np.ascontiguousarray(color_table(palette)[:, np.newaxis, ::-1])
+    painted = cv2.LUT(cv2.merge([labels] * 3), table)  # what `colorize` returns, in a fifth of its time
+    mixed = cv2.addWeighted(colours, weight, painted, 1 - weight, 0)
     return cv2.copyTo(colours, (labels >= len(palette)).view(np.uint8), mixed)
 
 
