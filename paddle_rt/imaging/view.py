@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from paddle_rt.errors import FlagError, unknown
-from paddle_rt.imaging.draw import as_bgr, color_table, colorize, overlay
+from paddle_rt.imaging.draw import as_bgr, color_table, overlay
 from paddle_rt.imaging.labels import count_values
 from paddle_rt.imaging.text import draw_texts, drawable_name, text_width
 from paddle_rt.kinds import flag, number, whole
@@ -69,7 +69,7 @@ class View:
             view = np.where(self.shown[labels][..., np.newaxis], view, plain)
         if self.contours:
             border = _borders(labels) & self.shown[labels]
-            view[border] = colorize(labels[border], self.palette)
+            view[border] = color_table(self.palette)[:, ::-1][labels[border]]
         parts = [plain] * self.side_by_side + [view]
         if self.legend:
             parts.append(self._legend(labels))
