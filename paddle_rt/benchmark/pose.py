@@ -1,7 +1,7 @@
 """From a decoded frame to the keypoints of its people: our deployment and PaddleDetection's way, side by side."""
 
+import logging
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -37,6 +37,8 @@ COLUMNS = (
 # Of PaddleDetection's deployment: by how much it enlarges boxes, and the blur of its decoding.
 _EXPANSION, _KERNEL = 0.3, 3
 _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+logger = logging.getLogger(__name__)
+
 _CHOICES = (("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"), ("onnxruntime", "fp32"))
 
 
@@ -232,7 +234,7 @@ def _prepare(plan: PosePlan, frame: np.ndarray, boxes: np.ndarray, folder: Path)
         try:
             quantize(place, crops, [(crops[0], None)], spec)
         except UserError as error:
-            print(f"warning: int8 of {merging or 'none'} is left out: {error}", file=sys.stderr)
+            logger.warning("int8 of %s is left out: %s", merging or "none", error)
             choices = [choice for choice in _CHOICES if choice[1] != "int8"]
         for choice in choices:
             yield _pipeline(merging or "none", "paddle_rt", choice, place, plan.threads, **fixed)
