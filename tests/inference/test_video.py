@@ -100,7 +100,7 @@ def test_a_stream_is_its_clips_whatever_their_length(network, window):
 
 
 def test_verification_speaks_of_sequences(exports):
-    for name, engines in (("video", 4), ("open", 2)):
+    for name, engines in (("video", 5), ("open", 2)):
         rows = json.loads((exports[name] / "verification.json").read_text())["comparisons"]
         assert len({row["engine"] for row in rows}) == engines
         for row in rows:
@@ -310,7 +310,18 @@ def test_infer_carries_the_state_through_a_video(exports, tmp_path):
     """A video with a cut, from the command line, against frame after frame."""
     frames = write_video(tmp_path / "v.mp4", cut_video())
     command = ["deploy/python/infer.py", "--config", exports["video"], "--image_path"]
-    command += [tmp_path / "v.mp4", "--save_dir", tmp_path / "out", "--threads", "1", "--save", "labels", "overlay"]
+    command += [
+        tmp_path / "v.mp4",
+        "--save_dir",
+        tmp_path / "out",
+        "--threads",
+        "1",
+        "--backend",
+        "openvino",
+        "--save",
+        "labels",
+        "overlay",
+    ]
     done = run_python(*command)
     assert done.returncode == 0 and done.stdout.startswith("8 frames labelled"), done.stderr
     segment = VideoSegmenter(exports["video"], threads=1)
