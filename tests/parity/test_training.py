@@ -36,7 +36,7 @@ def test_five_iterations_are_paddlesegs(precision, limit, tmp_path, losses, monk
     """With the release's AdamW in float64. In float32 with momentum instead: Adam scales a gradient that is nothing but
     rounding noise (of a bias before a BatchNorm, whose true gradient is zero) up to its full step, so that two runs of
     PaddleSeg's own model on other machines part after three iterations as well. Seed 2, as with the draws of seed 1 the
-    runs part in float32 (losses by 1.6e-4, in float64 by 4e-16; seeds 2 to 4: 2e-7), which an input of a ReLU within
+    runs part in float32 (losses by 1.6e-4, in float64 by 6e-16; seeds 2 to 4: 2e-7), which an input of a ReLU within
     rounding of zero does too."""
     original = StreetScenes.__getitem__
 
