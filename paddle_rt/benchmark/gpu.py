@@ -234,7 +234,7 @@ def tabulate(
             "fps": 1e3 / row["end_to_end_ms"], "network_fps": 1e3 / row["network_ms"],
             "label_agreement": results and agreement(results, measured[0].results),
             "speedup": statistics.median(ratios), "peak_rss_mb": max(block.peak_rss_mb for block in measured),
-            "gflop": work and work / 1e9, "floor_gflop_per_s": None, "share_of_floor": None,
+            "gflop": work and work.direct / 1e9, "floor_gflop_per_s": None, "share_of_floor": None,
             "runs": sum(len(block.seconds["network"]) for block in measured), "blocks": len(measured),
             "load_s": measured[0].load_seconds, "gpu_memory_mb": _gpu_memory(measured),
             "gpu_states": [block.states for block in measured], **measured[0].report,
