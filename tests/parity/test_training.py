@@ -35,10 +35,11 @@ def losses(monkeypatch) -> list[list[float]]:
 def test_five_iterations_are_paddlesegs(precision, limit, tmp_path, losses, monkeypatch):
     """With the release's AdamW in float64. In float32 with momentum instead: Adam scales a gradient that is nothing but
     rounding noise (of a bias before a BatchNorm, whose true gradient is zero) up to its full step, so that two runs of
-    PaddleSeg's own model on other machines part after three iterations as well. Draws differ: with half of
-    the seeds from 1 to 8 some activation lies so near to 0 that the runs part even so, by up to 1.6e-4 in the losses. So
-    does PaddleSeg's own model from itself where its first weights are changed in their last bit (seed 8: 1.4e-4 for both
-    pairs). The limit is for a seed, 2, with which nothing parts."""
+    PaddleSeg's own model on other machines part after three iterations as well.
+
+    In float32 the draws matter: with half of the seeds from 1 to 8 the runs part even so, by up to 1.6e-4 in the
+    losses. So does PaddleSeg's own model from itself if its first weights are changed in their last bit (seed 8:
+    1.4e-4 for both pairs). The limit is for seed 2, with which nothing parts."""
     original = StreetScenes.__getitem__
 
     def cast(self, index):
