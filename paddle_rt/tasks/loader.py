@@ -16,7 +16,7 @@ import paddle
 from paddle.io.dataloader.collate import default_collate_fn
 
 from paddle_rt.errors import UserError
-from paddle_rt.tasks.workers import free_shared_memory, noted, start_worker
+from paddle_rt.workers import free_shared_memory, noted, start_worker
 
 _ERROR = "error that was met while reading"
 

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 
 from paddle_rt.errors import UserError, shown, unknown
 from paddle_rt.imaging.read_write import decode
-from paddle_rt.tasks.parallel import map_on_all_cores
+from paddle_rt.parallel import map_on_all_cores
 from paddle_rt.tasks.segmentation.prepare.samples import (
     Classes,
     Drawn,

@@ -13,7 +13,7 @@ from paddle_rt.imaging.folders import pair_folders, require_pairs
 from paddle_rt.imaging.label_format import LabelFormat, read_colours
 from paddle_rt.imaging.labels import read_label, read_values
 from paddle_rt.imaging.lists import read_lines
-from paddle_rt.tasks.parallel import map_on_all_cores
+from paddle_rt.parallel import map_on_all_cores
 from paddle_rt.tasks.segmentation.prepare.samples import (
     BACKGROUND,
     IGNORED,

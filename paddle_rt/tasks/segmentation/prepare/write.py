@@ -20,7 +20,7 @@ from paddle_rt.imaging.duplicates import find_duplicates, thumbnail
 from paddle_rt.imaging.labels import count_values, write_label
 from paddle_rt.imaging.palettes import palette
 from paddle_rt.imaging.read_write import PNG_SIGNATURE, read_image
-from paddle_rt.tasks.parallel import map_on_all_cores
+from paddle_rt.parallel import map_on_all_cores
 from paddle_rt.tasks.segmentation.prepare.samples import IGNORED, Sample, Source
 from paddle_rt.tasks.segmentation.prepare.splits import SPLITS, SplitRule, by_lists, by_shares, group_keys
 

@@ -207,7 +207,7 @@ def test_whole_or_not_at_all(labelme, capsys, fault):
 
 @pytest.mark.slow
 def test_processes_give_what_one_process_gives(labelme, monkeypatch):
-    from paddle_rt.tasks import parallel
+    from paddle_rt import parallel
 
     assert run(labelme) == 0
     (labelme / "out").rename(labelme / "one")

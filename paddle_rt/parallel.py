@@ -11,7 +11,7 @@ import cv2
 from tqdm import tqdm
 
 from paddle_rt.errors import InternalError
-from paddle_rt.tasks.workers import start_worker
+from paddle_rt.workers import start_worker
 
 FEWEST = 64  # items for which processes are started; fewer are done sooner than those have started
 

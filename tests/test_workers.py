@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 import pytest
 
-from paddle_rt.tasks import workers
+from paddle_rt import workers
 from paddle_rt.tasks.loader import Loader
 from tests.helpers import ROOT
 
