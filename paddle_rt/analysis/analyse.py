@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from paddle_rt.analysis.duplicates import find_duplicates
 from paddle_rt.analysis.files import Pair, PairFacts, look_at
 from paddle_rt.analysis.findings import (
     ADVICE,
@@ -21,6 +20,7 @@ from paddle_rt.analysis.findings import (
 )
 from paddle_rt.analysis.guess import guess_format
 from paddle_rt.analysis.report import Report, SplitReport, sort_findings
+from paddle_rt.imaging.duplicates import find_duplicates
 from paddle_rt.imaging.label_format import LabelFormat, colour_of
 
 MOST_CROP = (512, 1024)  # height and width, PaddleSeg's for Cityscapes
@@ -48,7 +48,7 @@ def analyse(
         num_workers: Processes that read files; None for one a core.
 
     Raises:
-        UserError: A process was killed.
+        InternalError: A process was ended from outside.
     """
     formats = labels if isinstance(labels, Mapping) else dict.fromkeys(splits, labels)
     facts = {
@@ -166,19 +166,21 @@ def _palette_advice(report: SplitReport, fix: dict) -> str:
 
 def _duplicate_findings(facts: Mapping[str, list[PairFacts]]) -> list[Finding]:
     """Look for images that stand in two data sets, and for those that stand in one of them twice."""
-    names, parts = list(facts), list(facts.values())
-    groups: dict[tuple[int, int], list[tuple[PairFacts, PairFacts]]] = {}
-    for (a, i), (b, j) in find_duplicates(parts):
-        groups.setdefault((a, b), []).append((parts[a][i], parts[b][j]))
+    read = [(name, one) for name, part in facts.items() for one in part if one.thumbnail is not None]
+    firsts = find_duplicates([one.thumbnail for _, one in read])
+    groups: dict[tuple[str, str], dict[str, str]] = {}  # by the data sets of both, the files and what is said of them
+    for (name, one), first in zip(read, firsts.tolist(), strict=True):
+        other, same = read[first]
+        if same is not one:
+            groups.setdefault((other, name), {})[one.image] = f"{same.image} and {one.image}"
     found = []
-    for (a, b), pairs in groups.items():
-        cases = list({two.image: f"{one.image} and {two.image}" for one, two in pairs}.items())
-        if a == b:
+    for (other, name), cases in groups.items():
+        if other == name:
             what = "images look the same as another one of the data set"
-            found += file_finding(ADVICE, "images_twice", names[a], what, cases)
+            found += file_finding(ADVICE, "images_twice", name, what, list(cases.items()))
         else:
-            what = f"images are in {names[a]} too, as the same file or saved again; scores on them say little"
-            found += file_finding(NONSENSE, "images_in_two_splits", names[b], what, cases)
+            what = f"images are in {other} too, as the same file or saved again; scores on them say little"
+            found += file_finding(NONSENSE, "images_in_two_splits", name, what, list(cases.items()))
     return found
 
 

@@ -2,30 +2,23 @@
 
 import contextlib
 import logging
-import multiprocessing
-import os
-import signal
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import partial
 
 import cv2
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from paddle_rt.errors import UserError
 from paddle_rt.imaging import read_image
+from paddle_rt.imaging.duplicates import thumbnail
 from paddle_rt.imaging.label_format import read_colours
 from paddle_rt.imaging.labels import count_values, decode_label
-from paddle_rt.stderr import separate_python
+from paddle_rt.parallel import map_on_all_cores
 
 Pair = Sequence[str | None]
 MOST_VALUES = 1000  # of a label; what has more is no label
-THUMBNAIL = 16  # pixels a side
-_FEW = 64  # pairs that are looked at in this process
 _MODES = {  # Pillow's names
     "1": "1 channel of 1 bit", "L": "1 channel of 8 bits", "P": "indexed colours",
     "LA": "1 channel of 8 bits and alpha",
@@ -51,8 +44,7 @@ class PairFacts:
         label_mode: The same of the label's file.
         sums: The sum of each channel, RGB from 0 to 1.
         squares: The sum of the squares of each channel.
-        signs: 64 signs, 1 where the image gets brighter from left to right, else -1.
-        thumbnail: uint8 [16, 16, channels].
+        thumbnail: As `paddle_rt.imaging.duplicates.thumbnail` makes it.
         values: Number of pixels of each value of the label; of a coloured one, of each colour by `colour_code`.
         is_coloured: Whether the values are colours.
         more_values: How many further values it holds beyond `MOST_VALUES`.
@@ -69,7 +61,6 @@ class PairFacts:
     label_mode: str = ""
     sums: np.ndarray | None = None
     squares: np.ndarray | None = None
-    signs: np.ndarray | None = None
     thumbnail: np.ndarray | None = None
     values: dict[int, int] = field(default_factory=dict)
     is_coloured: bool = False
@@ -92,24 +83,10 @@ def look_at(
         What was found, in the order of the pairs.
 
     Raises:
-        UserError: A process was killed.
+        InternalError: A process was ended from outside.
     """
     look = partial(look_at_pair, channels=channels, has_palette=has_palette)
-    workers = len(os.sched_getaffinity(0)) if num_workers is None else num_workers
-    bar = partial(tqdm, total=len(pairs), desc=description, unit="img", leave=False, disable=None)
-    if workers <= 1 or len(pairs) <= _FEW:
-        return [look(pair) for pair in bar(pairs)]
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker) as pool:
-        try:
-            return list(bar(pool.map(look, pairs, chunksize=min(32, 1 + len(pairs) // (8 * workers)))))
-        except BrokenProcessPool as error:
-            raise UserError("a process that reads images was killed; try fewer --num_workers") from error
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
-    cv2.setNumThreads(1)
-    separate_python()
+    return list(map_on_all_cores(look, pairs, description, "img", num_workers))
 
 
 def look_at_pair(pair: Pair, channels: int, has_palette: bool) -> PairFacts:
@@ -135,10 +112,7 @@ def _look_at_image(facts: PairFacts, image: np.ndarray) -> None:
     mean, deviation = (part.ravel()[2::-1] / 255 for part in cv2.meanStdDev(image))
     pixels = image.shape[0] * image.shape[1]
     facts.sums, facts.squares = mean * pixels, (deviation**2 + mean**2) * pixels
-    grey = image if image.ndim == 2 else cv2.cvtColor(np.ascontiguousarray(image[..., :3]), cv2.COLOR_BGR2GRAY)
-    small = cv2.resize(grey, (9, 8), interpolation=cv2.INTER_AREA).astype(np.int16)
-    facts.signs = np.where(np.diff(small, axis=1) > 0, 1, -1).astype(np.int8).ravel()
-    facts.thumbnail = cv2.resize(image, (THUMBNAIL, THUMBNAIL), interpolation=cv2.INTER_AREA)
+    facts.thumbnail = thumbnail(image)
 
 
 def _look_at_label(facts: PairFacts, has_palette: bool) -> None:

@@ -16,10 +16,12 @@ _BLOCK = 8192  # pairs that are compared at once
 def thumbnail(image: np.ndarray) -> np.ndarray:
     """Return a small grey copy of an image, by which `find_duplicates` knows it again.
 
-    Shape: uint8, BGR [H, W, 3] or grey [H, W], to [256].
+    Shape: uint8, BGR [H, W, 3], with a fourth channel that does not count, or grey [H, W] or [H, W, 1], to [256].
     """
     small = cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    return (small if small.ndim == 2 else cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)).reshape(-1)
+    if small.ndim == 3:  # a single channel is without its axis now
+        small = cv2.cvtColor(np.ascontiguousarray(small[..., :3]), cv2.COLOR_BGR2GRAY)
+    return small.reshape(-1)
 
 
 def find_duplicates(thumbnails: Sequence[np.ndarray]) -> np.ndarray:

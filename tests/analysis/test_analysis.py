@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from paddle_rt import parallel
 from paddle_rt.analysis import ADVICE, NONSENSE, STOPS, Report, analyse
-from paddle_rt.analysis import files as files_of_analysis
 from paddle_rt.analysis.analyse import choose_crop, class_weights
 from paddle_rt.analysis.findings import ClassCounts
 from paddle_rt.imaging.label_format import LabelFormat
@@ -174,7 +174,7 @@ def test_processes_find_the_same(data: Folder, monkeypatch: pytest.MonkeyPatch) 
     for number in range(3):
         data.add(stripes(0, number))
     alone = analyse({"train": data.pairs}, LabelFormat(3), num_workers=1).to_json()
-    monkeypatch.setattr(files_of_analysis, "_FEW", 1)
+    monkeypatch.setattr(parallel, "FEWEST", 1)
     assert analyse({"train": data.pairs}, LabelFormat(3), num_workers=2).to_json() == alone
 
 
