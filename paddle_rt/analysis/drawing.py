@@ -4,21 +4,18 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
 from paddle_rt.analysis.files import PairFacts
 from paddle_rt.analysis.report import Report
 from paddle_rt.errors import UserError
 from paddle_rt.files import whole_file
-from paddle_rt.imaging import caption, overlay, palette, read_image, write_image
+from paddle_rt.imaging import overlay, palette, read_image, write_image
+from paddle_rt.imaging.charts import contact_sheet
 from paddle_rt.imaging.label_format import LabelFormat
 
 SHEET, CHART = "contact_sheet.png", "classes.png"
 _TILES, _COLUMNS = 24, 3  # images on the sheet, and beside each other
-_TILE = (180, 240)  # height and width of an image
-_WHITE = (255, 255, 255)
-_LINE = 22  # pixels of a line of the legend
 _MOST_BARS = 60  # classes in the chart
 _LEAST = 0.01  # % of the pixels at which the bars begin
 
@@ -39,7 +36,8 @@ def draw_report(report: Report, folder: str | os.PathLike[str], colours: Sequenc
     chosen = np.array(colours, np.uint8) if len(colours) else default
     tiles = [_tile(name, facts, labels, chosen) for name, facts in _choose(report)]
     if tiles := [tile for tile in tiles if tile is not None]:
-        write_image(pathlib.Path(folder) / SHEET, _sheet(tiles, report.class_names, chosen))
+        sheet = contact_sheet(tiles, range(len(report.class_names)), report.class_names, chosen, _COLUMNS)
+        write_image(pathlib.Path(folder) / SHEET, sheet)
     _draw_chart(report, pathlib.Path(folder) / CHART)
 
 
@@ -64,34 +62,15 @@ def _choose(report: Report) -> list[tuple[str, PairFacts]]:
     return [good[i] for i in sorted(list(chosen)[:_TILES])]
 
 
-def _tile(split: str, facts: PairFacts, labels: LabelFormat, colours: np.ndarray) -> np.ndarray | None:
-    """Return an image beside its labels, or None where they cannot be read as classes."""
+def _tile(
+    split: str, facts: PairFacts, labels: LabelFormat, colours: np.ndarray
+) -> tuple[str, list[np.ndarray]] | None:
+    """Return a caption, an image and its labels, or None where they cannot be read as classes."""
     try:
         image, classes = read_image(facts.image), labels.read(facts.label)
     except UserError:
         return None
-    scale = min(_TILE[0] / image.shape[0], _TILE[1] / image.shape[1])
-    size = [max(round(side * scale), 1) for side in image.shape[1::-1]]
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    drawn = overlay(small, cv2.resize(classes, size, interpolation=cv2.INTER_NEAREST), colours, 0.35)
-    below, right = _TILE[0] - size[1], _TILE[1] - size[0]
-    both = [cv2.copyMakeBorder(part, 0, below, 0, right, cv2.BORDER_CONSTANT, value=_WHITE) for part in (small, drawn)]
-    return np.hstack([caption(both[0], [split, os.path.basename(facts.image)]), both[1]])
-
-
-def _sheet(tiles: list[np.ndarray], names: Sequence[str], colours: np.ndarray) -> np.ndarray:
-    columns = min(_COLUMNS, len(tiles))
-    tiles = tiles + [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
-    rows = [np.hstack(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
-    width = rows[0].shape[1]
-    across = max(width // 160, 1)
-    legend = np.full((_LINE * -(-len(names) // across) + 8, width, 3), 255, np.uint8)
-    for number, name in enumerate(names):
-        x, y = number % across * (width // across) + 6, number // across * _LINE + 6
-        cv2.rectangle(legend, (x, y), (x + 14, y + 14), colours[number, ::-1].tolist(), -1)
-        text = name.encode("ascii", "replace").decode()[:18]
-        cv2.putText(legend, text, (x + 20, y + 12), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
-    return np.vstack([*rows, legend])
+    return f"{split}: {os.path.basename(facts.image)}", [image, overlay(image, classes, colours, 0.35)]
 
 
 def _draw_chart(report: Report, path: pathlib.Path) -> None:

@@ -6,11 +6,12 @@ import cv2
 import numpy as np
 
 from paddle_rt.imaging.text import draw_texts, text_width
-from paddle_rt.imaging.view import short_name
+from paddle_rt.imaging.view import legend_height, legend_panel, short_name
 
 _EMPTY = (225, 225, 225)  # BGR of the row of a class that no label holds
 _DARKEST = (110, 60, 20)  # BGR of 100 %
 _TILE = (240, 320)  # height and width that an image of a sheet has to fit into
+_LETTERS = 14  # pixels
 _TITLE = "% of the pixels of each true class (row) by predicted class (column)"
 
 
@@ -50,19 +51,25 @@ def confusion_chart(confusion: np.ndarray, names: Sequence[str]) -> np.ndarray:
     top = np.rot90(draw_texts(top, places, size, anchor="rm"), -1)  # turned, so that the names are read downwards
     corner = np.full((margin, margin, 3), 255, np.uint8)
     chart = np.vstack([np.hstack([corner, top]), np.hstack([left, grid])])
-    width = max(chart.shape[1], text_width(_TITLE, 14) + 16)
+    width = max(chart.shape[1], text_width(_TITLE, _LETTERS) + 16)
     chart = cv2.copyMakeBorder(chart, 30, 8, 0, width - chart.shape[1] + 8, cv2.BORDER_CONSTANT, value=(255, 255, 255))
-    return draw_texts(chart, [(8, 16, _TITLE)], 14)
+    return draw_texts(chart, [(8, 16, _TITLE)], _LETTERS)
 
 
 def contact_sheet(
-    tiles: Sequence[tuple[str, Sequence[np.ndarray]]], side_panel: np.ndarray | None = None, columns: int = 2
+    tiles: Sequence[tuple[str, Sequence[np.ndarray]]],
+    classes: Sequence[int],
+    names: Sequence[str],
+    palette: np.ndarray,
+    columns: int = 2,
 ) -> np.ndarray:
-    """Arrange images on one sheet.
+    """Arrange images on one sheet, with a legend of classes on the right.
 
     Args:
         tiles: For each a caption, and images uint8 BGR [H, W, 3] that stand beside each other; as many for each tile.
-        side_panel: What stands on the right, at most as tall as the sheet.
+        classes: The classes of the legend.
+        names: The names of all classes.
+        palette: Their RGB colours, uint8 [num_classes, 3].
         columns: Tiles in a row.
 
     Returns:
@@ -75,12 +82,15 @@ def contact_sheet(
     for caption, images in tiles:
         row = np.hstack([_fitted(image, size) for image in images])
         strip = np.full((26, row.shape[1], 3), 255, np.uint8)
-        drawn.append(np.vstack([draw_texts(strip, [(4, 14, _cut(caption, row.shape[1] - 8))], 14), row]))
+        drawn.append(np.vstack([draw_texts(strip, [(4, 14, _cut(caption, row.shape[1] - 8))], _LETTERS), row]))
     drawn = [cv2.copyMakeBorder(tile, 0, 8, 0, 8, cv2.BORDER_CONSTANT, value=(255, 255, 255)) for tile in drawn]
     columns = min(columns, len(drawn))
     drawn += [np.full_like(drawn[0], 255)] * (-len(drawn) % columns)
     sheet = np.vstack([np.hstack(drawn[start : start + columns]) for start in range(0, len(drawn), columns)])
-    return sheet if side_panel is None else np.hstack([sheet, side_panel[: len(sheet)]])
+    entries = [(label, short_name(names[label], label)) for label in classes]
+    below = max(legend_height(len(entries), _LETTERS) - len(sheet), 0)
+    sheet = cv2.copyMakeBorder(sheet, 0, below, 0, 0, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+    return np.hstack([sheet, legend_panel(len(sheet), entries, palette, [text for _, text in entries], _LETTERS)])
 
 
 def _fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -93,6 +103,6 @@ def _fitted(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _cut(text: str, width: int) -> str:
-    while text_width(text, 14) > width and len(text) > 3:
+    while text_width(text, _LETTERS) > width and len(text) > 3:
         text = f"{text[:-3]}.."
     return text

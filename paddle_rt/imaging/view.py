@@ -140,6 +140,11 @@ def given_flags(arguments: argparse.Namespace) -> list[str]:
     return [f"--{key}" for key, value in defaults.items() if getattr(arguments, key) != value]
 
 
+def legend_height(lines: int, size: int) -> int:
+    """Return how tall a legend has to be for so many lines in letters of a height."""
+    return lines * round(1.6 * size) + size // 2
+
+
 def legend_panel(
     height: int,
     entries: Sequence[tuple[int, str]],

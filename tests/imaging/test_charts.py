@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from paddle_rt.imaging import class_names, colorize, palette
 from paddle_rt.imaging.charts import confusion_chart, contact_sheet
 
 
@@ -24,8 +25,21 @@ def test_a_cell_is_the_darker_the_larger_its_share(count):
 def test_sheets_hold_images_of_any_proportions():
     images = [np.zeros((100, 200, 3), np.uint8), np.zeros((300, 30, 3), np.uint8)]
     tiles = [(f"{'long name ' * 30}{number}", images) for number in range(3)]
-    panel = np.full((2000, 50, 3), 7, np.uint8)
-    plain, sheet = contact_sheet(tiles), contact_sheet(tiles, panel)
-    assert plain.shape[1] == 2 * (2 * 320 + 8) and np.array_equal(sheet[:, : plain.shape[1]], plain)
-    assert (sheet[:, plain.shape[1] :] == 7).all()
-    assert contact_sheet(tiles[:1]).shape == (26 + 240 + 8, 2 * 320 + 8, 3)
+    names, colours = class_names("CamVid", 11), palette("CamVid", 11)
+    sheet = contact_sheet(tiles, [], names, colours)
+    assert sheet.shape[0] == 2 * (26 + 240 + 8) and sheet.shape[1] > 2 * (2 * 320 + 8)
+    assert len(contact_sheet(tiles[:1], [], names, colours)) == 26 + 240 + 8
+
+
+def test_every_image_and_every_colour_is_on_a_sheet():
+    names, colours = class_names("CamVid", 11), palette("CamVid", 11)
+    image = np.random.default_rng(0).integers(0, 255, (60, 320, 3)).astype(np.uint8)
+    labels = colorize(np.arange(12, dtype=np.uint8).repeat(20)[None].repeat(45, 0), colours)
+    sheet = contact_sheet([("input, truth", [image, labels])], range(11), names, colours)
+    assert np.array_equal(sheet[26:86, :320], image) and len(sheet) > 26 + 60 + 8  # the legend is taller
+    legend = sheet[:, 2 * 320 + 8 :]
+    for name, colour in zip(names, colours, strict=True):
+        assert (legend == colour[::-1]).all(axis=-1).any(), f"{name} is not in the legend"
+    some = contact_sheet([("input", [image])], [3], names, colours)[:, 320 + 8 :]
+    found = [number for number in range(1, 11) if (some == colours[number, ::-1]).all(axis=-1).any()]
+    assert found == [3], found  # but for class 0, whose grey is that of the frames around the colours

@@ -10,7 +10,7 @@ import paddle
 
 from paddle_rt.imaging.charts import contact_sheet
 from paddle_rt.imaging.draw import as_bgr
-from paddle_rt.imaging.view import View, legend_panel, short_name
+from paddle_rt.imaging.view import View, short_name
 from paddle_rt.tasks.segmentation import metrics
 from paddle_rt.tasks.segmentation.export import frame_of_item
 
@@ -89,9 +89,8 @@ def draw_worst(worst: Sequence[Scored], dataset: paddle.io.Dataset, view: View) 
         caption = f"{number}. {_name(dataset, index)}  mIoU {-scored.rank:.3f}: {names}"
         tiles.append((caption, [as_bgr(frame), view.draw(frame, truth), view.draw(frame, scored.labels)]))
         present.update(np.unique(truth).tolist(), np.unique(scored.labels).tolist())
-    entries = [(label, short_name(name, label)) for label, name in enumerate(view.names) if label in present]
-    height = contact_sheet(tiles).shape[0]
-    return contact_sheet(tiles, legend_panel(height, entries, view.palette, [text for _, text in entries], 14))
+    classes = [label for label in range(len(view.names)) if label in present]
+    return contact_sheet(tiles, classes, view.names, view.palette)
 
 
 def _name(dataset: paddle.io.Dataset, index: int) -> str:
