@@ -14,6 +14,7 @@ TOOLS = {
     "export": "export a checkpoint to graphs that are checked against it",
     "quantize": "add an int8 graph to an export",
     "infer": "run an export on images, a video or a camera",
+    "demo": "show exports on a page in the browser",
     "benchmark": "measure exports beside PaddleSeg's deployment",
     "benchmark_training": "measure training steps beside PaddleSeg's",
     "benchmark_pose": "measure pose estimation beside PaddleDetection's way",

@@ -26,6 +26,7 @@ _INSTALL = {
     "paddleseg": "pip install 'paddle_rt[train]'",
     "visualdl": "pip install 'paddle_rt[train]'",
     "matplotlib": "pip install 'paddle_rt[train]'",
+    "gradio": "pip install 'paddle_rt[demo]'",
     "MNN": "pip install 'paddle_rt[mnn]'",
     "onnx": "pip install 'paddle_rt[export]'",
     "paddle2onnx": "pip install 'paddle_rt[export]'",

@@ -19,8 +19,10 @@ from paddle_rt.inference.media.predictions import KEYPOINTS, PREDICTIONS, open_k
 from paddle_rt.inference.media.sources import Frame, Source
 from paddle_rt.inference.pose_estimator import KeyPoints
 from paddle_rt.inference.segmenter import Labels
+from paddle_rt.stderr import library_messages
 
 SAVE = ("labels", "overlay")
+_CODECS = {".mp4": "mp4v", ".webm": "VP80"}
 
 
 @contextlib.contextmanager
@@ -158,15 +160,26 @@ def _open_overlays(source: Source, folder: Path, wanted: bool) -> Iterator[Calla
     if not wanted:
         yield None
     elif source.is_video:
-        with _write_video(folder / f"{source.name}_overlay.mp4", source.fps) as add:
+        with write_video(folder / f"{source.name}_overlay.mp4", source.fps) as add:
             yield lambda frame, overlay: add(overlay)
     else:
         yield lambda frame, overlay: imaging.write_image(folder / "added_prediction" / f"{frame.name}.jpg", overlay)
 
 
 @contextlib.contextmanager
-def _write_video(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
-    """Yield a function that adds a frame; the video appears if the block ends without an error and has frames."""
+def write_video(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
+    """Open a video to be written: MPEG-4 in an .mp4 file, or VP8, which browsers play, in a .webm file.
+
+    Args:
+        path: The file.
+        fps: Frames per second.
+
+    Yields:
+        A function that adds a frame, uint8 BGR. The video appears if the block ends without an error and has frames.
+
+    Raises:
+        UserError: The video cannot be written.
+    """
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")  # FFmpeg chooses the format by the suffix
     # MPEG-4 holds the rate as a fraction whose parts have 16 bits; OpenCV takes a power of ten for the denominator.
     fps = round(fps, 3 if fps < 65 else 2)
@@ -179,8 +192,10 @@ def _write_video(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None
         image = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
         if not count:
             path.parent.mkdir(parents=True, exist_ok=True)
-            size, code = image.shape[1::-1], cv2.VideoWriter_fourcc(*"mp4v")
-            if not writer.open(os.path.abspath(part), cv2.CAP_FFMPEG, code, fps, size):
+            size, code = image.shape[1::-1], cv2.VideoWriter_fourcc(*_CODECS[path.suffix])
+            with library_messages():  # OpenCV writes a line about the code of VP8, which WebM holds without one
+                is_open = writer.open(os.path.abspath(part), cv2.CAP_FFMPEG, code, fps, size)
+            if not is_open:
                 raise UserError(f"cannot write video {path} of {width}x{height}; --save labels writes images")
         writer.write(image)
         count += 1
