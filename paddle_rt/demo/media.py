@@ -14,7 +14,7 @@ from paddle_rt.inference.media.sinks import write_video
 from paddle_rt.inference.media.sources import VIDEO_SUFFIXES, Frame, open_source
 from paddle_rt.streetscenes import scenes, street_people
 
-EXAMPLE_SIZE = (256, 512)
+EXAMPLES, EXAMPLE_SIZE = 3, (256, 512)
 
 
 def label_video(
@@ -74,14 +74,13 @@ def label_video(
     return export.area_rows(counts, options) if export.labels_pixels else [], time, report.failures
 
 
-def write_examples(exports: Sequence[Export], folder: Path, first: int, number: int = 3) -> list[tuple[Path, str]]:
-    """Render images for the networks of the page.
+def write_examples(exports: Sequence[Export], folder: Path, first: int) -> list[tuple[Path, str]]:
+    """Render images for the networks of the page, `EXAMPLES` of each kind.
 
     Args:
         exports: Networks for pose get people, the others streets.
         folder: Where the images are written.
         first: The number of the first image of each kind.
-        number: How many of each kind.
 
     Returns:
         The files, and the boxes of the people in each, as `read_boxes` takes them; "" for a street.
@@ -89,7 +88,7 @@ def write_examples(exports: Sequence[Export], folder: Path, first: int, number: 
     examples = []
     kinds = dict.fromkeys("people" if export.predictor.task == "pose" else "street" for export in exports)
     for kind in kinds:
-        for index in range(first, first + number):
+        for index in range(first, first + EXAMPLES):
             boxes = ""
             if kind == "people":
                 image, people = street_people.render_people(street_people.SERIES["test"][0] + index, *EXAMPLE_SIZE)

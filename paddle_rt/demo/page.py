@@ -13,8 +13,8 @@ import numpy as np
 from gradio.data_classes import Base64ImageData
 
 from paddle_rt import imaging
+from paddle_rt.demo import media
 from paddle_rt.demo.exports import VIEWS, Export, Found, Options, Row, describe_time, in_channels, read_boxes
-from paddle_rt.demo.media import label_video, write_examples
 from paddle_rt.errors import UserError
 from paddle_rt.inference import Labels
 
@@ -37,6 +37,7 @@ table.rows .wide {width: 60% !important}
 """
 _HEADS = {"segmentation": ("class", "area", "confidence"), "pose": ("person", "score", "keypoints"),
           "classification": ("class", "probability", "")}  # fmt: skip
+_LONGEST = 4096  # pixels of a side of a drawing, which JPEG and browsers limit
 _KEPT = 3600  # seconds for which the results of a session and the files of users are kept
 
 
@@ -104,8 +105,8 @@ def _inputs(exports: Sequence[Export]) -> _Inputs:
 
 def _examples(exports: Sequence[Export], folder: Path, inputs: _Inputs) -> None:
     """Add images that are rendered here, and a button that renders others."""
-    first = write_examples(exports, folder, 0)
-    examples, number = gr.State(first), gr.State(len(first))
+    first = media.write_examples(exports, folder, 0)
+    examples, number = gr.State(first), gr.State(media.EXAMPLES)
     gallery = gr.Gallery(
         [str(path) for path, _ in first], label="examples, rendered here", columns=3, buttons=[],
         height=40 + 34 * len(first), allow_preview=False, object_fit="cover", elem_id="examples", interactive=False,
@@ -117,8 +118,8 @@ def _examples(exports: Sequence[Export], folder: Path, inputs: _Inputs) -> None:
         return str(path), boxes
 
     def render(start: int) -> tuple[list[str], list[tuple[Path, str]], int]:
-        shown = write_examples(exports, folder, start)
-        return [str(path) for path, _ in shown], shown, start + len(shown)
+        shown = media.write_examples(exports, folder, start)
+        return [str(path) for path, _ in shown], shown, start + media.EXAMPLES
 
     gallery.select(choose, [examples], [inputs.image, inputs.boxes], show_progress="hidden")
     more.click(render, [number], [gallery, examples, number])
@@ -143,22 +144,27 @@ def _settings(exports: Sequence[Export]) -> list[gr.components.Component]:
     return [opacity, classes, contours, view, threshold]
 
 
-def _panel(export: Export, number: int) -> tuple[gr.Image, gr.Video, gr.HTML]:
-    """Add what is shown of an export: an image or a video, and the table below."""
+def _panel(export: Export, number: int) -> tuple[gr.Group, gr.Image, gr.Video, gr.HTML]:
+    """Add what is shown of an export: an image, in a group that hides it, or a video, and the table below."""
     with gr.Column(min_width=320):
-        image = gr.Image(label=export.name, interactive=False, buttons=["download", "fullscreen"],
-                         elem_classes="result", elem_id=f"result_{number}")  # fmt: skip
-        image.postprocess = _as_data  # not a file: a webcam would fill the disk, and another user could ask for it
+        with gr.Group() as group:
+            image = gr.Image(label=export.name, interactive=False, buttons=["download", "fullscreen"],
+                             elem_classes="result", elem_id=f"result_{number}")  # fmt: skip
+        # Results are no files: a webcam would fill the disk, and another user could ask for them.
+        image.postprocess = as_data
         video = gr.Video(label=export.name, interactive=False, visible=False, buttons=["download"], autoplay=True,
                          loop=True, elem_classes="result", elem_id=f"result_video_{number}")  # fmt: skip
         facts = gr.HTML(facts_html(export, "", []), elem_id=f"facts_{number}")
-    return image, video, facts
+    return group, image, video, facts
 
 
-def _as_data(image: np.ndarray | None) -> Base64ImageData | None:
-    """Return a BGR image as the browser takes it."""
+def as_data(image: np.ndarray | None) -> Base64ImageData | None:
+    """Return a BGR image as the browser takes it, with at most 4096 pixels a side."""
     if image is None:
         return None
+    if max(image.shape) > _LONGEST:
+        shares = _LONGEST / max(image.shape)
+        image = cv2.resize(image, None, fx=shares, fy=shares, interpolation=cv2.INTER_AREA)
     data = base64.b64encode(cv2.imencode(".jpg", image)[1].tobytes()).decode()
     return Base64ImageData(url=f"data:image/jpeg;base64,{data}")
 
@@ -185,11 +191,11 @@ def facts_html(export: Export, time: str, rows: Sequence[Row]) -> str:
 
 def _shown(export: Export, found: Found | None, options: Options) -> list[Any]:
     """Return the values of a panel for a result, or for none."""
-    if found is None:
-        return [gr.update(value=None, visible=True), gr.update(value=None, visible=False), facts_html(export, "", [])]
-    time = describe_time(found.seconds, confidence=isinstance(found.result, Labels))
-    facts = facts_html(export, time, export.rows(found, options))
-    return [gr.update(value=export.draw(found, options), visible=True), gr.update(value=None, visible=False), facts]
+    image, facts = None, facts_html(export, "", [])
+    if found is not None:
+        time = describe_time(found.seconds, confidence=isinstance(found.result, Labels))
+        image, facts = export.draw(found, options), facts_html(export, time, export.rows(found, options))
+    return [gr.update(visible=True), image, gr.update(value=None, visible=False), facts]
 
 
 def _failed(exports: Sequence[Export], error: UserError, path: str = "") -> list[Any]:
@@ -233,7 +239,7 @@ def _changes(settings: list) -> list[Callable]:
 
 
 def _connect_videos(exports: Sequence[Export], folder: Path, inputs: _Inputs, settings: list, outputs: list) -> None:
-    def label(path: str | None, frames: int, *chosen: Any, progress: gr.Progress = gr.Progress()) -> list[Any]:
+    def label_file(path: str | None, frames: int, *chosen: Any, progress: gr.Progress = gr.Progress()) -> list[Any]:
         if path is None:
             return _failed(exports, UserError("there is no video yet; upload one"))
         options, values, failures = Options(*chosen), [], []
@@ -244,21 +250,21 @@ def _connect_videos(exports: Sequence[Export], folder: Path, inputs: _Inputs, se
                 def advance(done: int, total: int | None, name: str = export.name) -> None:
                     progress((done, total), desc=name, unit="frames")
 
-                rows, time, failures = label_video(path, export, options, output, int(frames), advance)
+                rows, time, failures = media.label_video(path, export, options, output, int(frames), advance)
                 video = gr.update(value=str(output), visible=True)
-                values += [gr.update(value=None, visible=False), video, facts_html(export, time, rows)]
+                values += [gr.update(visible=False), None, video, facts_html(export, time, rows)]
         except UserError as error:
             return _failed(exports, error, path)
         text = "; ".join(failures[:3]).replace(path, Path(path).name)
         return [f'<div class="alert" role="alert">{html.escape(text)}</div>' if text else "", *values]
 
-    inputs.label.click(label, [inputs.video, inputs.frames, *settings], outputs)
+    inputs.label.click(label_file, [inputs.video, inputs.frames, *settings], outputs)
 
 
 def _connect_webcam(exports: Sequence[Export], inputs: _Inputs, settings: list, outputs: list) -> None:
     states = gr.State([None] * len(exports), time_to_live=_KEPT)
 
-    def label(frame: np.ndarray | None, before: list, *chosen: Any) -> list[Any]:
+    def label_frame(frame: np.ndarray | None, before: list, *chosen: Any) -> list[Any]:
         if frame is None:
             return [gr.skip() for _ in (states, *outputs)]
         options, values, after = Options(*chosen), [], []
@@ -274,4 +280,4 @@ def _connect_webcam(exports: Sequence[Export], inputs: _Inputs, settings: list, 
 
     # Frames of several users take turns at the locks of the exports; a slot for each user would end after a while.
     given, taken = [inputs.webcam, states, *settings], [states, *outputs]
-    inputs.webcam.stream(label, given, taken, stream_every=0.1, show_progress="hidden", concurrency_limit=None)
+    inputs.webcam.stream(label_frame, given, taken, stream_every=0.1, show_progress="hidden", concurrency_limit=None)
