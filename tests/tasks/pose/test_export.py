@@ -147,7 +147,7 @@ def test_int8_is_judged_by_pck_and_by_the_distance_of_keypoints(network, tmp_pat
 
 
 def test_int8_with_merged_tokens_is_loaded(tmp_path):
-    """OpenVINO refuses it if the products of merged tokens are quantised; smaller images have too few tokens for that."""
+    """OpenVINO refuses it if products of merged tokens are quantised; smaller images have too few tokens."""
     spec = PoseExport([NORMALIZE], SETTINGS, (64, 96))
     paddle.seed(0)
     tiny = {"embed_dim": 8, "depths": [1, 1, 1, 1], "head_channels": 16}
