@@ -44,6 +44,7 @@ MAY_IMPORT = {
     "registry": {"checkpoint", "models", *BASIC},
     "convert": {"checkpoint", "formats", "registry", *BASIC},
     "inference": {"imaging", *BASIC},
+    "serving": {"__init__", "imaging", "inference", *BASIC},
     "paddleseg/components": {"checkpoint", "downloads", "models", "paddleseg/patching", "weights", *BASIC},
     "paddleseg/functional": BASIC,
     "paddleseg/fast_transforms": {"paddleseg/components", "paddleseg/functional", "paddleseg/patching", *BASIC},
@@ -95,7 +96,7 @@ MAY_IMPORT = {
             "tasks",
         ),
         *("paddleseg/components", "paddleseg/counterparts", "paddleseg/loop", "paddleseg/pipeline", "run_logs"),
-        *("training",),
+        *("serving", "training"),
         *BASIC,
     },
     "cli": {
@@ -114,7 +115,7 @@ MAY_IMPORT = {
             "imaging",
         ),
         *("inference", "paddleseg/compare", "paddleseg/counterparts", "paddleseg/loop", "paddleseg/releases"),
-        *("registry", "run_logs", "streetscenes", "tasks", "training", "weights", *BASIC),
+        *("registry", "run_logs", "serving", "streetscenes", "tasks", "training", "weights", *BASIC),
     },
 }
 
