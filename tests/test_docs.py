@@ -8,7 +8,7 @@ from paddle_rt.cli import TOOLS
 from tests.helpers import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-SHARED = [ROOT / "paddle_rt/cli/arguments.py", ROOT / "paddle_rt/tasks/segmentation/task.py",
+SHARED = [ROOT / "paddle_rt/cli/arguments.py", ROOT / "paddle_rt/cli/backend.py", ROOT / "paddle_rt/tasks/segmentation/task.py",
           ROOT / "paddle_rt/tasks/segmentation/tta.py", ROOT / "paddle_rt/tasks/classification/task.py",
           ROOT / "paddle_rt/tasks/pose/task.py", ROOT / "paddle_rt/imaging/view.py"]  # fmt: skip
 COMMAND = re.compile(

@@ -17,13 +17,14 @@ from paddle_rt.cli.backend import add_engine_flags, settle_backend
 from paddle_rt.cpu import import_paddle
 from paddle_rt.inference import load
 from paddle_rt.kinds import flag, number, whole
+from paddle_rt.listening import address_of, bind
 
 
 def main() -> None:
     arguments = parse_arguments()
     from PIL import Image
 
-    from paddle_rt.serving.server import Server, bind
+    from paddle_rt.serving.server import Server
     from paddle_rt.serving.service import Limits, Service
 
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the service has a limit of its own
@@ -34,13 +35,12 @@ def main() -> None:
     if arguments.backend == "paddle":
         import_paddle()
     names = ("backend", "precision", "threads", "device", "device_id")
-    predictor = load(arguments.config, *(getattr(arguments, name) for name in names))
+    predictor = load(arguments.config, *(getattr(arguments, name) for name in names), keeps_model=True)
     limits = Limits(arguments.max_mb << 20, arguments.max_pixels, arguments.queue, arguments.timeout)
     service = Service(predictor, f"{arguments.backend} {arguments.precision} {arguments.device}", limits)
     predictor.warmup()
     listener.listen()  # not before there is somebody to answer
-    host, port = listener.getsockname()[:2]
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    address = address_of(listener)
     print(f"{predictor.task} by {service.engine} at {address}; {address}/docs describes it", flush=True)
     Server(service).run([listener])
     service.close()

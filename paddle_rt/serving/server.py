@@ -1,15 +1,12 @@
 """The server of HTTP: uvicorn with limits for clients that are slow, and an end that finishes what is queued."""
 
 import asyncio
-import errno
-import socket
 from types import FrameType
 
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from paddle_rt.errors import UserError
 from paddle_rt.serving.app import create_app
 from paddle_rt.serving.service import Service
 
@@ -75,25 +72,3 @@ class Server(uvicorn.Server):
             self.service.stop()
             self.should_exit = self.should_exit or not self.service.busy
         return await super().on_tick(counter)
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Return a socket with an address, before anything that takes long is loaded.
-
-    Args:
-        host: A name or an address of this machine.
-        port: The port; 0 for a free one.
-
-    Raises:
-        UserError: The address is not one of this machine, or is taken.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except (OSError, UnicodeError) as error:
-        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-            raise UserError(f"port {port} of {host} is taken by another program; choose another --port") from error
-        raise UserError(f"cannot listen at {host}, port {port}: {error}; choose another --host or --port") from error
-    return listener

@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from paddle_rt.inference.deployment import VERIFICATION, Deployment, file_digest, save_deployment
+from paddle_rt.listening import bind
 
 HEIGHT, WIDTH = 64, 96
 NAMES = ["blue", "green", "red"]
@@ -50,7 +51,7 @@ def png(image: np.ndarray) -> bytes:
 @contextlib.contextmanager
 def serving(predictor, **limits: float):
     """Serve in a thread; yield the service, which has its `port` and `server`."""
-    from paddle_rt.serving.server import Server, bind
+    from paddle_rt.serving.server import Server
     from paddle_rt.serving.service import Limits, Service
 
     service = Service(predictor, "onnxruntime fp32 cpu", Limits(**limits))

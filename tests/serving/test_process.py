@@ -30,8 +30,10 @@ SECONDS = 3  # within which a request has to arrive
 
 
 @pytest.fixture
-def process(tmp_path):
-    flags = ["--port", 0, "--backend", "onnxruntime", "--threads", 1, "--timeout", SECONDS, "--max_mb", 1]
+def process(request, tmp_path):
+    """The service; a parameter is its time limit."""
+    limit = getattr(request, "param", 30)
+    flags = ["--port", 0, "--backend", "onnxruntime", "--threads", 1, "--timeout", limit, "--max_mb", 1]
     line = [sys.executable, "-c", PROGRAM, "serve", "--config", write_export(tmp_path / "e"), *flags]
     with subprocess.Popen([*map(str, line)], stdout=-1, stderr=-1, text=True) as started:
         try:
@@ -104,6 +106,7 @@ def memory(pid: int) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("process", [SECONDS], indirect=True)
 def test_hostile_clients_cost_a_good_one_little(process, tmp_path):
     labels = Segmenter(tmp_path / "e", "onnxruntime", threads=1)(IMAGE)
     answers(process.port, 5, labels)

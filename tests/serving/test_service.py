@@ -24,8 +24,8 @@ from paddle_rt.errors import UserError
 from paddle_rt.imaging.polygons import find_polygons
 from paddle_rt.imaging.view import View
 from paddle_rt.inference import load
+from paddle_rt.listening import bind
 from paddle_rt.serving import service as service_module
-from paddle_rt.serving.server import bind
 from tests.helpers import smooth_image
 from tests.inference import test_classifier, test_pose_estimator
 from tests.serving.running import (
