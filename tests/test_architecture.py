@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "stderr": set(),
     "yaml_file": {"errors", "files"},
     "kinds": {"errors"},
+    "listening": {"errors"},
     "arguments": {"errors", "kinds"},
     "weights": {"errors", "files", "yaml_file"},
     "paddledetection": {"errors"},
@@ -44,6 +45,7 @@ MAY_IMPORT = {
     "registry": {"checkpoint", "models", *BASIC},
     "convert": {"checkpoint", "formats", "registry", *BASIC},
     "inference": {"imaging", *BASIC},
+    "serving": {"imaging", "inference", *BASIC},
     "paddleseg/components": {"checkpoint", "downloads", "models", "paddleseg/patching", "weights", *BASIC},
     "paddleseg/functional": BASIC,
     "paddleseg/fast_transforms": {"paddleseg/components", "paddleseg/functional", "paddleseg/patching", *BASIC},
@@ -95,7 +97,7 @@ MAY_IMPORT = {
             "tasks",
         ),
         *("paddleseg/components", "paddleseg/counterparts", "paddleseg/loop", "paddleseg/pipeline", "run_logs"),
-        *("training",),
+        *("serving", "training"),
         *BASIC,
     },
     "cli": {
@@ -112,9 +114,10 @@ MAY_IMPORT = {
             "downloads",
             "export",
             "imaging",
+            "listening",
         ),
         *("inference", "paddleseg/compare", "paddleseg/counterparts", "paddleseg/loop", "paddleseg/releases"),
-        *("registry", "run_logs", "streetscenes", "tasks", "training", "weights", *BASIC),
+        *("registry", "run_logs", "serving", "streetscenes", "tasks", "training", "weights", *BASIC),
     },
 }
 

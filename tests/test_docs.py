@@ -8,9 +8,9 @@ from paddle_rt.cli import TOOLS
 from tests.helpers import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-SHARED = [ROOT / "paddle_rt/cli/arguments.py", ROOT / "paddle_rt/tasks/segmentation/task.py",
-          ROOT / "paddle_rt/tasks/segmentation/tta.py", ROOT / "paddle_rt/tasks/classification/task.py",
-          ROOT / "paddle_rt/tasks/pose/task.py", ROOT / "paddle_rt/imaging/view.py"]  # fmt: skip
+SHARED = [ROOT / "paddle_rt/cli/arguments.py", ROOT / "paddle_rt/cli/backend.py", ROOT / "paddle_rt/imaging/view.py",
+          ROOT / "paddle_rt/tasks/segmentation/task.py", ROOT / "paddle_rt/tasks/segmentation/tta.py",
+          ROOT / "paddle_rt/tasks/classification/task.py", ROOT / "paddle_rt/tasks/pose/task.py"]  # fmt: skip
 COMMAND = re.compile(
     r"(?:paddle-rt (?P<tool>[a-z_]+)|(?<![\w/])(?:tools|deploy)/(?:\w+/)?(?P<script>\w+)\.py)(?P<rest>[^`\n]*)"
 )

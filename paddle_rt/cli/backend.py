@@ -1,4 +1,4 @@
-"""The backend "auto" of tools: the engine that is the fastest one here."""
+"""The flags of tools that choose an engine, and the backend "auto": the engine that is the fastest one here."""
 
 import argparse
 import sys
@@ -7,10 +7,28 @@ from collections.abc import Iterator
 import numpy as np
 from tqdm import tqdm
 
+from paddle_rt.cli.arguments import device_id, threads
+from paddle_rt.inference import BACKENDS
 from paddle_rt.inference.choice import USUAL, choose_backend
+from paddle_rt.inference.engines import DEVICES, PRECISIONS
 
 AUTO = "auto"
 _FRAMES = 8
+
+
+def add_engine_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that choose an engine to a tool that runs an export."""
+    add = parser.add_argument
+    add(
+        "--backend",
+        choices=(AUTO, *BACKENDS),
+        default=AUTO,
+        help="the engine; auto times the installed ones once for an export and takes the fastest with the same labels",
+    )
+    add("--device", choices=DEVICES, default="cpu", help="where it computes")
+    add("--device_id", type=device_id, default=0, help="the number of the GPU, from 0")
+    add("--precision", choices=PRECISIONS, default="fp32", help="in which it computes")
+    add("--threads", "--cpu_threads", type=threads, help="CPU threads; by default one for each core")
 
 
 def settle_backend(arguments: argparse.Namespace) -> None:

@@ -21,21 +21,18 @@ from paddle_rt.cli.arguments import (
     Parser,
     Size,
     count,
-    device_id,
     file_or_folder,
     not_negative,
     output_folder,
     positive,
     side,
-    threads,
 )
-from paddle_rt.cli.backend import AUTO, settle_backend
+from paddle_rt.cli.backend import add_engine_flags, settle_backend
 from paddle_rt.cpu import import_paddle
 from paddle_rt.errors import FlagError, UserError
 from paddle_rt.imaging.view import add_view_flags, given_flags, view_of_flags
-from paddle_rt.inference import BACKENDS, Classifier, KeyPoints, PoseEstimator, VideoSegmenter, load
+from paddle_rt.inference import Classifier, KeyPoints, PoseEstimator, VideoSegmenter, load
 from paddle_rt.inference.boxes import PERSON, BoxFile, ImageBoxes, whole_image
-from paddle_rt.inference.engines import DEVICES, PRECISIONS
 from paddle_rt.inference.media.pipeline import Report, describe, interrupt_once, label_frames
 from paddle_rt.inference.media.sinks import SAVE, open_class_outputs, open_outputs, open_pose_outputs
 from paddle_rt.inference.media.sources import Frame, Source, open_source
@@ -153,15 +150,7 @@ def parse_arguments(line: list[str] | None = None) -> argparse.Namespace:
         "a video file, the address of a video or a stream (http, rtsp, ...), or a camera by its number: 0, 1 ...",
     )
     add("--frames", type=positive, help="number of frames to read; by default all, and from a camera until Ctrl-C")
-    add(
-        "--backend",
-        choices=(AUTO, *BACKENDS),
-        default=AUTO,
-        help="the engine; auto times the installed ones once for an export and takes the fastest with the same labels",
-    )
-    add("--device", choices=DEVICES, default="cpu", help="where it computes")
-    add("--device_id", type=device_id, default=0, help="the number of the GPU, from 0")
-    add("--precision", choices=PRECISIONS, default="fp32", help="in which it computes")
+    add_engine_flags(parser)
     add(
         "--profile",
         nargs=3,
@@ -170,7 +159,6 @@ def parse_arguments(line: list[str] | None = None) -> argparse.Namespace:
         help="for TensorRT in ONNX Runtime on a graph with open sizes: the smallest, the usual and the largest size of "
         "an image, such as 512x1024 1024x2048 1024x2048",
     )
-    add("--threads", "--cpu_threads", type=threads, help="CPU threads; by default one for each core")
     add("--save_dir", type=output_folder, default="./output", help="folder for what is written")
     add(
         "--save",
