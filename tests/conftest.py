@@ -1,6 +1,7 @@
 """The environment and the fixtures of every test."""
 
 import os
+import tempfile
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from tests.helpers import ROOT
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest-xdist runs one test a core
 choose_environment()
 os.environ["PYTHONPATH"] = str(ROOT)  # processes that tests start import this checkout
+_cache = tempfile.TemporaryDirectory(prefix="paddle_rt_cache_")
+os.environ["PADDLE_RT_CACHE"] = _cache.name  # nothing is written into the home of whoever runs the tests
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "stderr": set(),
     "yaml_file": {"errors", "files"},
     "kinds": {"errors"},
+    "listening": {"errors"},
     "arguments": {"errors", "kinds"},
     "weights": {"errors", "files", "yaml_file"},
     "paddledetection": {"errors"},
@@ -45,6 +46,7 @@ MAY_IMPORT = {
     "convert": {"checkpoint", "formats", "registry", *BASIC},
     "inference": {"imaging", *BASIC},
     "demo": {"imaging", "inference", "streetscenes", *BASIC},
+    "serving": {"imaging", "inference", *BASIC},
     "paddleseg/components": {"checkpoint", "downloads", "models", "paddleseg/patching", "weights", *BASIC},
     "paddleseg/functional": BASIC,
     "paddleseg/fast_transforms": {"paddleseg/components", "paddleseg/functional", "paddleseg/patching", *BASIC},
@@ -96,7 +98,7 @@ MAY_IMPORT = {
             "tasks",
         ),
         *("paddleseg/components", "paddleseg/counterparts", "paddleseg/loop", "paddleseg/pipeline", "run_logs"),
-        *("training",),
+        *("serving", "training"),
         *BASIC,
     },
     "cli": {
@@ -114,9 +116,10 @@ MAY_IMPORT = {
             "downloads",
             "export",
             "imaging",
+            "listening",
         ),
         *("inference", "paddleseg/compare", "paddleseg/counterparts", "paddleseg/loop", "paddleseg/releases"),
-        *("registry", "run_logs", "streetscenes", "tasks", "training", "weights", *BASIC),
+        *("registry", "run_logs", "serving", "streetscenes", "tasks", "training", "weights", *BASIC),
     },
 }
 

@@ -7,14 +7,15 @@ import pytest
 from paddle_rt.cli import TOOLS
 from tests.helpers import ROOT
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-SHARED = [ROOT / "paddle_rt/cli/arguments.py", ROOT / "paddle_rt/tasks/segmentation/task.py",
-          ROOT / "paddle_rt/tasks/segmentation/tta.py", ROOT / "paddle_rt/tasks/classification/task.py",
-          ROOT / "paddle_rt/tasks/pose/task.py", ROOT / "paddle_rt/imaging/view.py"]  # fmt: skip
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SHARED = [ROOT / "paddle_rt/cli/arguments.py", ROOT / "paddle_rt/cli/backend.py", ROOT / "paddle_rt/imaging/view.py",
+          ROOT / "paddle_rt/tasks/segmentation/task.py", ROOT / "paddle_rt/tasks/segmentation/tta.py",
+          ROOT / "paddle_rt/tasks/classification/task.py", ROOT / "paddle_rt/tasks/pose/task.py"]  # fmt: skip
 COMMAND = re.compile(
     r"(?:paddle-rt (?P<tool>[a-z_]+)|(?<![\w/])(?:tools|deploy)/(?:\w+/)?(?P<script>\w+)\.py)(?P<rest>[^`\n]*)"
 )
-NOT_OURS = ("convert_cocostuff",)  # a script of PaddleSeg
+# Scripts of PaddleSeg and MMSegmentation.
+NOT_OURS = ("convert_cocostuff", "split_dataset_list", "tools/test", "tools/deploy", "dist_train", "analysis_tools")
 
 
 def text(page) -> str:

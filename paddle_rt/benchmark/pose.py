@@ -1,6 +1,5 @@
 """From a decoded frame to the keypoints of its people: our deployment and PaddleDetection's way, side by side."""
 
-import logging
 import statistics
 import tempfile
 import time
@@ -37,7 +36,6 @@ COLUMNS = (
 # Of PaddleDetection's deployment: by how much it enlarges boxes, and the blur of its decoding.
 _EXPANSION, _KERNEL = 0.3, 3
 _MEAN, _STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-logger = logging.getLogger(__name__)
 
 _CHOICES = (("openvino", "fp32"), ("openvino", "bf16"), ("openvino", "int8"), ("onnxruntime", "fp32"))
 
@@ -230,13 +228,8 @@ def _prepare(plan: PosePlan, frame: np.ndarray, boxes: np.ndarray, folder: Path)
             yield _pipeline("none", "paddledetection", ("paddle", "fp32"), place, plan.threads, **fixed)
         place = folder / str(merging)
         export(network, place, spec, spec.input_shape(3), formats=["onnx"])
-        choices = _CHOICES
-        try:
-            quantize(place, crops, [(crops[0], None)], spec)
-        except UserError as error:
-            logger.warning("int8 of %s is left out: %s", merging or "none", error)
-            choices = [choice for choice in _CHOICES if choice[1] != "int8"]
-        for choice in choices:
+        quantize(place, crops, [(crops[0], None)], spec)
+        for choice in _CHOICES:
             yield _pipeline(merging or "none", "paddle_rt", choice, place, plan.threads, **fixed)
 
 

@@ -71,7 +71,7 @@ def open_predictor(arguments: argparse.Namespace) -> FrameSegmenter | Classifier
     """Load the export, which must be one of a task of the library."""
     profile = arguments.profile and tuple((1, *size) for size in arguments.profile)
     engine = (arguments.backend, arguments.precision, arguments.threads, arguments.device, arguments.device_id, profile)
-    predictor = load(arguments.config, *engine)
+    predictor = load(arguments.config, *engine, keeps_model=True)
     if not isinstance(predictor, FrameSegmenter | Classifier | PoseEstimator):
         raise UserError(
             f"{arguments.config} is an export for neither segmentation, classification nor pose; load it with "

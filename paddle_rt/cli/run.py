@@ -34,6 +34,10 @@ _INSTALL = {
     "nncf": "pip install 'paddle_rt[int8]'",
     "onnxruntime": "pip install 'paddle_rt[onnxruntime]'",
     "openvino": "pip install 'paddle_rt[openvino]'",
+    **dict.fromkeys(
+        ("fastapi", "starlette", "uvicorn", "h11", "python_multipart", "prometheus_client"),
+        "pip install 'paddle_rt[serve]'",
+    ),
 }
 
 

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -153,7 +153,7 @@ class Export:
             return imaging.draw_skeletons(*drawn)
         view = self._view(options)
         if options.view == "confidence" and isinstance(found.result, Labels):
-            return view.heat_map(found.result.confidence)
+            return replace(view, legend=True).heat_map(found.result.confidence)
         return view.draw(found.frame, label_map(found))
 
     def rows(self, found: Found, options: Options) -> list[Row]:
@@ -198,7 +198,7 @@ class Export:
         chosen = options.classes
         numbers = None if chosen is None else [at for at, name in enumerate(self.class_names) if name in chosen]
         deployment = self.predictor.deployment
-        return View(self.class_names, deployment.palette, options.opacity, numbers, options.contours, legend=False)
+        return View(self.class_names, deployment.palette, options.opacity, numbers, options.contours)
 
 
 def label_map(found: Found) -> np.ndarray:

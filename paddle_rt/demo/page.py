@@ -71,7 +71,9 @@ def build_page(exports: Sequence[Export], folder: Path) -> gr.Blocks:
                 message = gr.HTML(elem_id="message")
                 with gr.Row():
                     panels = [_panel(export, number) for number, export in enumerate(exports)]
-        outputs = [message, *(part for panel in panels for part in panel)]
+        # What is drawn anew when a setting changes: the results of an image, none for a video and a webcam.
+        results = gr.State([], time_to_live=_KEPT)
+        outputs = [results, message, *(part for panel in panels for part in panel)]
         _connect_images(exports, inputs, settings, outputs)
         _connect_videos(exports, folder, inputs, settings, outputs)
         _connect_webcam(exports, inputs, settings, outputs)
@@ -200,37 +202,40 @@ def _shown(export: Export, found: Found | None, options: Options) -> list[Any]:
 
 def _failed(exports: Sequence[Export], error: UserError, path: str = "") -> list[Any]:
     """Return the values of all outputs for a mistake: one line, and nothing that looks like its result."""
-    text = str(error).replace(path, Path(path).name) if path else str(error)
-    message = f'<div class="alert" role="alert">{html.escape(text)}</div>'
-    return [message, *(value for export in exports for value in _shown(export, None, Options()))]
+    return [[], _alert(str(error), path), *(value for export in exports for value in _shown(export, None, Options()))]
+
+
+def _alert(text: str, path: str) -> str:
+    """Return a message that speaks of an uploaded file by its name; "" for an empty text."""
+    text = text.replace(path, Path(path).name) if path else text
+    return f'<div class="alert" role="alert">{html.escape(text)}</div>' if text else ""
 
 
 def _connect_images(exports: Sequence[Export], inputs: _Inputs, settings: list, outputs: list) -> None:
-    results = gr.State([], time_to_live=_KEPT)
-
     def show(found: list[Found], *chosen: Any) -> list[Any]:
         options = Options(*chosen)
         pairs = zip(exports, found or [None] * len(exports), strict=True)
-        return ["", *(value for export, one in pairs for value in _shown(export, one, options))]
+        return [found, "", *(value for export, one in pairs for value in _shown(export, one, options))]
 
     def find(path: str | None, boxes: str, *chosen: Any) -> list[Any]:
         if path is None:
-            return [[], *show([], *chosen)]
+            return show([], *chosen)
         try:
             people, found = read_boxes(boxes), []
             for export in exports:
                 image = imaging.read_image(path, export.predictor.channels)
                 found.append(export.find(image, people, confidence=True))
         except UserError as error:
-            return [[], *_failed(exports, error, path)]
-        return [found, *show(found, *chosen)]
+            return _failed(exports, error, path)
+        return show(found, *chosen)
 
     def redraw(found: list[Found], *chosen: Any) -> list[Any]:
         return show(found, *chosen) if found else [gr.skip() for _ in outputs]
 
     given = [inputs.image, inputs.boxes, *settings]
-    gr.on([inputs.image.change, inputs.again.click], find, given, [results, *outputs], show_progress="minimal")
-    gr.on(_changes(settings), redraw, [results, *settings], outputs, show_progress="hidden", trigger_mode="always_last")
+    gr.on([inputs.image.change, inputs.again.click], find, given, outputs, show_progress="minimal")
+    given = [outputs[0], *settings]
+    gr.on(_changes(settings), redraw, given, outputs, show_progress="hidden", trigger_mode="always_last")
 
 
 def _changes(settings: list) -> list[Callable]:
@@ -250,13 +255,12 @@ def _connect_videos(exports: Sequence[Export], folder: Path, inputs: _Inputs, se
                 def advance(done: int, total: int | None, name: str = export.name) -> None:
                     progress((done, total), desc=name, unit="frames")
 
-                rows, time, failures = media.label_video(path, export, options, output, int(frames), advance)
+                rows, time, failures = media.label_video(path, export, options, output, int(frames or 1), advance)
                 video = gr.update(value=str(output), visible=True)
                 values += [gr.update(visible=False), None, video, facts_html(export, time, rows)]
         except UserError as error:
             return _failed(exports, error, path)
-        text = "; ".join(failures[:3]).replace(path, Path(path).name)
-        return [f'<div class="alert" role="alert">{html.escape(text)}</div>' if text else "", *values]
+        return [[], _alert("; ".join(failures[:3]), path), *values]
 
     inputs.label.click(label_file, [inputs.video, inputs.frames, *settings], outputs)
 
@@ -276,7 +280,7 @@ def _connect_webcam(exports: Sequence[Export], inputs: _Inputs, settings: list, 
                 values += _shown(export, found, options)
         except UserError as error:
             return [before, *_failed(exports, error)]
-        return [after, "", *values]
+        return [after, [], "", *values]
 
     # Frames of several users take turns at the locks of the exports; a slot for each user would end after a while.
     given, taken = [inputs.webcam, states, *settings], [states, *outputs]

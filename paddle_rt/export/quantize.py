@@ -269,7 +269,8 @@ def _kept_layers(graph: Any) -> list[str]:
     """Return the names of the layers that stay in higher precision.
 
     These are the products of two computed matrices, the first and the last layer, and those whose result leads to a
-    softmax or whose input comes from the division of one.
+    softmax or whose input comes from the division of one. Products of what a Concat has put together, as merged tokens
+    are, stay too: OpenVINO joins their zero points along the tokens and then cannot load the graph.
     """
     products = _products(graph)
     if not products:
@@ -284,7 +285,9 @@ def _kept_layers(graph: Any) -> list[str]:
         producer = producers.get(node.input[0])
         while producer is not None and producer.op_type in ("Reshape", "Transpose"):
             producer = producers.get(producer.input[0])
-        if (reader is not None and reader.op_type == "Softmax") or (producer is not None and producer.op_type == "Div"):
+        source = "" if producer is None else producer.op_type
+        of_tokens = source == "Concat" and node.op_type != "Conv"  # images are put together along their channels
+        if source == "Div" or of_tokens or (reader is not None and reader.op_type == "Softmax"):
             kept.append(node.name)
     return list(dict.fromkeys(kept))
 

@@ -41,7 +41,21 @@ def read_image(path: PathLike, channels: int = 3) -> np.ndarray:
         UserError: The file is missing, no regular file, unreadable, empty, cut off or not an image, or it has more than
             2^30 pixels, more than 8 bits a channel, or other channels.
     """
-    data = read_bytes(path)
+    return decode_image(path, _read(path), channels)
+
+
+def decode_image(path: PathLike, data: bytes, channels: int = 3) -> np.ndarray:
+    """Decode an image of 8 bits a channel as `read_image` does.
+
+    Args:
+        path: The file that the message of an error names.
+        data: The bytes of the file.
+        channels: As for `read_image`.
+
+    Raises:
+        UserError: The bytes are none, cut off or not an image, or it is one that `read_image` refuses.
+    """
+    _check_whole(path, data)
     if not data.startswith(_COLOURS_OF_8_BITS):
         _check_depth(path, data)
     image = decode(path, data, {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR, 4: cv2.IMREAD_UNCHANGED}[channels])
@@ -91,18 +105,27 @@ def read_bytes(path: PathLike) -> bytes:
     Raises:
         UserError: The file is missing, no regular file, unreadable, empty, cut off or larger than 2 GiB.
     """
+    data = _read(path)
+    _check_whole(path, data)
+    return data
+
+
+def _read(path: PathLike) -> bytes:
     file = check_plain_file(path, "image", _MAX_IMAGE_BYTES)
     try:
-        data = file.read_bytes()
+        return file.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read image {path}: {error.strerror}") from error
+
+
+def _check_whole(path: PathLike, data: bytes) -> None:
+    """Refuse a file that is empty, cut off or, where checksums say so, damaged."""
     if not data:
         raise UserError(f"image {path} is empty (0 bytes)")
     if _is_cut_off(data):
         raise UserError(f"image {path} is cut off: it has no end marker; copy or download it again")
     if data.startswith(PNG_SIGNATURE) and not _has_whole_chunks(data):
         raise UserError(f"cannot decode image {path}: it is damaged; copy or download it again")
-    return data
 
 
 def decode(path: PathLike, data: bytes, flags: int) -> np.ndarray:

@@ -20,8 +20,8 @@ def register_predictor(task: str, factory: Callable[..., Any]) -> None:
 
     Args:
         task: The task's name in deploy.yaml.
-        factory: A class or a function that takes the arguments of `load`, by position; most are a subclass of
-            `Predictor`.
+        factory: A class or a function that takes the arguments of `load`, those with a name by position; most are a
+            subclass of `Predictor`.
     """
     _PREDICTORS[task] = factory
 
@@ -34,8 +34,9 @@ def load(
     device: str = "cpu",
     device_id: int = 0,
     profile: Profile | None = None,
+    **options: Any,
 ) -> Any:
-    """Load an export with the predictor of its task. The arguments are those of `Predictor`.
+    """Load an export with the predictor of its task, which takes the arguments; `options` are those of its class alone.
 
     Returns:
         A `Segmenter` or `VideoSegmenter` for segmentation, a `Classifier` for classification, a `PoseEstimator` for
@@ -47,12 +48,12 @@ def load(
     task = load_deployment(export_dir).task
     if task not in _PREDICTORS:
         raise unknown("task with a predictor", task, _PREDICTORS)
-    return _PREDICTORS[task](export_dir, backend, precision, threads, device, device_id, profile)
+    return _PREDICTORS[task](export_dir, backend, precision, threads, device, device_id, profile, **options)
 
 
-def _load_segmenter(export_dir: str | os.PathLike, *arguments: Any) -> Segmenter | VideoSegmenter:
+def _load_segmenter(export_dir: str | os.PathLike, *arguments: Any, **options: Any) -> Segmenter | VideoSegmenter:
     is_video = load_deployment(export_dir).state_shape is not None
-    return (VideoSegmenter if is_video else Segmenter)(export_dir, *arguments)
+    return (VideoSegmenter if is_video else Segmenter)(export_dir, *arguments, **options)
 
 
 register_predictor(FrameSegmenter.task, _load_segmenter)

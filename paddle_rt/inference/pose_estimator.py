@@ -127,15 +127,11 @@ class PoseEstimator(Predictor):
     Several threads may share an estimator; their networks run one after the other.
 
     Args:
-        export_dir: As for `Predictor`, and so are the arguments up to `profile`.
-        backend: "openvino", "onnxruntime" or "paddle".
-        precision: "fp32", "bf16", "fp16" or "int8".
-        threads: CPU threads; None for every core.
-        device: "cpu", "gpu" or "tensorrt".
-        device_id: The number of the GPU.
-        profile: For TensorRT in ONNX Runtime on a graph with an open batch; by default the largest group of people is
-            the largest input.
+        export_dir: The export of a network for pose.
+        *engine: The arguments of `Predictor` that follow the export. Without a `profile` TensorRT's largest input is
+            the largest group of people.
         flip_test: Run mirror images of the people too and average the heatmaps, which takes twice the time.
+        **options: Arguments of `Predictor` by name.
 
     Attributes:
         settings: What the export says beside its graph.
@@ -150,18 +146,8 @@ class PoseEstimator(Predictor):
     task = "pose"
     stages = ("preprocess", "network", "labels")
 
-    def __init__(
-        self,
-        export_dir: str | os.PathLike,
-        backend: str = "openvino",
-        precision: str = "fp32",
-        threads: int | None = None,
-        device: str = "cpu",
-        device_id: int = 0,
-        profile: Profile | None = None,
-        flip_test: bool = False,
-    ) -> None:
-        super().__init__(export_dir, backend, precision, threads, device, device_id, profile)
+    def __init__(self, export_dir: str | os.PathLike, *engine: Any, flip_test: bool = False, **options: Any) -> None:
+        super().__init__(export_dir, *engine, **options)
         self.settings = _read_settings(self.deployment)
         self._flip_indices = self.settings.keypoints.flip_indices if flip_test else None
 

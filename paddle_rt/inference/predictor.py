@@ -53,6 +53,8 @@ class Predictor:
         device_id: The number of the GPU, from 0.
         profile: For TensorRT in ONNX Runtime on a graph with open sizes: the smallest, the usual and the largest input,
             each as (batch, height, width). Sizes beyond them are refused.
+        keeps_model: Keep what OpenVINO makes of the graph in the user's cache folder, so that the next process loads it
+            in half the time. TensorRT's engines, which take minutes, are always kept.
 
     Attributes:
         task: The task whose exports the class runs.
@@ -77,6 +79,7 @@ class Predictor:
         device: str = "cpu",
         device_id: int = 0,
         profile: Profile | None = None,
+        keeps_model: bool = False,
     ) -> None:
         check_choice(backend, device, precision)
         if threads is not None:
@@ -101,6 +104,8 @@ class Predictor:
         self._lock = threading.Lock()
         self._clocks = threading.local()
         settings = {"threads": threads, "device_id": device_id, **self.engine_settings(backend, device, profile)}
+        if keeps_model and backend == "openvino":
+            settings["keeps_model"] = True
         self._feeds_floats = self.deployment.takes_frames and self.deployment.target == "gpu" and backend == "paddle"
         with ThreadPoolExecutor(1) as beside:  # an engine compiles a graph in C++, mostly on one core
             beside.submit(self.load_rest)  # what it raises, it raises again at the first frame

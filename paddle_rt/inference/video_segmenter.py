@@ -14,7 +14,7 @@ import numpy as np
 
 from paddle_rt.errors import UserError
 from paddle_rt.inference.deployment import VERIFICATION, file_digest
-from paddle_rt.inference.engines import DeviceArray, Profile
+from paddle_rt.inference.engines import DeviceArray
 from paddle_rt.inference.segmenter import Finish, FrameSegmenter
 
 # Mean difference of thumbnails, out of 255. Measured: frames of one drive, 10 or more a second, differ by at most 16 in
@@ -52,11 +52,12 @@ class VideoSegmenter(FrameSegmenter):
     one thread and one video at a time; several videos need a segmenter each, or take turns by setting `state`.
 
     Args:
-        export_dir: The export of a network with a temporal window above 1; the next six arguments, too, are those of
-            `Predictor`.
+        export_dir: The export of a network with a temporal window above 1.
+        *engine: The arguments of `Predictor` that follow the export.
         scene_cut: A scene is cut where a frame and the one before it, both reduced to 32x16 pixels, differ by more than
             this on average, out of 255. None for videos without cuts, or with so few frames a second that every frame
             differs.
+        **options: Arguments of `Predictor` by name.
 
     Raises:
         UserError: As for `Predictor`; the export is of a network for images; or scene_cut is not a number above 0.
@@ -65,17 +66,9 @@ class VideoSegmenter(FrameSegmenter):
     is_video = True
 
     def __init__(
-        self,
-        export_dir: str | os.PathLike,
-        backend: str = "openvino",
-        precision: str = "fp32",
-        threads: int | None = None,
-        device: str = "cpu",
-        device_id: int = 0,
-        profile: Profile | None = None,
-        scene_cut: float | None = SCENE_CUT,
+        self, export_dir: str | os.PathLike, *engine: Any, scene_cut: float | None = SCENE_CUT, **options: Any
     ) -> None:
-        super().__init__(export_dir, backend, precision, threads, device, device_id, profile)
+        super().__init__(export_dir, *engine, **options)
         self.scene_cut = scene_cut
         self._export = file_digest(self.deployment.folder / VERIFICATION)
         self._state: VideoState | None = None

@@ -44,7 +44,7 @@ def test_drawings_are_those_of_infer(exports):
     options = Options(0.8, ["red"], contours=True)
     expected = View(NAMES, palette, 0.8, [RED], contours=True).draw(image, found.result.map)
     np.testing.assert_array_equal(export.draw(found, options), expected)
-    heat_map = View(NAMES, palette).heat_map(found.result.confidence)
+    heat_map = View(NAMES, palette, legend=True).heat_map(found.result.confidence)
     np.testing.assert_array_equal(export.draw(found, Options(view="confidence")), heat_map)
     plain = export.find(image)
     np.testing.assert_array_equal(

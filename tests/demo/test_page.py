@@ -61,10 +61,10 @@ def test_an_image_is_shown_by_every_network(page, tmp_path):
     assert "green &lt;b&gt;" in areas and "<b>" not in areas and "rgb(0, 0, 250)" in areas and " ms a frame" in areas
     assert "onnxruntime fp32, 1 thread" in areas and "person 2" in table and "3 of 3" in table
     # Another opacity and fewer classes draw the same results anew, without a network.
-    said, _, labels, *_ = call(page, "redraw", found, 1.0, ["red"], False, "labels", 0.3)
+    _, said, _, labels, *_ = call(page, "redraw", found, 1.0, ["red"], False, "labels", 0.3)
     np.testing.assert_array_equal(labels, page.exports[0].draw(found[0], Options(1.0, ["red"])))
     cleared = call(page, "find", None, "", *ALL)
-    assert cleared[0] == [] and cleared[3] is None and call(page, "redraw", [], *ALL)[2] is not None
+    assert cleared[0] == [] and cleared[3] is None and call(page, "redraw", [], *ALL)[3] is not None
 
 
 @pytest.mark.parametrize(("boxes", "content", "expected"), [
@@ -84,16 +84,16 @@ def test_a_mistake_is_one_message_beside_no_result(page, tmp_path, boxes, conten
 
 def test_videos_and_their_mistakes(page, tmp_path):
     video = write_video(tmp_path / "in.mp4", [halves(BLUE, RED)] * 3)
-    said, group, _, shown, facts, *_ = call(page, "label_file", str(video), 2, *ALL)
-    assert said == "" and group["visible"] is False and shown["visible"] and "2 frames; " in facts
+    found, said, group, _, shown, facts, *_ = call(page, "label_file", str(video), 2, *ALL)
+    assert found == [] and said == "" and group["visible"] is False and shown["visible"] and "2 frames; " in facts
     assert shown["value"].endswith(".webm") and shown["value"].startswith(str(page.folder))
-    assert "cannot open video v.mp4" in call(page, "label_file", str(damaged_video(tmp_path, "half")), 2, *ALL)[0]
-    assert "upload one" in call(page, "label_file", None, 2, *ALL)[0]
+    assert "cannot open video v.mp4" in call(page, "label_file", str(damaged_video(tmp_path, "half")), 2, *ALL)[1]
+    assert "upload one" in call(page, "label_file", None, 2, *ALL)[1]
 
 
 def test_frames_of_a_webcam(page):
-    states, said, _, image, *_ = call(page, "label_frame", halves(BLUE, RED)[..., ::-1], [None, None], *ALL)
-    assert states == [None, None] and said == ""
+    states, found, said, _, image, *_ = call(page, "label_frame", halves(BLUE, RED)[..., ::-1], [None, None], *ALL)
+    assert states == [None, None] and found == [] and said == ""
     expected = page.exports[0].find(halves(BLUE, RED))
     np.testing.assert_array_equal(image, page.exports[0].draw(expected, Options(*ALL)))
 

@@ -67,6 +67,24 @@ def expected_logits(model: RTFormer, image: np.ndarray) -> np.ndarray:
         return model.coarse_logits(paddle.to_tensor(Preprocess([NORMALIZE])(image)[0][np.newaxis])).numpy()[0]
 
 
+@pytest.mark.parametrize("name", ["fixed", "open"])
+def test_openvino_keeps_its_model(exports, name, monkeypatch, tmp_path):
+    """The second process takes it, with equal labels; a damaged one is made anew, and nothing is kept unasked."""
+    monkeypatch.setenv("PADDLE_RT_CACHE", str(tmp_path / "cache"))
+    frame = frame_of(96, 160)
+    labels = Segmenter(exports[name], threads=1)(frame)
+    assert not (tmp_path / "cache").exists()
+    assert np.array_equal(load(exports[name], threads=1, keeps_model=True)(frame), labels)
+    (blob,) = (tmp_path / "cache").rglob("*.blob")
+    written_at = blob.stat().st_mtime_ns
+    assert np.array_equal(load(exports[name], threads=1, keeps_model=True)(frame), labels)
+    assert [blob] == list((tmp_path / "cache").rglob("*.blob")) and blob.stat().st_mtime_ns == written_at
+    blob.chmod(0o600)
+    blob.write_bytes(blob.read_bytes()[:-100])
+    assert np.array_equal(load(exports[name], threads=1, keeps_model=True)(frame), labels)
+    assert blob.stat().st_mtime_ns != written_at
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_labels_and_confidence_are_the_model_s(model, exports, backend, shape):

@@ -49,6 +49,8 @@ def test_the_command_lists_its_tools_and_names_the_nearest():
         (MemoryError("x"), "error: out of memory: x\n"),
         (ModuleNotFoundError("x", name="nncf.quantization"),
          "error: this needs the package nncf, which is not installed: pip install 'paddle_rt[int8]'\n"),
+        (ModuleNotFoundError("x", name="fastapi"),
+         "error: this needs the package fastapi, which is not installed: pip install 'paddle_rt[serve]'\n"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_and_exit_code_1(capsys, error, line):

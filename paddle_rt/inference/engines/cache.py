@@ -1,4 +1,4 @@
-"""Folders for what an engine builds on a GPU, which takes minutes and fits one graph, one GPU and one set of versions.
+"""Folders for what an engine builds, which fits one graph, one device and one set of versions; a GPU's takes minutes.
 
 A folder is named by the digest of everything that its content depends on, so that what was built for another GPU or
 driver is never found. Its manifest is written last: a folder without a valid one was left by a build that failed.

@@ -1,14 +1,17 @@
 """OpenVINO."""
 
 import functools
+import logging
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from paddle_rt.errors import UserError
+from paddle_rt.inference.deployment import file_digest
 from paddle_rt.inference.engines.base import Engine, UnsupportedError, cores, loading, switch_off_telemetry
+from paddle_rt.inference.engines.cache import engine_cache, locked, read_manifest, write_manifest
 
 if TYPE_CHECKING:
     import openvino
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 # OpenVINO plans a layer for each size of the image and keeps the plans that it used last: by default 5000, which fill a
 # gigabyte if every image has another size. This many suffice where 8 sizes alternate.
 _PLANS = "128"
+logger = logging.getLogger(__name__)
 
 
 @functools.cache
@@ -43,6 +47,8 @@ class OpenVino(Engine):
         precision: The precision of the arithmetic. With "int8", the layers that are not quantised are computed in bf16
             where the CPU has it.
         batch: Fix an open length of the batch to this number, for which OpenVINO has faster kernels.
+        keeps_model: Keep the graph as OpenVINO has transformed it in the folder of `engine_cache`, and take it from
+            there if it is there, which is faster and needs less memory.
 
     Raises:
         UserError: The package is missing, the file is damaged, or the device or its precision is not available.
@@ -56,6 +62,7 @@ class OpenVino(Engine):
         precision: str = "fp32",
         device_id: int = 0,
         batch: int | None = None,
+        keeps_model: bool = False,
     ) -> None:
         try:
             core = openvino_core()
@@ -76,10 +83,8 @@ class OpenVino(Engine):
             settings["INFERENCE_NUM_THREADS"] = str(threads or cores())
             settings["CPU_RUNTIME_CACHE_CAPACITY"] = _PLANS
         with loading("OpenVINO", graph):
-            model = core.read_model(graph)
-            if batch is not None:
-                model.reshape([batch, *list(model.inputs[0].partial_shape)[1:]])
-            self._request = core.compile_model(model, name, settings).create_infer_request()
+            model = (_from_cache if keeps_model else _compiled)(graph, name, settings, batch)
+            self._request = model.create_infer_request()
         self._inputs, self._outputs = len(model.inputs), len(model.outputs)
 
     def _run(self, *inputs: np.ndarray) -> Sequence[np.ndarray]:
@@ -88,3 +93,34 @@ class OpenVino(Engine):
         self._request.infer(inputs, share_inputs=True)
         # The outputs are copied since the next run writes to the same memory.
         return [self._request.get_output_tensor(i).data.copy() for i in range(self._outputs)]
+
+
+def _compiled(
+    graph: pathlib.Path, device: str, settings: dict[str, str], batch: int | None
+) -> "openvino.CompiledModel":
+    if batch is None:
+        return openvino_core().compile_model(graph, device, settings)  # which does not read a graph that it has kept
+    model = openvino_core().read_model(graph)
+    model.reshape([batch, *list(model.inputs[0].partial_shape)[1:]])
+    return openvino_core().compile_model(model, device, settings)
+
+
+def _from_cache(
+    graph: pathlib.Path, device: str, settings: dict[str, str], batch: int | None
+) -> "openvino.CompiledModel":
+    import openvino
+
+    parts: dict[str, Any] = {
+        "kind": "OpenVINO model", "openvino": openvino.__version__, "graph": file_digest(graph), "device": device,
+        "settings": settings, "batch": batch,
+    }  # fmt: skip
+    folder = engine_cache(parts)
+    with locked(folder):
+        is_kept = read_manifest(folder, parts) is not None
+        model = _compiled(graph, device, {**settings, "CACHE_DIR": str(folder)}, batch)
+        if not is_kept:
+            try:
+                write_manifest(folder, parts)
+            except UserError as error:  # the disk is full
+                logger.warning("the model is not kept: %s", error)
+    return model

@@ -1,4 +1,4 @@
-"""The folders that keep what is built on a GPU: whole or empty, one builder at a time."""
+"""The folders that keep what engines build: whole or empty, one builder at a time."""
 
 import errno
 import fcntl
