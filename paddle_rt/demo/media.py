@@ -42,7 +42,7 @@ def label_video(
     Raises:
         UserError: The file is not a video.
     """
-    if Path(path).suffix.lower() not in VIDEO_SUFFIXES:
+    if Path(path).suffix.lower() not in VIDEO_SUFFIXES or "://" in path:
         raise UserError(f"{Path(path).name} is not a video; expected a file such as {', '.join(VIDEO_SUFFIXES[:6])}")
     source = open_source(path, limit, channels=export.predictor.channels)
     counts, state, done = np.zeros(256, np.int64), None, 0

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -19,7 +20,9 @@ _App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
 def serve(page: gr.Blocks, listener: socket.socket) -> None:
-    """Serve a page until Ctrl-C or SIGTERM."""
+    """Serve a page until Ctrl-C or SIGTERM; from then on this process opens no connection to another machine."""
+    sys.addaudithook(stay_here)
+    page.has_launched = True  # else Gradio takes any file of this machine that a request names for an upload
     app = fastapi.FastAPI(openapi_url=None)
     gr.mount_gradio_app(
         app, page, "/", footer_links=[], run_history=False, show_error=False, max_file_size=_MOST_BYTES,
@@ -31,6 +34,21 @@ def serve(page: gr.Blocks, listener: socket.socket) -> None:
     )
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run([listener])
+
+
+def stay_here(event: str, arguments: tuple[Any, ...]) -> None:
+    """Refuse connections and look-ups of names, such as those for an address that a request gives Gradio.
+
+    Args:
+        event: An audit event of Python.
+        arguments: Its arguments.
+
+    Raises:
+        PermissionError: It is the event of a connection or a look-up.
+    """
+    is_local = event == "socket.connect" and isinstance(arguments[1], str | bytes)  # a socket of this machine
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto") and not is_local:
+        raise PermissionError("paddle-rt demo asks the net for nothing")
 
 
 def _confined(app: _App) -> _App:

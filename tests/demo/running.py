@@ -12,10 +12,14 @@ from tests.helpers import ROOT
 
 # Prints, when the tool has ended, where Python tried to connect to and which names it looked up.
 CODE = """
-import json, runpy, sys
-tried = []
-events = ("connect", "getaddrinfo", "gethostbyname", "sendto")
-sys.addaudithook(lambda event, arguments: event in {f"socket.{e}" for e in events} and tried.append(str(arguments[-1])))
+import json, runpy, socket, sys
+tried, events = [], {"socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"}
+
+def watch(event, arguments):
+    if event in events:
+        tried.append(str(arguments[isinstance(arguments[0], socket.socket)]))
+
+sys.addaudithook(watch)
 sys.argv = ["demo", *sys.argv[1:]]
 try:
     runpy.run_path("tools/demo.py", run_name="__main__")

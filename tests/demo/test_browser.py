@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import pathlib
+import urllib.error
+import urllib.request
 
 import cv2
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from tests.demo.browser import CHROMIUM, Browser
 from tests.demo.exports import halves, write_segmentation
 from tests.demo.running import running, tried
-from tests.helpers import write_video
+from tests.helpers import ROOT, write_video
 from tests.inference.test_pose_estimator import BOXES, PLACES, dotted, write_export
 
 pytestmark = [
@@ -104,6 +106,24 @@ def check_media(browser: Browser, folder: pathlib.Path) -> None:
     assert "green <b>" in browser.evaluate(text("#facts_0")), "Chromium's camera shows green"
 
 
+def check_strangers(address: str, folder: pathlib.Path) -> None:
+    """Nobody gets at the files of this machine, by asking for one or by naming it as an upload."""
+    secret = folder / "secret.png"
+    cv2.imwrite(str(secret), halves(BLUE, RED))
+    for path in (secret, ROOT / "README.md"):
+        with pytest.raises(urllib.error.HTTPError, match="403|404"):
+            urllib.request.urlopen(f"{address}/gradio_api/file={path}")
+    data = [{"path": str(secret), "meta": {"_type": "gradio.FileData"}}, "", 0.5, [], False, "labels", 0.3]
+    request = urllib.request.Request(
+        f"{address}/gradio_api/call/find", json.dumps({"data": data}).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request) as answer:
+        event = json.load(answer)["event_id"]
+    with urllib.request.urlopen(f"{address}/gradio_api/call/find/{event}") as answer:
+        said = answer.read().decode()
+    assert "event: error" in said and "base64" not in said, said
+
+
 def test_the_page_in_a_browser(tmp_path):
     configs = [write_segmentation(tmp_path / "labels"), write_export(tmp_path / "pose")]
     flags = ("--backend", "onnxruntime", "--config", *configs)
@@ -116,8 +136,10 @@ def test_the_page_in_a_browser(tmp_path):
         tab(browser, "Image")
         browser.click("#examples .thumbnail-item")
         browser.wait("document.querySelector('#result_0 img')?.naturalWidth == 512")
+        check_strangers(address, tmp_path)
         assert browser.errors == []
         asked = [url for url in browser.requests if not url.startswith(("data:", "blob:"))]
         assert len(asked) > 50 and [url for url in asked if not url.startswith(f"{address}/")] == []
-    assert tried(rest) == [] and rest == [], "nothing but the address is printed"
+    assert set(tried(rest)) <= {"127.0.0.1"}, "Python turned elsewhere"
+    assert rest == [], "nothing but the address is printed"
     assert not any((tmp_path / "tmp").iterdir()), "what was uploaded is removed"

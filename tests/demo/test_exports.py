@@ -135,6 +135,11 @@ def test_what_is_no_video(exports, tmp_path, name, expected):
     assert not list(tmp_path.glob("*o.webm*"))
 
 
+def test_an_address_is_no_upload(exports, tmp_path):
+    said = message(media.label_video, "http://127.0.0.1:9/x.mp4", exports["segmentation"], Options(), tmp_path / "o", 9)
+    assert said.startswith("x.mp4 is not a video")
+
+
 def test_examples_are_rendered_for_the_tasks_of_the_page(exports, tmp_path, monkeypatch):
     monkeypatch.setattr(media, "EXAMPLES", 1)
     chosen = [exports["pose"], exports["segmentation"], exports["classification"]]

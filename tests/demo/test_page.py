@@ -116,7 +116,13 @@ def test_the_gallery_renders_others(page):
 
 
 def test_nothing_is_reported(page):
+    from paddle_rt.demo.server import stay_here
+
     assert page.analytics_enabled is False
+    for event in (("connect", (None, ("192.0.2.1", 80))), ("getaddrinfo", ("example.com", 80, 0, 0, 0))):
+        with pytest.raises(PermissionError, match="asks the net for nothing"):
+            stay_here(f"socket.{event[0]}", event[1])
+    assert stay_here("socket.connect", (None, "/tmp/socket")) is None and stay_here("open", ("x",)) is None
 
 
 def test_a_page_without_gradio_or_with_a_taken_port(tmp_path, monkeypatch, capsys):
