@@ -93,8 +93,8 @@ def read_state_dict(path: str | os.PathLike) -> State:
     """Read parameters and buffers by name.
 
     Args:
-        path: A `.pdparams` or `.safetensors` file, a folder that holds model.pdparams or model.safetensors, or the name
-            of weights of the package.
+        path: A `.pdparams` or `.safetensors` file, a folder that holds model.pdparams or model.safetensors or, like
+            ema_best_model, only ema_model of these formats, or the name of weights of the package.
 
     Returns:
         Name to array, in the file's order. Dictionaries around the state dict, with an epoch or an optimizer beside it,
@@ -105,7 +105,7 @@ def read_state_dict(path: str | os.PathLike) -> State:
     """
     file = pathlib.Path(find_weights(path))
     if file.is_dir():
-        file = weights_file(file) or file / "model.pdparams"
+        file = weights_file(file) or weights_file(file, "ema_model") or file / "model.pdparams"
     if not os.path.lexists(file) and "\0" not in str(file):
         raise UserError(
             f"no checkpoint at {file}; expected a .pdparams or .safetensors file, or a folder that holds "

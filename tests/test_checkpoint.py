@@ -210,6 +210,15 @@ def test_safetensors_are_read_wherever_pdparams_are(tmp_path):
         load(target, tmp_path / "run")
 
 
+def test_a_folder_that_holds_the_moving_average_alone(tmp_path):
+    """The weights of ema_best_model are taken; where a folder has both, those of the network are."""
+    state = {"weight": np.ones(2, np.float32)}
+    save_weights(state, tmp_path / "ema_model.pdparams")
+    np.testing.assert_array_equal(read_state_dict(tmp_path)["weight"], state["weight"])
+    save_weights({"weight": np.zeros(2, np.float32)}, tmp_path / "model.pdparams")
+    np.testing.assert_array_equal(read_state_dict(tmp_path)["weight"], np.zeros(2))
+
+
 def test_safetensors_of_half_precision(tmp_path):
     state = {"w": paddle.ones([2, 3]).astype("bfloat16") / 3, "h": np.ones(2, np.float16), "n": np.array(3)}
     save_weights(state, tmp_path / "x.safetensors")

@@ -14,7 +14,8 @@ SHARED = [ROOT / "paddle_rt/cli/arguments.py", ROOT / "paddle_rt/cli/backend.py"
 COMMAND = re.compile(
     r"(?:paddle-rt (?P<tool>[a-z_]+)|(?<![\w/])(?:tools|deploy)/(?:\w+/)?(?P<script>\w+)\.py)(?P<rest>[^`\n]*)"
 )
-NOT_OURS = ("convert_cocostuff",)  # a script of PaddleSeg
+# Scripts of PaddleSeg and MMSegmentation.
+NOT_OURS = ("convert_cocostuff", "split_dataset_list", "tools/test", "tools/deploy", "dist_train", "analysis_tools")
 
 
 def text(page) -> str:

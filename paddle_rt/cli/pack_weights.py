@@ -58,7 +58,7 @@ def main() -> None:
         "model": model,
         "data": _DATA.lower(),
         "licence": "Apache-2.0",
-        "made": _how_made(pathlib.Path(arguments.config), arguments.opts or []),
+        "made": _how_made(pathlib.Path(arguments.config), run["model"], arguments.opts or []),
         "run": run,
         **described,
         "bytes": len(content),
@@ -196,7 +196,7 @@ def _described(task: "Task", scores: "Scores") -> dict[str, Any]:
     }
 
 
-def _how_made(config: pathlib.Path, opts: Sequence[str]) -> dict[str, str]:
+def _how_made(config: pathlib.Path, model: str, opts: Sequence[str]) -> dict[str, str]:
     import paddle
 
     file = config.name if config.is_absolute() else config.as_posix()
@@ -204,7 +204,7 @@ def _how_made(config: pathlib.Path, opts: Sequence[str]) -> dict[str, str]:
     return {
         "data": f"{_DATA}, rendered by this package; no other images and no other weights were used",
         "training": f"paddle-rt train -c {file} --do_eval{changes}",
-        "packing": f"paddle-rt pack_weights -c {file} --model_path best_model{changes}",
+        "packing": f"paddle-rt pack_weights -c {file} --model_path {model}{changes}",
         "versions": f"paddle_rt {__version__}, Paddle {paddle.__version__}",
     }
 
