@@ -10,7 +10,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from paddle_rt.serving.app import create_app
 from paddle_rt.serving.service import Service
 
-_LINGER = 1.0  # seconds in which the rest of a body that is refused is read, so that its client reads the answer
+_LINGER = 2.0  # seconds in which the rest of a body that is refused is read, so that its client reads the answer
 _MOST_CONNECTIONS = 512  # of these, the oldest one without a request gives way to a new one
 _GRACE = 5.0  # seconds that clients have to take their answers when the service ends
 
