@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from paddle_rt.benchmark.floor import Work
 from paddle_rt.benchmark.measure import agreement, own_peak_memory, times_in_ms
 from paddle_rt.benchmark.nvidia import gpu_state
 from paddle_rt.benchmark.pipelines import Pipeline, prepare_groups
@@ -200,7 +201,7 @@ def tabulate(
     blocks: Mapping[Pipeline, Sequence[Block]],
     expected: Mapping[str, list[Any]],
     size: Sequence[int],
-    operations: Mapping[str, float],
+    operations: Mapping[str, Work],
 ) -> list[dict[str, Any]]:
     """Make one row for each pipeline; the times of the first one are what the others' are compared with.
 
@@ -208,7 +209,7 @@ def tabulate(
         blocks: What was measured of pipelines of one group.
         expected: `references` by the folder of an export; PaddleSeg's pipeline is compared with the first of its group.
         size: (height, width).
-        operations: Floating-point operations of each network by `Pipeline.model`.
+        operations: The work of each network by `Pipeline.model`.
 
     Returns:
         Rows with the keys of a row of a CPU and, besides: network and with_copies with their percentiles, load_s,

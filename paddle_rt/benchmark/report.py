@@ -1,5 +1,6 @@
 """The rows of a benchmark as a table, a page and a chart, and the machine that they were measured on."""
 
+import json
 import pathlib
 import platform
 import shlex
@@ -69,6 +70,24 @@ def markdown_table(rows: Sequence[dict[str, Any]], columns: Columns = CPU_COLUMN
     """Return the table in Markdown."""
     head, *body = ["| " + " | ".join(line) + " |" for line in cells(rows, columns)]
     return "\n".join([head, "|" + " --- |" * len(columns), *body])
+
+
+def publish(content: Any, rows: Sequence[dict[str, Any]], columns: Columns, output: str, markdown: str | None) -> str:
+    """Write what was measured and, where a file is given, its table in Markdown; return what a tool prints.
+
+    Args:
+        content: What is written as JSON, the rows with or without facts around them.
+        rows: The rows of the table.
+        columns: Its columns.
+        output: The JSON file.
+        markdown: The file of the table.
+    """
+    with whole_file(output) as part:
+        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    if markdown:
+        with whole_file(markdown) as part:
+            part.write_text(markdown_table(rows, columns) + "\n", encoding="utf-8")
+    return f"{text_table(rows, columns)}\nrows in {output}"
 
 
 def _bar_name(row: dict[str, Any], with_model: bool) -> str:

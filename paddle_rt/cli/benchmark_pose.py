@@ -5,20 +5,17 @@ paddle-rt benchmark_pose --model segformerpp_b0_pose --input_size 256 192 --peop
 
 import argparse
 import dataclasses
-import json
-import pathlib
 import sys
 
 from paddle_rt.cli.arguments import Parser, Size, count, file_or_folder, output_file, refused_flags, threads
 from paddle_rt.cpu import import_paddle
-from paddle_rt.files import whole_file
 
 
 def main() -> None:
     arguments = parse_arguments()
     import_paddle()
     from paddle_rt.benchmark.pose import COLUMNS, PosePlan, run
-    from paddle_rt.benchmark.report import machine, markdown_table, text_table
+    from paddle_rt.benchmark.report import machine, publish
 
     arguments.input_size = tuple(arguments.input_size)
     with refused_flags():
@@ -28,13 +25,7 @@ def main() -> None:
     rows = run(plan)
     for row in rows:
         row.update(machine=machine(), random_weights=plan.checkpoint is None)
-    with whole_file(arguments.output) as part:
-        part.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    print(text_table(rows, COLUMNS))
-    if arguments.markdown:
-        with whole_file(arguments.markdown) as part:
-            part.write_text(markdown_table(rows, COLUMNS) + "\n", encoding="utf-8")
-    print(f"rows in {pathlib.Path(arguments.output)}")
+    print(publish(rows, rows, COLUMNS, arguments.output, arguments.markdown))
 
 
 def parse_arguments() -> argparse.Namespace:

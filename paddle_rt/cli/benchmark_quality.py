@@ -9,7 +9,6 @@ val_dataset.width=1024. int8 is made as `paddle-rt quantize` makes it.
 """
 
 import argparse
-import json
 import pathlib
 import shlex
 import sys
@@ -26,7 +25,6 @@ from paddle_rt.cli.arguments import (
     threads,
 )
 from paddle_rt.errors import UserError
-from paddle_rt.files import whole_file
 from paddle_rt.inference.engines import BACKENDS, PRECISIONS, SUPPORTED
 
 
@@ -36,7 +34,7 @@ def main() -> None:
 
     from paddle_rt.benchmark import quality
     from paddle_rt.benchmark.plan import Choice
-    from paddle_rt.benchmark.report import machine, markdown_table, text_table
+    from paddle_rt.benchmark.report import machine, publish
     from paddle_rt.config import build_task, load_config
     from paddle_rt.training.devices import set_up
 
@@ -66,13 +64,7 @@ def main() -> None:
         print(f"left out: {refusal}", file=sys.stderr)
     facts = {"command": shlex.join(["paddle-rt", "benchmark_quality", *sys.argv[1:]]), "machine": machine()}
     content = {**facts, "size": list(samples[0][0].shape[:2]), "left_out": refusals, "rows": rows}
-    with whole_file(arguments.output) as part:
-        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print(text_table(rows, quality.COLUMNS))
-    if arguments.markdown:
-        with whole_file(arguments.markdown) as part:
-            part.write_text(markdown_table(rows, quality.COLUMNS) + "\n", encoding="utf-8")
-    print(f"rows in {arguments.output}")
+    print(publish(content, rows, quality.COLUMNS, arguments.output, arguments.markdown))
 
 
 def parse_arguments() -> argparse.Namespace:

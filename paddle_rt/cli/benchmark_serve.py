@@ -4,11 +4,9 @@ paddle-rt benchmark_serve --config EXPORT/deploy.yaml --threads 2 --markdown out
 """
 
 import argparse
-import json
 
 from paddle_rt.cli.arguments import Parser, Size, count, file_or_folder, output_file, threads
 from paddle_rt.cpu import import_paddle
-from paddle_rt.files import whole_file
 from paddle_rt.inference import BACKENDS
 from paddle_rt.inference.engines import PRECISIONS
 from paddle_rt.kinds import flag, number, whole
@@ -18,7 +16,7 @@ def main() -> None:
     arguments = parse_arguments()
     if arguments.backend == "paddle":
         import_paddle()
-    from paddle_rt.benchmark.report import machine, markdown_table, text_table
+    from paddle_rt.benchmark.report import machine, publish
     from paddle_rt.benchmark.serve import COLUMNS, run
 
     engine = (arguments.backend, arguments.precision, arguments.threads)
@@ -26,13 +24,7 @@ def main() -> None:
     for row in rows:
         row.update(machine=machine(), **{key: getattr(arguments, key) for key in ("config", "size", "runs", "seconds")})
         row.update(zip(("backend", "precision", "threads"), engine, strict=True))
-    with whole_file(arguments.output) as part:
-        part.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    print(text_table(rows, COLUMNS))
-    if arguments.markdown:
-        with whole_file(arguments.markdown) as part:
-            part.write_text(markdown_table(rows, COLUMNS) + "\n", encoding="utf-8")
-    print(f"rows in {arguments.output}")
+    print(publish(rows, rows, COLUMNS, arguments.output, arguments.markdown))
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -4,7 +4,6 @@ paddle-rt benchmark_video --config EXPORT/deploy.yaml --threads 2
 """
 
 import argparse
-import json
 import pathlib
 import statistics
 import tempfile
@@ -18,7 +17,6 @@ from paddle_rt.cli import infer
 from paddle_rt.cli.arguments import Parser, count, file_or_folder, output_file, threads
 from paddle_rt.cpu import import_paddle
 from paddle_rt.errors import UserError
-from paddle_rt.files import whole_file
 from paddle_rt.inference import BACKENDS
 from paddle_rt.inference.engines import PRECISIONS
 from paddle_rt.inference.media.pipeline import label_frames
@@ -44,14 +42,11 @@ def main() -> None:
             raise UserError(f"{options.config} is an export for {predictor.task}; videos are timed for segmentation")
         predictor.warmup()
         rows = [_measure(predictor, options, size, arguments, place) for size in SIZES]
-    from paddle_rt.benchmark.report import machine, text_table
+    from paddle_rt.benchmark.report import machine, publish
 
     for row in rows:
         row["machine"] = machine()
-    with whole_file(arguments.output) as part:
-        part.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    print(text_table(rows, COLUMNS))
-    print(f"rows in {arguments.output}")
+    print(publish(rows, rows, COLUMNS, arguments.output, None))
 
 
 def _line_of_infer(arguments: argparse.Namespace, folder: pathlib.Path) -> list[str]:

@@ -18,6 +18,7 @@ from paddle_rt import imaging
 from paddle_rt.errors import UserError
 from paddle_rt.files import output_names
 from paddle_rt.imaging.polygons import find_polygons, open_coco, write_labelme
+from paddle_rt.imaging.read_write import PNG_SIGNATURE
 from paddle_rt.imaging.view import View
 from paddle_rt.inference import Classifier, Deployment, PoseEstimator, VideoSegmenter
 from paddle_rt.inference.boxes import PERSON, ImageBoxes, whole_image
@@ -29,6 +30,7 @@ ZIP = "application/zip"
 MOST_BOXES = 64  # of an image: the network runs once for each
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 _MOST_SCANS = 100  # of a JPEG; encoders write 10 or so, and each takes a pass over all pixels
+_MOST_CHUNKS = 10_000  # of a PNG; encoders write one for 8 KiB or more
 _THRESHOLD = 0.3  # keypoints with a lower score are not drawn
 # What Pillow raises for headers that are damaged.
 _DAMAGED = (OSError, SyntaxError, ValueError, LookupError, TypeError, OverflowError, struct.error, zlib.error)
@@ -116,6 +118,7 @@ def decode(upload: Upload, channels: int, max_pixels: int) -> np.ndarray:
         UserError: It is damaged, of another format or of channels that the network does not take.
     """
     name, data = upload.name, upload.data
+    _check_parts(name, data)
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:  # reads the header alone
             width, height = image.size
@@ -129,9 +132,19 @@ def decode(upload: Upload, channels: int, max_pixels: int) -> np.ndarray:
         ) from error
     if width * height > max_pixels:
         raise TooLarge(f"image {name} has {width}x{height} pixels; this service takes at most {max_pixels}")
+    return imaging.decode_image(name, data, channels)
+
+
+def _check_parts(name: str, data: bytes) -> None:
+    """Refuse an image of so many parts that decoding it takes far longer than its size lets expect."""
     if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > _MOST_SCANS:
         raise UserError(f"image {name} has more than {_MOST_SCANS} scans; write it as a baseline JPEG")
-    return imaging.decode_image(name, data, channels)
+    if data.startswith(PNG_SIGNATURE):
+        at, count = len(PNG_SIGNATURE), 0
+        while at + 12 <= len(data):
+            at, count = at + 12 + int.from_bytes(data[at : at + 4], "big"), count + 1
+            if count > _MOST_CHUNKS:
+                raise UserError(f"image {name} has more than {_MOST_CHUNKS} chunks; write it anew")
 
 
 def predict(predictor: ServedPredictor, frame: np.ndarray, boxes: list[Any] | None) -> Any:

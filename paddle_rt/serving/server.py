@@ -10,7 +10,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from paddle_rt.serving.app import create_app
 from paddle_rt.serving.service import Service
 
-_LINGER = 1.0  # seconds in which the rest of a body that is refused is read, so that its client reads the answer
+_LINGER = 2.0  # seconds in which the rest of a body that is refused is read, so that its client reads the answer
+_MOST_CONNECTIONS = 512  # of these, the oldest one without a request gives way to a new one
 _GRACE = 5.0  # seconds that clients have to take their answers when the service ends
 
 
@@ -23,7 +24,13 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._since = self.loop.time()
         self._end_later(self.config.timeout_keep_alive)
+        if len(self.connections) > _MOST_CONNECTIONS:
+            idle = [other for other in self.connections if other.cycle is None or other.cycle.response_complete]
+            oldest = min(idle, key=lambda other: other._since)  # this one is among them
+            self.connections.discard(oldest)  # which its end does later, when more may have come
+            oldest.transport.abort()
 
     def on_response_complete(self) -> None:
         is_sending = self.conn.their_state is h11.SEND_BODY

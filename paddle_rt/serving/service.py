@@ -18,7 +18,8 @@ from starlette.requests import ClientDisconnect, Request
 
 from paddle_rt.serving.outputs import Item, Output, ServedPredictor, Upload, decode, outputs_of, predict
 
-_UPLOADS = 8  # the bodies that are being received take together at most the size of so many of the largest ones
+# Of the bodies that are being received: how many there are, and the size of how many of the largest ones they share.
+_MOST_UPLOADS, _LARGEST_UPLOADS = 256, 8
 _PIPELINE = 3  # images that are decoded, run and encoded at once
 _CODEC_THREADS = 2
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
@@ -117,8 +118,7 @@ class Service:
                             raise too_large
                         body += chunk
                         self._uploads[upload] = len(body)
-                        if sum(self._uploads.values()) > _UPLOADS * limit:
-                            self._end_oldest_upload()
+                        self._bound_uploads()
                 finally:
                     self._uploads.pop(upload, None)
         except TimeoutError as error:
@@ -126,6 +126,11 @@ class Service:
                 raise _stopping() from error
             raise Refused(408, f"the body did not arrive within {seconds:g} s, or the service is overloaded") from error
         return bytes(body)
+
+    def _bound_uploads(self) -> None:
+        sizes = self._uploads.values()
+        if len(sizes) > _MOST_UPLOADS or sum(sizes) > _LARGEST_UPLOADS * self.limits.max_bytes:
+            self._end_oldest_upload()
 
     def _end_oldest_upload(self) -> None:
         oldest = next(iter(self._uploads))

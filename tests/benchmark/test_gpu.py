@@ -10,6 +10,7 @@ import pytest
 
 import paddle_rt
 from paddle_rt.benchmark import gpu, gpu_report, nvidia
+from paddle_rt.benchmark.floor import Work
 from paddle_rt.benchmark.gpu import SCOPES, Block, measure, measure_block, tabulate
 from paddle_rt.benchmark.pipelines import Pipeline
 from paddle_rt.benchmark.plan import Plan, export_size
@@ -150,7 +151,7 @@ def block(milliseconds: float, value: int = 0, memory: float | None = 100.0) -> 
 def test_rows_hold_what_was_measured():
     theirs, ours = pipeline("fp32", "paddleseg"), pipeline("fp16")
     blocks = {theirs: [block(20), block(30)], ours: [block(10, value=1), block(10, value=1)]}
-    rows = tabulate(blocks, {ours.folder: [np.zeros((2, 2), int)]}, (2, 2), {"net": 5e9})
+    rows = tabulate(blocks, {ours.folder: [np.zeros((2, 2), int)]}, (2, 2), {"net": Work(5e9, 4e9)})
     first, second = rows
     assert [row["pipeline"] for row in rows] == ["paddleseg", "paddle_rt"] and set(first) == set(second)
     assert second["speedup"] == pytest.approx(2.5), "the median of 2 and 3"

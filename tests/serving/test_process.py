@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import pathlib
 import signal
 import statistics
@@ -24,6 +25,13 @@ from tests.helpers import run_python, smooth_image
 from tests.serving.running import ask, connect, form, head, png, status_of, wait_until, write_export
 
 PROGRAM = "from paddle_rt.cli import main; main()"
+# Tells of whatever Python sends by itself, for which the tests look on stderr.
+WATCHED = f"""import sys
+events = ("socket.connect", "socket.sendto", "socket.sendmsg")
+sys.addaudithook(lambda event, arguments: event in events and print(event, arguments, file=sys.stderr))
+{PROGRAM}
+"""
+TELEMETRY = {"FASTAPI_OTEL_AUTO_CONFIGURE": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
 IMAGE = smooth_image(96, 128, cell=32)
 FILE = png(IMAGE)
 SECONDS = 3  # within which a request has to arrive
@@ -31,11 +39,12 @@ SECONDS = 3  # within which a request has to arrive
 
 @pytest.fixture
 def process(request, tmp_path):
-    """The service; a parameter is its time limit."""
+    """The service, where the environment asks for telemetry; a parameter is its time limit."""
     limit = getattr(request, "param", 30)
     flags = ["--port", 0, "--backend", "onnxruntime", "--threads", 1, "--timeout", limit, "--max_mb", 1]
-    line = [sys.executable, "-c", PROGRAM, "serve", "--config", write_export(tmp_path / "e"), *flags]
-    with subprocess.Popen([*map(str, line)], stdout=-1, stderr=-1, text=True) as started:
+    line = [sys.executable, "-c", WATCHED, "serve", "--config", write_export(tmp_path / "e"), *flags]
+    environment = os.environ | TELEMETRY
+    with subprocess.Popen([*map(str, line)], stdout=-1, stderr=-1, text=True, env=environment) as started:
         try:
             started.port = int(started.stdout.readline().partition(";")[0].rpartition(":")[2])
             yield started

@@ -1,5 +1,6 @@
 """`paddle_rt.serving` over HTTP: answers, refusals, the queue, slow clients, and the end."""
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -23,10 +24,11 @@ from paddle_rt import imaging
 from paddle_rt.errors import UserError
 from paddle_rt.imaging.polygons import find_polygons
 from paddle_rt.imaging.view import View
-from paddle_rt.inference import load
+from paddle_rt.inference import VideoSegmenter, load
 from paddle_rt.listening import bind
+from paddle_rt.serving import server as server_module
 from paddle_rt.serving import service as service_module
-from tests.helpers import smooth_image
+from tests.helpers import call_tool, smooth_image
 from tests.inference import test_classifier, test_pose_estimator
 from tests.serving.running import (
     NAMES,
@@ -115,6 +117,10 @@ def test_a_batch_gives_a_file_for_each_image_or_one_for_all(service, segmenter):
 GOOD = ("a.png", png(IMAGE))
 
 
+def _name(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
 @pytest.mark.parametrize(
     ("body", "headers", "line"),
     [
@@ -127,6 +133,7 @@ GOOD = ("a.png", png(IMAGE))
         (form(GOOD)[0][5:], form()[1], "the form"),
         (b"", form()[1], "the form has no file"),
     ],
+    ids=_name,
 )
 def test_a_batch_that_is_refused(service, body, headers, line):
     answer = ask(service.port, "/predict/batch", body, headers)
@@ -152,6 +159,7 @@ JPEG = cv2.imencode(".jpg", IMAGE)[1].tobytes()
         ("/predict?name=x.png", b"no image", 422, "image x.png: it is damaged, or not a JPEG"),
         ("/predict", JPEG[:-400], 422, "image upload is cut off"),
         ("/predict", JPEG.replace(b"\xff\xd9", b"\xff\xda" * 200 + b"\xff\xd9"), 422, "more than 100 scans"),
+        ("/predict", png(IMAGE)[:-12] + bytes(12 * 10_001) + png(IMAGE)[-12:], 422, "more than 10000 chunks"),
         ("/predict", png(IMAGE.astype(np.uint16) * 256), 422, "has 16 bits a channel"),
         ("/predict", bomb(400, 300), 413, "has 400x300 pixels; this service takes at most 100000"),
         ("/predict", bomb(100_000, 100_000), 413, "far more than 100000 pixels"),
@@ -161,6 +169,7 @@ JPEG = cv2.imencode(".jpg", IMAGE)[1].tobytes()
         ("/predict", None, 405, "Method Not Allowed"),
         ("/nothing", b"", 404, "Not Found"),
     ],
+    ids=_name,
 )
 def test_a_request_that_is_refused(service, path, body, status, line):
     answer = ask(service.port, path, body)
@@ -211,6 +220,23 @@ def test_classes(tmp_path):
         wanted = classifier.predict(IMAGE)
         assert found["image"] == "a.png" and [entry["name"] for entry in found["classes"]] == wanted.names
         assert ask(service.port, "/predict?output=overlay", png(IMAGE))[0] == 200
+
+
+def test_an_image_is_the_first_of_a_video_to_a_network_for_video():
+    class Recorder(VideoSegmenter):
+        def __init__(self):
+            self.calls = []
+
+        def reset(self):
+            self.calls.append("reset")
+
+        def __call__(self, frame):
+            self.calls.append("label")
+
+    recorder = Recorder()
+    for _ in range(2):
+        service_module.predict(recorder, IMAGE, None)
+    assert recorder.calls == ["reset", "label"] * 2
 
 
 def test_what_the_service_says_of_itself(service):
@@ -302,6 +328,16 @@ def test_bodies_that_are_received_share_a_limit_and_the_oldest_gives_way(segment
             connection.close()
 
 
+def test_the_oldest_idle_connection_gives_way_to_a_new_one(segmenter, monkeypatch):
+    monkeypatch.setattr(server_module, "_MOST_CONNECTIONS", 4)
+    with serving(segmenter) as service, contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(connect(service.port, b"")) for _ in range(6)]
+        assert ask(service.port, "/predict", GOOD[1])[0] == 200
+        assert [status_of(connection) for connection in silent[:3]] == [0, 0, 0]
+        silent[-1].sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert status_of(silent[-1]) == 200
+
+
 def test_the_end_refuses_new_work_and_answers_what_is_queued(segmenter, gate):
     with serving(segmenter) as service, ThreadPoolExecutor(2) as clients:
         waiting = [clients.submit(ask, service.port, "/predict", GOOD[1]) for _ in range(2)]
@@ -327,3 +363,20 @@ def test_a_port_that_is_taken_takes_one_line():
             bind("127.0.0.1", port)
     with pytest.raises(UserError, match="cannot listen at 192.0.2.1"):
         bind("192.0.2.1", 0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "line"),
+    [
+        (("--config", "nothing"), 1, "no deploy.yaml that tools/export.py wrote at nothing"),
+        (("--port", 70000), 2, "argument --port: expected a whole number from 0 to 65535, got '70000'"),
+        (("--queue", 0), 2, "argument --queue"),
+        (("--timeout", 0), 2, "argument --timeout: expected a number above 0 and at most 3600"),
+        (("--host", "no host"), 1, "cannot listen at no host"),
+        (("--backend", "openvinos"), 2, "did you mean 'openvino'?"),
+    ],
+)
+def test_a_mistake_on_the_command_line_takes_one_line(capsys, flags, code, line):
+    got = call_tool("serve", *([] if "--config" in flags else ["--config", "x"]), "--port", 0, *flags)
+    _, err = capsys.readouterr()
+    assert got == code and err.startswith("error: ") and err.count("\n") == 1 and line in err, err
