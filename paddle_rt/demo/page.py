@@ -146,10 +146,10 @@ def _settings(exports: Sequence[Export]) -> list[gr.components.Component]:
     return [opacity, classes, contours, view, threshold]
 
 
-def _panel(export: Export, number: int) -> tuple[gr.Group, gr.Image, gr.Video, gr.HTML]:
-    """Add what is shown of an export: an image, in a group that hides it, or a video, and the table below."""
+def _panel(export: Export, number: int) -> tuple[gr.Column, gr.Image, gr.Video, gr.HTML]:
+    """Add what is shown of an export: an image, in a column that hides it, or a video, and the table below."""
     with gr.Column(min_width=320):
-        with gr.Group() as group:
+        with gr.Column(min_width=0) as holder:
             image = gr.Image(label=export.name, interactive=False, buttons=["download", "fullscreen"],
                              elem_classes="result", elem_id=f"result_{number}")  # fmt: skip
         # Results are no files: a webcam would fill the disk, and another user could ask for them.
@@ -157,7 +157,7 @@ def _panel(export: Export, number: int) -> tuple[gr.Group, gr.Image, gr.Video, g
         video = gr.Video(label=export.name, interactive=False, visible=False, buttons=["download"], autoplay=True,
                          loop=True, elem_classes="result", elem_id=f"result_video_{number}")  # fmt: skip
         facts = gr.HTML(facts_html(export, "", []), elem_id=f"facts_{number}")
-    return group, image, video, facts
+    return holder, image, video, facts
 
 
 def as_data(image: np.ndarray | None) -> Base64ImageData | None:

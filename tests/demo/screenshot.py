@@ -28,7 +28,8 @@ def main() -> None:
                 browser.wait("document.querySelector('#result_0 img')?.naturalWidth")
                 time.sleep(5)
             image = Image.open(io.BytesIO(browser.screenshot()))
-    image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(picture, optimize=True)
+    colours = Image.Quantize.MAXCOVERAGE  # also those of the small boxes of classes
+    image.convert("RGB").quantize(256, colours, kmeans=3, dither=Image.Dither.NONE).save(picture, optimize=True)
     print(f"{picture}: {pathlib.Path(picture).stat().st_size / 1000:.0f} kB")
 
 
