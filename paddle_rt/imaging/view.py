@@ -73,7 +73,7 @@ class View:
         parts = [plain] * self.side_by_side + [view]
         if self.legend:
             parts.append(self._legend(labels))
-        return np.hstack(parts)
+        return np.hstack(parts) if len(parts) > 1 else view
 
     def _legend(self, labels: np.ndarray) -> np.ndarray:
         """Return a white panel with the classes of an image; its width follows from the image's height alone."""

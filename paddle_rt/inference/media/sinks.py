@@ -188,8 +188,8 @@ def write_video(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]
     def add(image: np.ndarray) -> None:
         nonlocal count
         height, width = image.shape[:2]
-        # The codec needs even sides; OpenCV would cut off a row or a column.
-        image = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+        if height % 2 or width % 2:  # the codec needs even sides; OpenCV would cut off a row or a column
+            image = cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
         if not count:
             path.parent.mkdir(parents=True, exist_ok=True)
             size, code = image.shape[1::-1], cv2.VideoWriter_fourcc(*_CODECS[path.suffix])
