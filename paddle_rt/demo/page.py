@@ -19,7 +19,6 @@ from paddle_rt.errors import UserError
 from paddle_rt.inference import Labels
 
 CSS = """
-.gradio-container {max-width: 1500px !important}
 #message .alert {border: 1px solid #b91c1c; border-radius: 6px; color: #b91c1c; padding: 8px 12px}
 .result :is(.image-container, .image-frame, button:has(> .image-frame), img, video) {width: 100% !important}
 .result :is(img, video) {height: auto !important; object-fit: contain}
@@ -60,14 +59,14 @@ def build_page(exports: Sequence[Export], folder: Path) -> gr.Blocks:
         exports: What it shows, side by side.
         folder: Where the files that it makes are written; whoever made the folder removes it.
     """
-    with gr.Blocks(title="paddle_rt", analytics_enabled=False, delete_cache=(600, _KEPT)) as page:
+    with gr.Blocks(title="paddle_rt", analytics_enabled=False, delete_cache=(600, _KEPT), fill_width=True) as page:
         gr.Markdown("# paddle_rt\nChoose an example, or bring an image, a video or a webcam of your own.")
         with gr.Row():
             with gr.Column(scale=2, min_width=360):
                 inputs = _inputs(exports)
                 _examples(exports, folder, inputs)
                 settings = _settings(exports)
-            with gr.Column(scale=3, min_width=360):
+            with gr.Column(scale=1 + 2 * len(exports), min_width=360):
                 message = gr.HTML(elem_id="message")
                 with gr.Row():
                     panels = [_panel(export, number) for number, export in enumerate(exports)]
@@ -91,7 +90,7 @@ def _inputs(exports: Sequence[Export]) -> _Inputs:
             "", label="boxes of people: x1 y1 x2 y2 in pixels, one on each line; empty for the whole image",
             lines=2, visible=has_poses, elem_id="boxes",
         )  # fmt: skip
-        again = gr.Button("Find people in these boxes", visible=has_poses)
+        again = gr.Button("Find people in these boxes", size="sm", visible=has_poses)
     with gr.Tab("Video"):
         video = gr.Video(sources=["upload"], label="video", height=260, buttons=[], elem_id="video")
         frames = gr.Number(200, label="frames to read at most", minimum=1, maximum=100_000, precision=0)

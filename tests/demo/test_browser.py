@@ -104,6 +104,7 @@ def check_media(browser: Browser, folder: pathlib.Path) -> None:
     first = browser.evaluate("document.querySelector('#result_0 img').src")
     browser.wait(f"document.querySelector('#result_0 img').src != {json.dumps(first)}")
     assert "green <b>" in browser.evaluate(text("#facts_0")), "Chromium's camera shows green"
+    browser.click("#webcam .capture-button")  # stops it
 
 
 def check_strangers(address: str, folder: pathlib.Path) -> None:

@@ -2,6 +2,8 @@
 
 import argparse
 import base64
+import os
+import signal
 import socket
 import sys
 
@@ -20,6 +22,7 @@ from tests.helpers import damaged_video, message, refused, write_video
 from tests.inference.test_pose_estimator import BOXES, PLACES, dotted
 
 BLUE, GREEN, RED = range(3)
+VARIABLES = ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY", "HF_HUB_OFFLINE", "GRADIO_TEMP_DIR")
 ALL = [0.5, NAMES, False, "labels", 0.3]  # the settings when the page opens
 
 
@@ -28,7 +31,7 @@ def page(tmp_path_factory):
     """The handlers of a page with two networks, by name, and the page's exports."""
     folder = tmp_path_factory.mktemp("page")
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY", "HF_HUB_OFFLINE", "GRADIO_TEMP_DIR"):
+        for name in VARIABLES:
             patch.setenv(name, "")  # as it was before, after the tests
         configure_gradio(str(folder / "files"))
         pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'paddle_rt[demo]'")
@@ -130,10 +133,13 @@ def test_a_page_without_gradio_or_with_a_taken_port(tmp_path, monkeypatch, capsy
         from paddle_rt.cli.demo import main
 
         monkeypatch.setattr(sys, "argv", ["demo", *map(str, arguments)])
+        monkeypatch.setattr(signal, "signal", lambda *_: None)  # it would stay after the test
         with pytest.raises(SystemExit) as end:
             run_tool(main)
         return end.value.code, *capsys.readouterr()
 
+    for name in VARIABLES:
+        monkeypatch.setenv(name, os.environ.get(name, ""))  # which the tool sets
     config = write_segmentation(tmp_path / "e")
     with bind("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
