@@ -1,7 +1,7 @@
 """Show what lower precision and token merging cost a trained network: labels, mIoU by class, and time.
 
 paddle-rt benchmark_quality -c CONFIG --model_path output/best_model
-paddle-rt benchmark_quality --model_path segformerpp_b0_streetscenes --variants plain token_merging=bsm_hq
+paddle-rt benchmark_quality -c CONFIG --model_path output/best_model --variants plain token_merging=bsm_hq
 
 Every variant is exported for the size of the images of val_dataset and labels them in every engine and precision, in
 turns; the first row is what the others are compared with. Another size: --opts val_dataset.height=512
