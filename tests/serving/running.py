@@ -70,7 +70,7 @@ def serving(predictor, **limits: float):
         service.close()
 
 
-def wait_until(condition, seconds: float = 10.0) -> None:
+def wait_until(condition, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "this takes too long"
