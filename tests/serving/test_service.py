@@ -264,7 +264,7 @@ def test_what_the_service_says_of_itself(service):
 def test_a_full_queue_refuses_at_once_and_what_waits_is_answered(segmenter, gate):
     with serving(segmenter, queue=5) as service, ThreadPoolExecutor(5) as clients:
         waiting = [clients.submit(ask, service.port, "/predict", GOOD[1]) for _ in range(5)]
-        wait_until(lambda: service.busy == 5)
+        wait_until(lambda: service.busy == 5 and gate.calls == 1)
         answer = ask(service.port, "/predict", GOOD[1])
         assert answer[0] == 503 and answer[1]["Retry-After"] == "1" and "the queue is full: 5" in error(answer)
         assert ask(service.port, "/health")[0] == 200 and gate.calls == 1
