@@ -8,9 +8,12 @@ import numpy as np
 from tqdm import tqdm
 
 from paddle_rt.cli.arguments import device_id, threads
-from paddle_rt.inference import BACKENDS
+from paddle_rt.cpu import import_paddle
+from paddle_rt.errors import UserError
+from paddle_rt.inference import BACKENDS, load
 from paddle_rt.inference.choice import USUAL, choose_backend
-from paddle_rt.inference.engines import DEVICES, PRECISIONS
+from paddle_rt.inference.engines import DEVICES, PRECISIONS, Profile
+from paddle_rt.inference.loading import LibraryPredictor
 
 AUTO = "auto"
 _FRAMES = 8
@@ -29,6 +32,30 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     add("--device_id", type=device_id, default=0, help="the number of the GPU, from 0")
     add("--precision", choices=PRECISIONS, default="fp32", help="in which it computes")
     add("--threads", "--cpu_threads", type=threads, help="CPU threads; by default one for each core")
+
+
+def load_predictor(arguments: argparse.Namespace, profile: Profile | None = None) -> LibraryPredictor:
+    """Load the export that the flags name in the engine that they choose, which may be "auto".
+
+    Args:
+        arguments: Has `config` and the flags of `add_engine_flags`; the backend "auto" is replaced in it.
+        profile: As for `Predictor`.
+
+    Raises:
+        UserError: The export is damaged, or is for a task whose results the tools cannot show.
+    """
+    settle_backend(arguments)
+    if arguments.backend == "paddle":
+        import_paddle()
+    names = ("backend", "precision", "threads", "device", "device_id")
+    engine = [getattr(arguments, name) for name in names]
+    predictor = load(arguments.config, *engine, profile, keeps_model=True)
+    if not isinstance(predictor, LibraryPredictor):
+        raise UserError(
+            f"{arguments.config} is an export for neither segmentation, classification nor pose; load it with "
+            "paddle_rt.inference.load"
+        )
+    return predictor
 
 
 def settle_backend(arguments: argparse.Namespace) -> None:

@@ -15,13 +15,10 @@ from pathlib import Path
 import cv2
 
 from paddle_rt.cli.arguments import Parser, file_or_folder
-from paddle_rt.cli.backend import add_engine_flags, settle_backend
-from paddle_rt.cpu import import_paddle
+from paddle_rt.cli.backend import add_engine_flags, load_predictor
 from paddle_rt.demo.exports import Export, names_of
-from paddle_rt.errors import UserError
-from paddle_rt.inference import Classifier, PoseEstimator, load, load_deployment
+from paddle_rt.inference import load_deployment
 from paddle_rt.inference.engines import cores
-from paddle_rt.inference.segmenter import FrameSegmenter
 from paddle_rt.kinds import flag, whole
 from paddle_rt.listening import address_of, bind
 
@@ -61,12 +58,7 @@ def load_exports(arguments: argparse.Namespace) -> list[Export]:
     exports = []
     for name, config in zip(names, arguments.config, strict=True):
         chosen = argparse.Namespace(**{**vars(arguments), "config": config})
-        settle_backend(chosen)
-        if chosen.backend == "paddle":
-            import_paddle()
-        predictor = load(config, chosen.backend, chosen.precision, chosen.threads, chosen.device, chosen.device_id)
-        if not isinstance(predictor, FrameSegmenter | Classifier | PoseEstimator):
-            raise UserError(f"{config} is an export for neither segmentation, classification nor pose")
+        predictor = load_predictor(chosen)
         predictor.warmup()
         number = chosen.threads or cores()
         where = f"{number} thread{'s' * (number > 1)}" if chosen.device == "cpu" else chosen.device

@@ -27,12 +27,12 @@ from paddle_rt.cli.arguments import (
     positive,
     side,
 )
-from paddle_rt.cli.backend import add_engine_flags, settle_backend
-from paddle_rt.cpu import import_paddle
+from paddle_rt.cli.backend import add_engine_flags, load_predictor
 from paddle_rt.errors import FlagError, UserError
 from paddle_rt.imaging.view import add_view_flags, given_flags, view_of_flags
-from paddle_rt.inference import Classifier, KeyPoints, PoseEstimator, VideoSegmenter, load
+from paddle_rt.inference import Classifier, KeyPoints, PoseEstimator, VideoSegmenter
 from paddle_rt.inference.boxes import PERSON, BoxFile, ImageBoxes, whole_image
+from paddle_rt.inference.loading import LibraryPredictor
 from paddle_rt.inference.media.pipeline import Report, describe, interrupt_once, label_frames
 from paddle_rt.inference.media.sinks import SAVE, open_class_outputs, open_outputs, open_pose_outputs
 from paddle_rt.inference.media.sources import Frame, Source, open_source
@@ -44,9 +44,6 @@ from paddle_rt.kinds import flag, number
 
 def main() -> None:
     arguments = parse_arguments()
-    settle_backend(arguments)
-    if arguments.backend == "paddle":
-        import_paddle()
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # our own line says what is wrong with a video
     cv2.setLogLevel(1)  # fatal errors alone
     predictor = open_predictor(arguments)
@@ -67,16 +64,10 @@ def main() -> None:
     finish(report, arguments.save_dir)
 
 
-def open_predictor(arguments: argparse.Namespace) -> FrameSegmenter | Classifier | PoseEstimator:
-    """Load the export, which must be one of a task of the library."""
+def open_predictor(arguments: argparse.Namespace) -> LibraryPredictor:
+    """Load the export, and check that the flags are for its task."""
     profile = arguments.profile and tuple((1, *size) for size in arguments.profile)
-    engine = (arguments.backend, arguments.precision, arguments.threads, arguments.device, arguments.device_id, profile)
-    predictor = load(arguments.config, *engine, keeps_model=True)
-    if not isinstance(predictor, FrameSegmenter | Classifier | PoseEstimator):
-        raise UserError(
-            f"{arguments.config} is an export for neither segmentation, classification nor pose; load it with "
-            "paddle_rt.inference.load"
-        )
+    predictor = load_predictor(arguments, profile)
     if arguments.boxes is not None and not isinstance(predictor, PoseEstimator):
         raise FlagError(f"--boxes is for exports of the task pose, but {arguments.config} is for {predictor.task}")
     if not isinstance(predictor, FrameSegmenter):
@@ -91,7 +82,7 @@ def open_predictor(arguments: argparse.Namespace) -> FrameSegmenter | Classifier
 
 
 def _open_outputs(
-    predictor: FrameSegmenter | Classifier | PoseEstimator, source: Source, arguments: argparse.Namespace
+    predictor: LibraryPredictor, source: Source, arguments: argparse.Namespace
 ) -> contextlib.AbstractContextManager:
     if isinstance(predictor, Classifier):
         return open_class_outputs(source, arguments.save_dir, arguments.save)
@@ -99,13 +90,12 @@ def _open_outputs(
         output = (arguments.save_dir, arguments.save, predictor.settings.keypoints)
         return open_pose_outputs(source, *output, arguments.box_category, arguments.threshold)
     deployment = predictor.deployment
-    names = deployment.class_names or [f"class {index}" for index in range(len(deployment.palette))]
-    view = view_of_flags(arguments, names, deployment.palette)
+    view = view_of_flags(arguments, deployment.names, deployment.palette)
     return open_outputs(source, arguments.save_dir, arguments.save, view)
 
 
 def _labelling(
-    predictor: FrameSegmenter | Classifier | PoseEstimator,
+    predictor: LibraryPredictor,
     arguments: argparse.Namespace,
     file: BoxFile | None,
     is_video: bool,

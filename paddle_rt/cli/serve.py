@@ -13,9 +13,7 @@ import warnings
 import cv2
 
 from paddle_rt.cli.arguments import Parser, count, file_or_folder
-from paddle_rt.cli.backend import add_engine_flags, settle_backend
-from paddle_rt.cpu import import_paddle
-from paddle_rt.inference import load
+from paddle_rt.cli.backend import add_engine_flags, load_predictor
 from paddle_rt.kinds import flag, number, whole
 from paddle_rt.listening import address_of, bind
 
@@ -31,11 +29,7 @@ def main() -> None:
     cv2.setLogLevel(1)  # fatal errors alone
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # what it finds, a client is told
     listener = bind(arguments.host, arguments.port)
-    settle_backend(arguments)
-    if arguments.backend == "paddle":
-        import_paddle()
-    names = ("backend", "precision", "threads", "device", "device_id")
-    predictor = load(arguments.config, *(getattr(arguments, name) for name in names), keeps_model=True)
+    predictor = load_predictor(arguments)
     limits = Limits(arguments.max_mb << 20, arguments.max_pixels, arguments.queue, arguments.timeout)
     service = Service(predictor, f"{arguments.backend} {arguments.precision} {arguments.device}", limits)
     predictor.warmup()

@@ -15,6 +15,7 @@ from paddle_rt.imaging.draw import as_bgr
 from paddle_rt.imaging.labels import count_values
 from paddle_rt.imaging.view import View
 from paddle_rt.inference import Classifier, KeyPoints, Labels, PoseEstimator, TopK, VideoSegmenter, VideoState
+from paddle_rt.inference.loading import LibraryPredictor
 from paddle_rt.inference.pose_estimator import KEYPOINT_SCORE, person_scores
 from paddle_rt.inference.segmenter import FrameSegmenter
 
@@ -85,7 +86,7 @@ class Export:
     """
 
     name: str
-    predictor: FrameSegmenter | PoseEstimator | Classifier
+    predictor: LibraryPredictor
     engine: str
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -102,8 +103,7 @@ class Export:
     @property
     def class_names(self) -> list[str]:
         """The names of the classes, which every label has."""
-        deployment = self.predictor.deployment
-        return deployment.class_names or [f"class {index}" for index in range(len(deployment.palette))]
+        return self.predictor.deployment.names
 
     @property
     def timings(self) -> dict[str, float]:

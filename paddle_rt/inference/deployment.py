@@ -90,6 +90,11 @@ class Deployment:
         default = palette(self.dataset_type, self.num_classes or 255)
         return np.array(self.colors, np.uint8) if self.colors else default
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the classes, of which an export without names has class 0, class 1, ..."""
+        return self.class_names or [f"class {number}" for number in range(len(self.palette))]
+
 
 # The file is written in this order: wherever it is cut off, a required key or the end of a list is missing.
 _KEYS = ("task", "model", "params", "onnx", "mnn", "int8", "fp16", "target", "transforms", "input_shape", "input_dtype",

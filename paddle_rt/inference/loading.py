@@ -12,6 +12,7 @@ from paddle_rt.inference.pose_estimator import PoseEstimator
 from paddle_rt.inference.segmenter import FrameSegmenter, Segmenter
 from paddle_rt.inference.video_segmenter import VideoSegmenter
 
+LibraryPredictor = FrameSegmenter | Classifier | PoseEstimator  # of the tasks whose results the tools show
 _PREDICTORS: dict[str, Callable[..., Any]] = {}
 
 

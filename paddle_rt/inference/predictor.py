@@ -54,7 +54,7 @@ class Predictor:
         profile: For TensorRT in ONNX Runtime on a graph with open sizes: the smallest, the usual and the largest input,
             each as (batch, height, width). Sizes beyond them are refused.
         keeps_model: Keep what OpenVINO makes of the graph in the user's cache folder, so that the next process loads it
-            in half the time. TensorRT's engines, which take minutes, are always kept.
+            sooner. TensorRT's engines, which take minutes, are always kept.
 
     Attributes:
         task: The task whose exports the class runs.

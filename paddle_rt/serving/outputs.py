@@ -8,6 +8,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +23,10 @@ from paddle_rt.imaging.read_write import PNG_SIGNATURE
 from paddle_rt.imaging.view import View
 from paddle_rt.inference import Classifier, Deployment, PoseEstimator, VideoSegmenter
 from paddle_rt.inference.boxes import PERSON, ImageBoxes, whole_image
+from paddle_rt.inference.loading import LibraryPredictor
 from paddle_rt.inference.media.predictions import open_keypoints
 from paddle_rt.inference.segmenter import FrameSegmenter
 
-ServedPredictor = FrameSegmenter | Classifier | PoseEstimator
 ZIP = "application/zip"
 MOST_BOXES = 64  # of an image: the network runs once for each
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
@@ -147,7 +148,7 @@ def _check_parts(name: str, data: bytes) -> None:
                 raise UserError(f"image {name} has more than {_MOST_CHUNKS} chunks; write it anew")
 
 
-def predict(predictor: ServedPredictor, frame: np.ndarray, boxes: list[Any] | None) -> Any:
+def predict(predictor: LibraryPredictor, frame: np.ndarray, boxes: list[Any] | None) -> Any:
     """Run a predictor on an image that has nothing to do with the one before.
 
     Raises:
@@ -162,24 +163,17 @@ def predict(predictor: ServedPredictor, frame: np.ndarray, boxes: list[Any] | No
     return predictor(frame)
 
 
-def outputs_of(predictor: ServedPredictor) -> dict[str, Output]:
-    """Return the forms in which a service answers for a predictor, the usual one first.
-
-    Raises:
-        UserError: The predictor is one of a task that is not the library's own.
-    """
+def outputs_of(predictor: LibraryPredictor) -> dict[str, Output]:
+    """Return the forms in which a service answers for a predictor, the usual one first."""
     if isinstance(predictor, FrameSegmenter):
         return _segmentation(predictor.deployment)
     if isinstance(predictor, Classifier):
         return _classification()
-    if isinstance(predictor, PoseEstimator):
-        return _pose(predictor)
-    raise UserError("the export is for neither segmentation, classification nor pose, which are what serve knows")
+    return _pose(predictor)
 
 
 def _segmentation(deployment: Deployment) -> dict[str, Output]:
-    palette = deployment.palette
-    names = deployment.class_names or [f"class {number}" for number in range(len(palette))]
+    names, palette = deployment.names, deployment.palette
     view = View(names, palette)
 
     def polygons(item: Item) -> tuple[str, tuple[int, ...], Any]:
@@ -189,14 +183,6 @@ def _segmentation(deployment: Deployment) -> dict[str, Output]:
         name, size, found = polygons(item)
         return _file(".json", lambda path: write_labelme(path, path.with_name(name), size, found, names))
 
-    def coco(parts: list[Any]) -> bytes:
-        def write(path: pathlib.Path) -> None:
-            with open_coco(path, names) as add:
-                for part in parts:
-                    add(*part)
-
-        return _file(".json", write)
-
     return {
         "labels": Output(
             "image/png",
@@ -204,7 +190,7 @@ def _segmentation(deployment: Deployment) -> dict[str, Output]:
             lambda item: _file(".png", lambda path: imaging.write_label(path, item.found, palette)),
         ),
         "overlay": _overlay(lambda item: view.draw(item.frame, item.found)),
-        "coco": Output("application/json", ".json", polygons, coco),
+        "coco": Output("application/json", ".json", polygons, _joined(lambda path: open_coco(path, names))),
         "labelme": Output("application/json", ".json", labelme),
     }
 
@@ -220,19 +206,12 @@ def _pose(predictor: PoseEstimator) -> dict[str, Output]:
             boxes = ImageBoxes(np.asarray(item.upload.boxes), np.ones(count, np.float32), boxes.image_id)
         return item.found, boxes
 
-    def coco(parts: list[Any]) -> bytes:
-        def write(path: pathlib.Path) -> None:
-            with open_keypoints(path, PERSON) as add:
-                for part in parts:
-                    add(*part)
-
-        return _file(".json", write)
-
     def draw(item: Item) -> np.ndarray:
         points, scores = item.found.points, item.found.scores
         return imaging.draw_skeletons(item.frame, points, scores, keypoints.skeleton, sides, _THRESHOLD)
 
-    return {"keypoints": Output("application/json", ".json", people, coco), "overlay": _overlay(draw)}
+    join = _joined(lambda path: open_keypoints(path, PERSON))
+    return {"keypoints": Output("application/json", ".json", people, join), "overlay": _overlay(draw)}
 
 
 def _classification() -> dict[str, Output]:
@@ -254,6 +233,20 @@ def _overlay(draw: Callable[[Item], np.ndarray]) -> Output:
         return _file(".jpg", lambda path: imaging.write_image(path, draw(item)))
 
     return Output("image/jpeg", ".jpg", encode)
+
+
+def _joined(open_file: Callable[[pathlib.Path], AbstractContextManager]) -> Callable[[list[Any]], bytes]:
+    """Return what makes one JSON file of the parts of all images, by a writer of the package."""
+
+    def join(parts: list[Any]) -> bytes:
+        def write(path: pathlib.Path) -> None:
+            with open_file(path) as add:
+                for part in parts:
+                    add(*part)
+
+        return _file(".json", write)
+
+    return join
 
 
 def _file(suffix: str, write: Callable[[pathlib.Path], None]) -> bytes:

@@ -16,7 +16,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.requests import ClientDisconnect, Request
 
-from paddle_rt.serving.outputs import Item, Output, ServedPredictor, Upload, decode, outputs_of, predict
+from paddle_rt.inference.loading import LibraryPredictor
+from paddle_rt.serving.outputs import Item, Output, Upload, decode, outputs_of, predict
 
 # Of the bodies that are being received: how many there are, and the size of how many of the largest ones they share.
 _MOST_UPLOADS, _LARGEST_UPLOADS = 256, 8
@@ -68,12 +69,9 @@ class Service:
         busy: Requests that are in work or wait for it.
         stopping: Whether new work is refused.
         registry: The numbers for Prometheus.
-
-    Raises:
-        UserError: The predictor is one of a task that is not the library's own.
     """
 
-    def __init__(self, predictor: ServedPredictor, engine: str, limits: Limits) -> None:
+    def __init__(self, predictor: LibraryPredictor, engine: str, limits: Limits) -> None:
         self.predictor, self.engine, self.limits = predictor, engine, limits
         self.outputs = outputs_of(predictor)
         self.busy, self.stopping = 0, False
