@@ -290,9 +290,7 @@ def test_class_numbers_that_were_saved_as_colours(tmp_path):
 def test_masks_of_0_1_and_255_are_not_binary(tmp_path, capsys):
     """255 is not labelled there, and must not become the class while 1 becomes the background."""
     masks(tmp_path, lambda classes: np.array([0, 1, 255], np.uint8)[classes])
-    refused(
-        (run(tmp_path, "binary_masks"), *capsys.readouterr()), "holds 3 values, such as 0, 1, 255; .*class_masks"
-    )
+    refused((run(tmp_path, "binary_masks"), *capsys.readouterr()), "holds 3 values, such as 0, 1, 255; .*class_masks")
     assert run(tmp_path, "class_masks") == 0
     assert np.array_equal(written(tmp_path, 2)[0], np.array([0, 1, 255])[CLASSES])
 
