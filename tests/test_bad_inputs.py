@@ -6,6 +6,8 @@ the same in the whole row. A cell of a tool that never sees the input holds the 
 
 import contextlib
 import functools
+import html
+import io
 import json
 import os
 import pathlib
@@ -38,6 +40,8 @@ COLUMNS = (
     "export",
     "quantize",
     "infer",
+    "demo",
+    "serve",
     "benchmark",
     "Segmenter",
     "create_model",
@@ -59,11 +63,14 @@ class Desk:
         folder: Inputs are made in it; the working directory.
         kit: Config, weights and export of a tiny network.
         run: Runs a tool: exit code, stdout, stderr.
+        page: Returns the page of an export, and `port` the port of a service that answers for it.
     """
 
     folder: pathlib.Path
     kit: SimpleNamespace
     run: Callable[..., tuple[int, str, str]]
+    page: Callable[[pathlib.Path], Any]
+    port: Callable[[pathlib.Path], int]
 
     @property
     def out(self) -> pathlib.Path:
@@ -87,6 +94,56 @@ class Desk:
 def kits(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], SimpleNamespace]:
     """Networks for images of 1, 3 and 4 channels, each made when it is first asked for."""
     return functools.cache(lambda channels: bad.make_kit(tmp_path_factory.mktemp(f"kit{channels}"), channels))
+
+
+@pytest.fixture(scope="session")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Callable, Callable]]:
+    """The page of an export, and the port of a service, each made when it is first asked for."""
+    with contextlib.ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+
+        @functools.cache
+        def page(export_dir: pathlib.Path) -> Any:
+            from paddle_rt.inference import load
+
+            folder = tmp_path_factory.mktemp("page")
+            with at_home(folder):
+                pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'paddle_rt[demo]'")
+                from paddle_rt.demo import media
+                from paddle_rt.demo.exports import Export
+                from paddle_rt.demo.page import build_page
+
+                patch.setattr(media, "EXAMPLES", 1)
+                predictor = load(export_dir, "onnxruntime", threads=1)
+                return build_page([Export("export", predictor, "onnxruntime")], folder)
+
+        @functools.cache
+        def port(export_dir: pathlib.Path) -> int:
+            pytest.importorskip("fastapi", reason="FastAPI is not installed: pip install 'paddle_rt[serve]'")
+            from paddle_rt.inference import load
+            from tests.serving.running import serving
+
+            return stack.enter_context(serving(load(export_dir, "onnxruntime", threads=1))).port
+
+        yield page, port
+
+
+@contextlib.contextmanager
+def at_home(folder: pathlib.Path) -> Iterator[None]:
+    """Undo what `demo` and `serve` change in this process."""
+    from paddle_rt.cli.demo import configure_gradio
+
+    before, level = signal.getsignal(signal.SIGTERM), cv2.getLogLevel()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY", "HF_HUB_OFFLINE", "GRADIO_TEMP_DIR",
+                     "OPENCV_FFMPEG_LOGLEVEL"):  # fmt: skip
+            patch.setenv(name, os.environ.get(name, ""))
+        configure_gradio(str(folder))
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+            cv2.setLogLevel(level)
 
 
 @contextlib.contextmanager
@@ -123,7 +180,7 @@ def remembered(build: Callable) -> Callable:
 
 
 @pytest.fixture
-def desk(kits, tmp_path, capsys, monkeypatch) -> Desk:
+def desk(kits, hosts, tmp_path, capsys, monkeypatch) -> Desk:
     """A folder to work in. What takes long behind the checks is replaced by the end of the tool."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(helpers, "SECONDS", SECONDS)
@@ -136,7 +193,7 @@ def desk(kits, tmp_path, capsys, monkeypatch) -> Desk:
             code = 0
         return code, *capsys.readouterr()
 
-    desk = Desk(tmp_path, kits(3), run)
+    desk = Desk(tmp_path, kits(3), run, *hosts)
 
     import paddle_rt.benchmark.floor
     import paddle_rt.benchmark.pipelines
@@ -228,6 +285,36 @@ def infer(desk: Desk, path: object, *flags: object, export: object = None) -> tu
     return *result, *_labels(desk.out / "pseudo_color_prediction")
 
 
+def host(tool: str, desk: Desk, export_dir: object, *flags: object) -> tuple:
+    """Run `demo` or `serve` up to the first request."""
+    pytest.importorskip({"demo": "gradio", "serve": "fastapi"}[tool], reason="the extra of the tool is not installed")
+    line = ["--config", export_dir, "--backend", "onnxruntime", "--threads", 1, "--port", 0, *flags]
+    with at_home(desk.folder), pytest.MonkeyPatch.context() as patch:
+        patch.setattr({"demo": "paddle_rt.demo.server.serve", "serve": "paddle_rt.serving.server.Server"}[tool], stop)
+        return desk.run(tool, *line)
+
+
+def shown(desk: Desk, path: object) -> tuple:
+    """The page gets an uploaded file."""
+    handlers = {function.name: function.fn for function in desk.page(desk.kit.export).fns.values()}
+    with limited():
+        found, said, *_ = handlers["find"](str(path), "", 0.5, None, False, "labels", 0.3)
+    said = html.unescape(re.sub("<[^>]*>", "", said))
+    return int(bool(said)), "", f"error: {said}\n" * bool(said), *(one.result.map for one in found)
+
+
+def posted(desk: Desk, path: pathlib.Path) -> tuple:
+    """The service gets the bytes of a file."""
+    port = desk.port(desk.kit.export)
+    from tests.serving.running import ask, error
+
+    answer = ask(port, f"/predict?name={path.name}", path.read_bytes())
+    if answer[0] != 200:
+        assert answer[0] == 422, answer
+        return 1, "", f"error: {error(answer)}\n"
+    return 0, "", "", _read_png(answer[2])
+
+
 def benchmark(desk: Desk, *flags: object, weights: object = None) -> tuple:
     line = ["--models", MODEL, "--num_classes", CLASSES, "--size", SIZE, SIZE, "--backends", "onnxruntime"]
     line += ["--precisions", "fp32", "--against", "none", "--threads", 1, "--runs", 1, "--output", desk.out / "b.json"]
@@ -249,13 +336,13 @@ def create_model(_: Desk, name: str = "rtformer_slim", **settings: Any) -> tuple
 
 
 def _labels(folder: pathlib.Path) -> list[np.ndarray]:
-    return [np.asarray(_read_png(file)) for file in sorted(folder.rglob("*.png"))]
+    return [_read_png(file.read_bytes()) for file in sorted(folder.rglob("*.png"))]
 
 
-def _read_png(file: pathlib.Path) -> np.ndarray:
+def _read_png(data: bytes) -> np.ndarray:
     from PIL import Image
 
-    return np.asarray(Image.open(file))
+    return np.asarray(Image.open(io.BytesIO(data)))
 
 
 STREET_OBJECTS = {"type": "StreetObjects", "num_samples": 2, "size": 40}
@@ -353,11 +440,14 @@ IMAGE_FILES = {
     "export": NO_IMAGE,
     "quantize": lambda desk, path: quantize(desk, trained_on(desk, listed(desk, path.name))),
     "infer": lambda desk, path: infer(desk, path),
+    "demo": shown,
+    "serve": "takes bytes, no files",
     "benchmark": lambda desk, path: benchmark(desk, "--frames", path),
     "Segmenter": "takes arrays, no files",
     "create_model": NO_IMAGE,
 }
-IMAGES = {**IMAGE_FILES, "Segmenter": segment_array}
+IMAGE_BYTES = {**IMAGE_FILES, "serve": posted}
+IMAGES = {**IMAGE_BYTES, "Segmenter": segment_array}
 LABELS = {
     **dict.fromkeys(COLUMNS, NO_DATA),
     "train": lambda desk, path: train(desk, trained_on(desk, listed(desk, "good.png", path.name)), "--do_eval"),
@@ -378,6 +468,8 @@ LISTS = {
     "export": NO_IMAGE,
     "quantize": lambda desk, path: quantize(desk, trained_on(desk, path)),
     "infer": lambda desk, path: infer(desk, path),
+    "demo": "takes images and videos, no lists",
+    "serve": "takes images, no lists",
     "benchmark": lambda desk, path: benchmark(desk, "--frames", path),
     "Segmenter": "takes arrays, no lists",
     "create_model": NO_IMAGE,
@@ -391,7 +483,7 @@ CHECKPOINTS = {
     "compare": lambda desk, path: checkpoint_tool("compare", desk, desk.config(), path, "--input_size", SIZE, SIZE),
     "export": lambda desk, path: export(desk, desk.config(), weights=path),
     "quantize": NO_WEIGHTS,
-    "infer": NO_WEIGHTS,
+    **dict.fromkeys(("infer", "demo", "serve"), NO_WEIGHTS),
     "benchmark": lambda desk, path: benchmark(desk, weights=path),
     "Segmenter": NO_WEIGHTS,
     "create_model": lambda desk, path: create_model(desk, checkpoint=path),
@@ -403,7 +495,7 @@ CONFIGS = {
     "compare": compare,
     "export": export,
     "quantize": quantize,
-    "infer": "its config is a deploy.yaml, see exports",
+    **dict.fromkeys(("infer", "demo", "serve"), "its config is a deploy.yaml, see exports"),
     "benchmark": NO_CONFIG,
     "Segmenter": "its config is a deploy.yaml, see exports",
     "create_model": NO_CONFIG,
@@ -412,7 +504,7 @@ CONFIGS = {
 ARGUMENTS = {
     **{name: lambda desk, given, tool=tool: tool(desk, with_argument(desk, given)) for name, tool in CONFIGS.items()
        if callable(tool)},
-    "infer": "the graph has its arguments in it",
+    **dict.fromkeys(("infer", "demo", "serve"), "the graph has its arguments in it"),
     "benchmark": lambda desk, given: benchmark(desk, "--models", f"{MODEL},{given[0]}={given[1]}"),
     "Segmenter": "the graph has its arguments in it",
     "create_model": lambda desk, given: create_model(desk, **dict([given])),
@@ -434,7 +526,7 @@ CHECKPOINTS_OF_CLASSES = {
     },
     "compare": "compares with PaddleSeg, which has no classifier",
     "quantize": NO_WEIGHTS,
-    "infer": NO_WEIGHTS,
+    **dict.fromkeys(("infer", "demo", "serve"), NO_WEIGHTS),
     "benchmark": lambda desk, path: benchmark(
         desk, "--models", "rtformer_slim_cls:" + ",".join(f"{key}={value}" for key, value in bad.CLASSIFIER.items()),
         "--checkpoint", f"rtformer_slim_cls={path}",
@@ -449,7 +541,10 @@ RESUMES = {
 }
 # Networks for images of 1 and 4 channels, with everything of their own.
 NETWORKS = {
-    **{name: IMAGES[name] for name in ("train", "val", "predict", "compare", "quantize", "infer", "Segmenter")},
+    **{
+        name: IMAGES[name]
+        for name in ("train", "val", "predict", "compare", "quantize", "infer", "demo", "serve", "Segmenter")
+    },
     "export": lambda desk, _: export(desk, desk.config()),
     "benchmark": "measures networks of 3 channels only",
     "create_model": lambda desk, _: create_model(desk, in_channels=desk.kit.channels, checkpoint=desk.kit.weights),
@@ -461,6 +556,8 @@ EXPORTS = {
         "quantize", "-c", desk.config(), "--device", "cpu", "--images", 2, "--export_dir", path
     ),
     "infer": lambda desk, path: infer(desk, desk.kit.folder / "image.png", export=path),
+    "demo": functools.partial(host, "demo"),
+    "serve": functools.partial(host, "serve"),
     "Segmenter": segmenter,
 }
 
@@ -667,6 +764,8 @@ def flags(**columns: Any) -> dict[str, Any]:
         "export": lambda desk, more: export(desk, desk.config(), *more),
         "quantize": lambda desk, more: quantize(desk, desk.config(), *more),
         "infer": lambda desk, more: infer(desk, desk.kit.folder / "image.png", *more),
+        "demo": lambda desk, more: host("demo", desk, desk.kit.export, *more),
+        "serve": lambda desk, more: host("serve", desk, desk.kit.export, *more),
         "benchmark": lambda desk, more: benchmark(desk, *more),
         "Segmenter": lambda desk, more: segmenter(desk, **{"export_dir": desk.kit.export, **more}),
         "create_model": lambda desk, more: create_model(desk, **more),
@@ -688,6 +787,8 @@ def number_flags(value: object) -> dict[str, Any]:
         export=["--input_size", value, SIZE],
         quantize=["--images", value],
         infer=["--frames", value],
+        demo=["--threads", value],
+        serve=["--queue", value],
         benchmark=["--size", value, SIZE],
         Segmenter={"threads": number},
         create_model={"num_classes": number},
@@ -704,6 +805,8 @@ def path_flags(value: str) -> dict[str, Any]:
         export=["--model_path", value],
         quantize=["--export_dir", value],
         infer=["--image_path", value],
+        demo=["--config", value],
+        serve=["--config", value],
         benchmark=["--frames", value],
         Segmenter={"export_dir": value},
         create_model={"checkpoint": value},
@@ -720,6 +823,8 @@ def save_flags(value: str) -> dict[str, Any]:
         export=["--save_dir", value],
         quantize="writes into the export that it reads",
         infer=["--save_dir", value],
+        demo="writes to a temporary folder alone",
+        serve="writes no file",
         benchmark=["--output", value],
         Segmenter="writes no file",
         create_model="writes no file",
@@ -729,14 +834,14 @@ def save_flags(value: str) -> dict[str, Any]:
 CHOICE = "takes no backend"
 BACKEND = flags(
     **dict.fromkeys(("train", "val", "predict", "compare", "export", "quantize"), CHOICE),
-    infer=["--backend", "openvinno"],
+    **dict.fromkeys(("infer", "demo", "serve"), ["--backend", "openvinno"]),
     benchmark=["--backends", "openvinno"],
     Segmenter={"backend": "openvinno"},
     create_model=CHOICE,
 )
 DEVICE = flags(
     **dict.fromkeys(("train", "val", "predict", "compare", "export", "quantize"), ["--device", "cpuu"]),
-    infer=["--device", "cpuu"],
+    **dict.fromkeys(("infer", "demo", "serve"), ["--device", "cpuu"]),
     benchmark="measures CPUs only",
     Segmenter={"device": "cpuu"},
     create_model="takes no device",
@@ -744,7 +849,7 @@ DEVICE = flags(
 PRECISION = flags(
     train=["--precision", "fp33"],
     **dict.fromkeys(("val", "predict", "compare", "export", "quantize"), "computes in fp32, or int8 for quantize"),
-    infer=["--precision", "fp33"],
+    **dict.fromkeys(("infer", "demo", "serve"), ["--precision", "fp33"]),
     benchmark=["--precisions", "fp33"],
     Segmenter={"precision": "fp33"},
     create_model="computes in fp32",
@@ -794,11 +899,14 @@ ROWS = {
     "image_jpeg": Row(IMAGES, pixels("x.jpg", 3)),
     "image_16_bits": Row(IMAGES, pixels("x.png", 3, np.uint16), "16 bits|uint16"),
     "image_16_bits_grey": Row(IMAGES, pixels("x.png", 1, np.uint16), "16 bits|uint16"),
-    "image_float": Row(IMAGES, pixels("x.tiff", 3, np.float32), "float|32 bits"),
+    "image_float": Row(
+        IMAGES, pixels("x.tiff", 3, np.float32), "x.tiff has 16 bits a channel|float32",  # which OpenCV writes for it
+        {"serve": "x.tiff: it is damaged, or not an image"},  # Pillow knows no such TIFF
+    ),
     "image_5_channels": Row(IMAGES, pixels("x.tiff", 5), "5 channels|5\\]"),
-    "image_cut_off": Row(IMAGE_FILES, file("x.jpg", bad.cut_off_jpeg), "x.jpg is cut off"),
-    "image_empty": Row(IMAGE_FILES, content("x.png", b""), "x.png is empty"),
-    "image_text": Row(IMAGE_FILES, content("x.png", b"no image"), "x.png: it is damaged, or not an image"),
+    "image_cut_off": Row(IMAGE_BYTES, file("x.jpg", bad.cut_off_jpeg), "x.jpg is cut off"),
+    "image_empty": Row(IMAGE_BYTES, content("x.png", b""), "x.png is empty"),
+    "image_text": Row(IMAGE_BYTES, content("x.png", b"no image"), "x.png: it is damaged, or not an image"),
     **{
         f"image_{kind}": Row(IMAGE_FILES, file("x.png", bad.NO_PLAIN_FILE[kind]), expected)
         for kind, expected in IMAGE_KINDS.items()

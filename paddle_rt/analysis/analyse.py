@@ -14,11 +14,12 @@ from paddle_rt.analysis.findings import (
     ClassCounts,
     Finding,
     class_findings,
+    counted,
     file_finding,
     listed,
     split_findings,
 )
-from paddle_rt.analysis.guess import guess_format
+from paddle_rt.analysis.guess import IGNORED, guess_format
 from paddle_rt.analysis.report import Report, SplitReport, sort_findings
 from paddle_rt.imaging.duplicates import find_duplicates
 from paddle_rt.imaging.label_format import LabelFormat, colour_of
@@ -94,31 +95,36 @@ def _count(facts: list[PairFacts], labels: LabelFormat) -> SplitReport:
 def _file_findings(split: str, report: SplitReport, fix: dict) -> list[Finding]:
     facts = report.facts
     unlike = [one for one in facts if one.size and one.label_size and one.size != one.label_size]
-    stops: dict[str, tuple[str, list[tuple[str, str]]]] = {
+    stops: dict[str, tuple[tuple[str, str], list[tuple[str, str]]]] = {
         "unreadable_image": (
-            "images cannot be read",
+            ("image cannot be read", "images cannot be read"),
             [(one.image, one.image_error) for one in facts if one.image_error],
         ),
         "unreadable_label": (
-            "labels cannot be read",
+            ("label cannot be read", "labels cannot be read"),
             [(one.label, one.label_error) for one in facts if one.label_error],
         ),
         "sizes_differ": (
-            "labels are not of the size of their image",
+            ("label is not of the size of its image", "labels are not of the size of their images"),
             [
                 (one.label, f"{one.label} is {_shown(one.label_size)}, but the image {one.image} is {_shown(one.size)}")
                 for one in unlike
             ],
         ),
-        "image_without_label": ("images have no label", [(one.image, one.image) for one in facts if one.label is None]),
+        "image_without_label": (
+            ("image has no label", "images have no label"),
+            [(one.image, one.image) for one in facts if one.label is None],
+        ),
     }
     found = [finding for code, case in stops.items() for finding in file_finding(STOPS, code, split, *case)]
     found += _value_findings(split, report, fix)
+    found += _binary_findings(split, report)
     lossy = [(one.label, one.label) for one in facts if one.label and one.label.lower().endswith((".jpg", ".jpeg"))]
-    what = "labels are JPEG, which keeps no exact numbers; write them as PNG"
-    found += file_finding(ADVICE, "lossy_labels", split, what, lossy)
+    what = "JPEG, which keeps no exact numbers; write labels as PNG"
+    found += file_finding(ADVICE, "lossy_labels", split, (f"label is {what}", f"labels are {what}"), lossy)
     damaged = [(one.image, one.said[0]) for one in facts if one.said]
-    return found + file_finding(ADVICE, "damaged_file", split, "files are damaged, but can be read", damaged)
+    what = ("file is damaged, but can be read", "files are damaged, but can be read")
+    return found + file_finding(ADVICE, "damaged_file", split, what, damaged)
 
 
 def _shown(size: tuple[int, int]) -> str:
@@ -130,8 +136,10 @@ def _value_findings(split: str, report: SplitReport, fix: dict) -> list[Finding]
     labels, coloured = report.labels, [one.label for one in report.facts if one.is_coloured]
     found = []
     if labels.palette is None and coloured:
-        cases = [(file, f"{file}; {_palette_advice(report, fix)}") for file in coloured]
-        found = file_finding(STOPS, "coloured_masks", split, "labels are coloured, not class numbers", cases, fix)
+        advice = _palette_advice(report, fix)
+        cases = [(file, f"{file}; {advice}" if file == coloured[0] else file) for file in coloured]
+        what = ("label is coloured, not class numbers", "labels are coloured, not class numbers")
+        found = file_finding(STOPS, "coloured_masks", split, what, cases, fix)
         if report.is_coloured:
             return found
     classes, total = labels.value_classes, max(sum(report.values.values()), 1)
@@ -139,8 +147,8 @@ def _value_findings(split: str, report: SplitReport, fix: dict) -> list[Finding]
     if not wrong:
         return found
     shares = [
-        f"{colour_of(value) if report.is_coloured else value} ({100 * report.values[value] / total:.2g} % of the "
-        f"pixels, {report.value_images[value]} of {report.counts.number} labels)"
+        f"{colour_of(value) if report.is_coloured else value} ({100 * report.values[value] / total:.3g} % of the "
+        f"pixels, {report.value_images[value]} of {counted(report.counts.number, 'label', 'labels')})"
         for value in wrong
     ]
     read = [one for one in report.facts if one.is_coloured == report.is_coloured]
@@ -152,8 +160,18 @@ def _value_findings(split: str, report: SplitReport, fix: dict) -> list[Finding]
         how = f"raise num_classes ({labels.num_classes}), or name them in label_map"
         how = f"give the data sets label_map: {fix['label_map']}" if "label_map" in fix else how
         code, what = "unknown_values", "values that no class has"
-    message = f"{split}: {len(files)} labels hold {what}: {listed(shares)}, such as {files[0]}; {how}"
-    return [*found, Finding(STOPS, code, split, message, len(wrong), files[:MOST_FILES], fix)]
+    hold = counted(len(files), "label holds", "labels hold")
+    message = f"{split}: {hold} {what}: {listed(shares)}, such as {files[0]}; {how}"
+    return [*found, Finding(STOPS, code, split, message, len(wrong), files[:MOST_FILES], fix=fix)]
+
+
+def _binary_findings(split: str, report: SplitReport) -> list[Finding]:
+    """Look for masks of 0 and 255 among labels that hold classes."""
+    labels, masks = report.labels, []
+    if labels.is_plain and labels.ignore_index == IGNORED and report.counts.classes - {0}:
+        masks = [(one.label, one.label) for one in report.facts if one.values.keys() == {0, IGNORED}]
+    what = "0 and 255 alone, of which 255 is ignored; write class numbers if these are masks"
+    return file_finding(ADVICE, "binary_masks", split, (f"label holds {what}", f"labels hold {what}"), masks)
 
 
 def _palette_advice(report: SplitReport, fix: dict) -> str:
@@ -161,7 +179,11 @@ def _palette_advice(report: SplitReport, fix: dict) -> str:
         return f"give the data sets palette: {fix['palette']}, in the order of the classes"
     if report.is_coloured:
         return "too many colours for a palette: were the masks saved as JPEG, or with smooth edges?"
-    return "others hold class numbers; write these in the same way"
+    codes = Counter()
+    for one in report.facts:
+        codes.update(one.values if one.is_coloured else {})
+    colours = listed([colour_of(code) for code, _ in codes.most_common()])
+    return f"others hold class numbers; write these in the same way; their colours (red, green, blue) are {colours}"
 
 
 def _duplicate_findings(facts: Mapping[str, list[PairFacts]]) -> list[Finding]:
@@ -176,10 +198,12 @@ def _duplicate_findings(facts: Mapping[str, list[PairFacts]]) -> list[Finding]:
     found = []
     for (other, name), cases in groups.items():
         if other == name:
-            what = "images look the same as another one of the data set"
+            what = ("image looks", "images look")
+            what = tuple(f"{verb} the same as another one of the data set" for verb in what)
             found += file_finding(ADVICE, "images_twice", name, what, list(cases.items()))
         else:
-            what = f"images are in {other} too, as the same file or saved again; scores on them say little"
+            what = f"in {other} too, as the same file or saved again; scores on it say little"
+            what = (f"image is {what}", f"images are {what.replace('on it', 'on them')}")
             found += file_finding(NONSENSE, "images_in_two_splits", name, what, list(cases.items()))
     return found
 

@@ -138,7 +138,9 @@ def _mode(path: str) -> str:
     """Return channels and depth of a file, or nothing where Pillow does not know it."""
     try:
         with Image.open(path) as image:
-            return _MODES.get(image.mode, image.mode)
+            mode = _MODES.get(image.mode, image.mode)
+            # Pillow cuts colours of 16 bits down to 8, and says so in the mode of the file's data alone.
+            return mode.replace("8 bits", "16 bits") if "16" in str(image.tile[:1]) else mode
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return ""
 

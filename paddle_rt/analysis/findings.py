@@ -24,6 +24,7 @@ class Finding:
         message: One line: what was found, and what to do.
         count: How many files, values or classes it is about.
         files: The first of the files.
+        details: What is wrong with each of these files.
         fix: Keys for the data sets of a config that repair it, such as {"label_map": {0: 0, 255: 1}}.
     """
 
@@ -33,6 +34,7 @@ class Finding:
     message: str
     count: int = 1
     files: list[str] = field(default_factory=list)
+    details: list[str] = field(default_factory=list)
     fix: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
@@ -94,7 +96,8 @@ def class_findings(split: str, counts: ClassCounts, names: Sequence[str], is_tra
         names: Names of the classes.
         is_training: Whether it is the data set to train on.
     """
-    looked_at, ignored = f"{split}: {counts.number} of {counts.total} labels were looked at", counts.ignore_index
+    looked_at = f"{split}: {counts.number} of {counted(counts.total, 'label was', 'labels were')} looked at"
+    ignored = counts.ignore_index
     found, known = [], dict(enumerate(names))
     if not counts.pixels.total():
         return []
@@ -148,8 +151,8 @@ def split_findings(counts: Mapping[str, ClassCounts], names: Sequence[str]) -> l
                                     (train, split, first.classes - other.classes)):  # fmt: skip
             if classes and first.number and other.number:
                 which = listed([names[label] for label in sorted(classes)])
-                cannot = "cannot be learned" if lack == train else f"is not scored by {split}"
-                message = f"in {have} but not in {lack}: {which}, which {cannot}"
+                cannot = "cannot be learned" if lack == train else f"cannot be scored on {split}"
+                message = f"in {have} but not in {lack}, so that it {cannot}: {which}"
                 found.append(Finding(ADVICE, "class_in_one_split", have, message, len(classes)))
     return found
 
@@ -158,7 +161,7 @@ def file_finding(
     level: str,
     code: str,
     split: str,
-    what: str,
+    what: tuple[str, str],
     cases: Sequence[tuple[str, str]],
     fix: Mapping[str, Any] | None = None,
 ) -> list[Finding]:
@@ -168,16 +171,20 @@ def file_finding(
         level: As for `Finding`.
         code: As for `Finding`.
         split: The data set.
-        what: What is wrong with the files, which the number of them precedes.
+        what: What is wrong with one file, and with several, as `counted` takes it.
         cases: Each file, and what is said of it; the message has that of the first.
         fix: As for `Finding`.
     """
     if not cases:
         return []
-    files = [file for file, _ in cases[:MOST_FILES]]
-    return [
-        Finding(level, code, split, f"{split}: {len(cases)} {what}: {cases[0][1]}", len(cases), files, dict(fix or {}))
-    ]
+    files, details = map(list, zip(*cases[:MOST_FILES], strict=True))
+    message = f"{split}: {counted(len(cases), *what)}: {details[0]}"
+    return [Finding(level, code, split, message, len(cases), files, details, dict(fix or {}))]
+
+
+def counted(number: int, one: str, several: str) -> str:
+    """Return a number and what it counts, such as "1 image is" or "2 images are"."""
+    return f"{number} {one if number == 1 else several}"
 
 
 def listed(values: Sequence[object]) -> str:

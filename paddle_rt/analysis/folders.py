@@ -25,7 +25,7 @@ def pairs_and_findings(
     """
     found = pair_folders(images, labels)
     pairs = [*found.pairs, *((image, None) for image in found.images)]
-    what = "labels have no image of the same name"
+    what = ("label has no image of the same name", "labels have no image of the same name")
     return pairs, file_finding(STOPS, "label_without_image", split, what, [(label, label) for label in found.labels])
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from paddle_rt.analysis.files import PairFacts
-from paddle_rt.analysis.findings import MOST_FILES, NONSENSE, STOPS, Finding, listed
+from paddle_rt.analysis.findings import MOST_FILES, NONSENSE, STOPS, Finding, counted, listed
 from paddle_rt.imaging.label_format import LabelFormat, colour_code, colour_of
 
 IGNORED = 255
@@ -80,12 +80,13 @@ def _guess_palette(coloured: Sequence[PairFacts], pixels: Counter[int], labels: 
     fix = {"num_classes": number, "palette": palette}
     if labels is not None:
         return Guess(labels, fix)
+    number_of = counted(len(coloured), "label is", "labels are")
     message = (
-        f"{len(coloured)} labels are coloured, not class numbers, such as {coloured[0].label}; give the data sets "
+        f"{number_of} coloured, not class numbers, such as {coloured[0].label}; give the data sets "
         f"num_classes: {number} and palette: {palette}, in the order of the classes"
     )
     files = [one.label for one in coloured[:MOST_FILES]]
-    finding = Finding(STOPS, "coloured_masks", "", message, len(coloured), files, fix)
+    finding = Finding(STOPS, "coloured_masks", "", message, len(coloured), files, fix=fix)
     return Guess(LabelFormat(number, palette=palette), fix, [finding])
 
 

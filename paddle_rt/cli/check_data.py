@@ -48,7 +48,11 @@ def main() -> None:
 def _of_folders(images: str, labels: str, num_classes: int | None, num_workers: int | None) -> tuple[Report, list]:
     pairs, findings = pairs_and_findings("data", images, labels)
     known = None if num_classes is None else LabelFormat(num_classes)
-    return analyse(divide_by_folder(pairs, images), known, known=findings, num_workers=num_workers), []
+    report = analyse(divide_by_folder(pairs, images), known, known=findings, num_workers=num_workers)
+    if num_classes is None:
+        guessed = report.labels.num_classes
+        print(f"--num_classes is not given; by what the labels hold there are {guessed} classes\n")
+    return report, []
 
 
 def _of_config(path: str, opts: list[str] | None, num_workers: int | None) -> tuple[Report, list]:

@@ -132,8 +132,11 @@ class LabelFormat:
         lossy = " (JPEG keeps no exact colours)" if os.fspath(path).lower().endswith((".jpg", ".jpeg")) else ""
         colours = _listed([colour_of(value) for value in values])
         where = "palette" if self.label_map is None else "palette and label_map"
+        advice = "add them"
+        if len(values) > _SHOWN:
+            advice = "add them, or save the masks as PNG without soft edges if they are mixed from those"
         return (
-            f"the colours {colours} (red, green, blue) are none of the {len(self.classes)} in {where}{lossy}; add them"
+            f"the colours {colours} (red, green, blue) are none of the {len(self.classes)} in {where}{lossy}; {advice}"
         )
 
 

@@ -208,7 +208,7 @@ def list_images(path: PathLike) -> tuple[list[str], str]:
         UserError: There is no such path, it holds no image, or a line of the text file names no file.
     """
     if os.path.isdir(path):
-        files = sorted(_walk(os.fspath(path)))
+        files = sorted(file for file in walk_files(path) if is_image(file))
         if not files:
             raise UserError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in folder {path}")
         return files, os.fspath(path)
@@ -222,10 +222,17 @@ def is_image(path: PathLike) -> bool:
     return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
 
 
-def _walk(folder: str) -> Iterator[str]:
-    for parent, folders, files in os.walk(folder):
+def walk_files(folder: PathLike) -> Iterator[str]:
+    """Yield the files of a folder at any depth, but for hidden ones; links to folders are followed, not in a circle."""
+    seen = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        place = os.stat(parent)
+        if (place.st_dev, place.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((place.st_dev, place.st_ino))
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (os.path.join(parent, name) for name in files if is_image(name) and not name.startswith("."))
+        yield from (os.path.join(parent, name) for name in files if not name.startswith("."))
 
 
 def write_image(path: PathLike, image: np.ndarray) -> None:

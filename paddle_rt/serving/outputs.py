@@ -119,6 +119,8 @@ def decode(upload: Upload, channels: int, max_pixels: int) -> np.ndarray:
         UserError: It is damaged, of another format or of channels that the network does not take.
     """
     name, data = upload.name, upload.data
+    if not data:
+        raise UserError(f"image {name} is empty (0 bytes)")
     _check_parts(name, data)
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:  # reads the header alone
@@ -129,7 +131,8 @@ def decode(upload: Upload, channels: int, max_pixels: int) -> np.ndarray:
         ) from error
     except _DAMAGED as error:
         raise UserError(
-            f"cannot decode image {name}: it is damaged, or not a JPEG, PNG, BMP, TIFF or WebP file ({len(data)} bytes)"
+            f"cannot decode image {name}: it is damaged, or not an image ({len(data)} bytes); expected JPEG, PNG, BMP, "
+            "TIFF or WebP"
         ) from error
     if width * height > max_pixels:
         raise TooLarge(f"image {name} has {width}x{height} pixels; this service takes at most {max_pixels}")

@@ -12,6 +12,7 @@ from paddle_rt import parallel
 from paddle_rt.analysis import ADVICE, NONSENSE, STOPS, Report, analyse
 from paddle_rt.analysis.analyse import choose_crop, class_weights
 from paddle_rt.analysis.findings import ClassCounts
+from paddle_rt.analysis.text import report_lines
 from paddle_rt.imaging.label_format import LabelFormat
 from tests.helpers import call_tool, refused, smooth_image, written
 
@@ -96,7 +97,7 @@ def test_coloured_masks_are_understood(data: Folder) -> None:
     assert repaired.passed and repaired.splits["data"].counts.pixels[1] == SIZE[0] * SIZE[1] // 2
     assert repaired.fix == {} and codes(analyse({"data": data.pairs}, LabelFormat(3)), STOPS) == ["coloured_masks"]
     (missing,) = analyse({"data": data.pairs}, LabelFormat(2, palette=COLOURS[:2].tolist())).findings
-    assert missing.code == "unknown_colours" and "(128, 0, 0) (25 % of the pixels, 1 of 1 labels)" in missing.message
+    assert missing.code == "unknown_colours" and "(128, 0, 0) (25 % of the pixels, 1 of 1 label)" in missing.message
     assert missing.fix == {"palette": COLOURS.tolist()}
 
 
@@ -139,7 +140,31 @@ def test_every_fault_at_once(data: Folder) -> None:
     said = {finding.code: finding for finding in report.findings}
     assert said["unreadable_image"].count == 2 and deep[0] in said["unreadable_image"].files
     assert "is 48x40, but the image" in said["sizes_differ"].message
+    assert (
+        "1 label is coloured" in said["coloured_masks"].message and "(128, 0, 0)" not in said["coloured_masks"].message
+    )
+    assert said["coloured_masks"].message.endswith("are (0, 0, 0), (0, 128, 0)")
+    lines = report_lines(report)
+    (at,) = (number for number, line in enumerate(lines) if line.startswith("  train: 2 images cannot be read: "))
+    assert deep[0] in lines[at + 1] and "16 bits a channel" in lines[at + 1], lines
+    assert report.splits["train"].to_json(report.class_names)["modes"]["3 channels of 16 bits"] == 1
     assert "7 (" in said["unknown_values"].message and "1 of 8 labels" in said["unknown_values"].message
+
+
+def test_masks_of_0_and_255_among_labels_with_classes(data: Folder) -> None:
+    for values in ((0, 1), (0, 1, 255), (0, 255)):
+        data.add(stripes(*values))
+    report = analyse({"train": data.pairs}, LabelFormat(2))
+    assert codes(report) == ["binary_masks"] and report.passed
+    assert report.findings[0].files == [data.pairs[2][1]]
+    assert report.findings[0].message.startswith("train: 1 label holds 0 and 255 alone")
+
+
+def test_shares_are_readable(data: Folder) -> None:
+    data.add(stripes(0))
+    data.add(stripes(*[0] * 9, 1))
+    text = "\n".join(report_lines(analyse({"train": data.pairs[:1], "val": data.pairs[1:]}, LabelFormat(2))))
+    assert "label values (pixels, labels, class): 0 (100 %, 100 %, 0)" in text and "val: 1 image; sizes" in text
 
 
 @pytest.mark.parametrize(("change", "is_found"), [("jpeg", True), ("half", True), ("frame", False), ("other", False)])
@@ -201,7 +226,7 @@ def test_the_tool_writes_a_report(data: Folder, capsys: pytest.CaptureFixture) -
     (data.root / "images/2.png").unlink()
     assert call_tool("check_data", *flags, "--num_classes", 3) == 1
     out, error = capsys.readouterr()
-    assert "labels have no image of the same name" in out and "values that no class has: 9" in out
+    assert "1 label has no image of the same name" in out and "values that no class has: 9" in out
     assert error.splitlines() == ["error: 2 faults with which training would fail or learn nonsense; see above"]
 
 
@@ -214,7 +239,7 @@ def test_folders_of_data_sets_are_told_apart(tmp_path: Path, capsys: pytest.Capt
             (tmp_path / kind).mkdir(exist_ok=True)
             (tmp_path / split / kind).rename(tmp_path / kind / split)
     assert call_tool("check_data", "--images", tmp_path / "images", "--labels", tmp_path / "labels") == 1
-    assert "val: 1 images are in train too, as the same file or saved again" in capsys.readouterr().out
+    assert "val: 1 image is in train too, as the same file or saved again" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

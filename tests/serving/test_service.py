@@ -155,8 +155,8 @@ JPEG = cv2.imencode(".jpg", IMAGE)[1].tobytes()
 @pytest.mark.parametrize(
     ("path", "body", "status", "line"),
     [
-        ("/predict", b"", 422, "cannot decode image upload: it is damaged, or not a JPEG"),
-        ("/predict?name=x.png", b"no image", 422, "image x.png: it is damaged, or not a JPEG"),
+        ("/predict", b"", 422, "image upload is empty (0 bytes)"),
+        ("/predict?name=x.png", b"no image", 422, "image x.png: it is damaged, or not an image"),
         ("/predict", JPEG[:-400], 422, "image upload is cut off"),
         ("/predict", JPEG.replace(b"\xff\xd9", b"\xff\xda" * 200 + b"\xff\xd9"), 422, "more than 100 scans"),
         ("/predict", png(IMAGE)[:-12] + bytes(12 * 10_001) + png(IMAGE)[-12:], 422, "more than 10000 chunks"),

@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 MOST_LABELS = 200  # that are read of each data set
 MOST_IMAGES = 16
 MOST_SECONDS = 10.0  # for the labels, and for the images, of each data set
+_NO_FILES = ("line of the list names no files", "lines of the list name no files")
 _MOST_SIZES = 4  # of images that are put into one batch
 
 
@@ -234,4 +235,4 @@ def _files_that_are_there(part: str, section: Mapping[str, Any]) -> tuple[list[S
     except UserError:
         return [], []
     lines = [(str(fault), str(fault)) for fault in faults]
-    return pairs, file_finding(STOPS, "missing_file", part, "lines of the list name no files", lines)
+    return pairs, file_finding(STOPS, "missing_file", part, _NO_FILES, lines)

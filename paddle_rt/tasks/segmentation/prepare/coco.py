@@ -59,8 +59,7 @@ def read(files: Sequence[str], options: Options) -> Source:
         for key in _KEYS:
             _check_entries(content[key], f"{file}: {key}")
     categories = [_categories(file, content) for file, content in contents]
-    by_id = dict(sorted({number: name for found in categories for number, name in found.items()}.items()))
-    classes = number_classes(by_id.values(), options)
+    classes = number_classes(_in_order_of_ids(categories), options)
     samples: list[Sample] = []
     empty = 0
     for (file, content), split, names in zip(contents, split_names(len(files)), categories, strict=True):
@@ -73,7 +72,7 @@ def read(files: Sequence[str], options: Options) -> Source:
             samples.append(Sample(image, draw, split))
             empty += entry["id"] not in shapes
     root = os.path.commonpath([os.path.dirname(os.path.abspath(sample.image)) for sample in samples])
-    notes = [f"{empty} of {len(samples)} images have no annotation"] if empty else []
+    notes = [f"images without an annotation: {empty} of {len(samples)}"] if empty else []
     return Source(samples, classes.names, root, notes)
 
 
@@ -93,6 +92,13 @@ def _check_entries(entries: Any, where: str) -> None:
 def _categories(file: str, content: dict[str, Any]) -> dict[Any, str]:
     return {entry["id"]: clean_name(entry.get("name"), f"{file}: category {shown(entry['id'])}")
             for entry in content["categories"]}  # fmt: skip
+
+
+def _in_order_of_ids(categories: Sequence[dict[Any, str]]) -> list[str]:
+    """Return the names of all files' categories by their ids: numbers first, also those that are written as texts."""
+    found = {(number, name) for one in categories for number, name in one.items()}
+    keys = {pair: (not str(pair[0]).isdecimal(), str(pair[0]).zfill(30), pair[1]) for pair in found}
+    return [name for _, name in sorted(found, key=keys.__getitem__)]
 
 
 def _shapes(file: str, content: dict[str, Any], names: dict[Any, str], classes: Classes) -> dict[Any, list[_Shape]]:

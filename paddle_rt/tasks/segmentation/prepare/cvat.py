@@ -74,7 +74,7 @@ def read(files: Sequence[str], options: Options) -> Source:
             samples.append(Sample(find_image(image.name, folders, file), draw, split))
             empty += not image.shapes
     root = os.path.commonpath([os.path.dirname(os.path.abspath(sample.image)) for sample in samples])
-    notes = [f"{empty} of {len(samples)} images have no shape"] if empty else []
+    notes = [f"images without a shape: {empty} of {len(samples)}"] if empty else []
     colours = [labels.get(name) or (0, 0, 0) for name in classes.names]
     return Source(samples, classes.names, root, notes, colours if len(set(colours)) == len(colours) else None)
 

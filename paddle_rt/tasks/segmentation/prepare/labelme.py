@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from paddle_rt.errors import UserError, shown, unknown
-from paddle_rt.imaging.read_write import decode
+from paddle_rt.imaging.read_write import decode, walk_files
 from paddle_rt.parallel import map_on_all_cores
 from paddle_rt.tasks.segmentation.prepare.samples import (
     Classes,
@@ -72,14 +72,13 @@ def read(folders: Sequence[str], options: Options) -> Source:
     root = os.path.commonpath([os.path.dirname(os.path.abspath(sample.image)) for sample in samples])
     used = {os.path.abspath(sample.image) for sample in samples}
     idle = [image for folder in folders for image in walk_images(folder) if os.path.abspath(image) not in used]
-    notes = [f"{len(idle)} images have no annotations and are left out, such as {min(idle)}"] if idle else []
+    notes = [f"images without annotations, which are left out: {len(idle)}, such as {min(idle)}"] if idle else []
     return Source(samples, classes.names, root, notes)
 
 
 def _json_files(folder: str) -> list[str]:
     require_folder(folder, "--input")
-    files = [os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names]
-    files = [file for file in files if file.lower().endswith(".json") and not os.path.basename(file).startswith(".")]
+    files = [file for file in walk_files(folder) if file.lower().endswith(".json")]
     if not files:
         raise UserError(f"--input: no JSON files of LabelMe in folder {folder}")
     return sorted(files)

@@ -11,7 +11,7 @@ import numpy as np
 from paddle_rt.errors import UserError, shown
 from paddle_rt.imaging.folders import pair_folders, require_pairs
 from paddle_rt.imaging.label_format import LabelFormat, read_colours
-from paddle_rt.imaging.labels import read_label, read_values
+from paddle_rt.imaging.labels import check_labels, read_values
 from paddle_rt.imaging.lists import read_lines
 from paddle_rt.parallel import map_on_all_cores
 from paddle_rt.tasks.segmentation.prepare.samples import (
@@ -155,7 +155,9 @@ def _draw_colours(label_format: LabelFormat, file: str, size: tuple[int, int]) -
 
 
 def _draw_classes(number: int, file: str, size: tuple[int, int]) -> Drawn:
-    return Drawn(_check_size(read_label(file, number, IGNORED), file, size))
+    labels = _check_size(_read_numbers(file), file, size)
+    check_labels(labels, number, IGNORED, file)
+    return Drawn(labels.astype(np.uint8))
 
 
 def _draw_binary(file: str, size: tuple[int, int]) -> Drawn:
@@ -167,7 +169,9 @@ def _draw_binary(file: str, size: tuple[int, int]) -> Drawn:
     present = np.unique(_check_size(values, file, size))
     if len(present[present != 0]) <= 1:
         return Drawn((values != 0).astype(np.uint8))
-    if np.mean((grey <= _NEAR) | (grey >= 255 - _NEAR)) < _LEAST_NEAR:
+    # Soft edges have levels in between; a mask of 0, 1 and 255 has classes, and pixels that are not labelled.
+    is_void = len(present) == 3 and grey[grey > 0].min() <= _NEAR and not file.lower().endswith((".jpg", ".jpeg"))
+    if is_void or np.mean((grey <= _NEAR) | (grey >= 255 - _NEAR)) < _LEAST_NEAR:
         raise UserError(
             f"{file} holds {len(present)} values, such as {', '.join(map(str, present[:5]))}; a binary mask has 0 and "
             "one other, or is black and white but for soft edges; --format class_masks and color_masks take several"
@@ -176,7 +180,19 @@ def _draw_binary(file: str, size: tuple[int, int]) -> Drawn:
 
 
 def _values(file: str) -> list[int]:
-    return np.unique(read_values(file)).tolist()
+    return np.unique(_read_numbers(file)).tolist()
+
+
+def _read_numbers(file: str) -> np.ndarray:
+    """Read class numbers, also where each of them was saved as a colour of three equal channels."""
+    try:
+        return read_values(file)
+    except UserError:
+        colours = read_colours(file) & 0xFFFFFF
+        numbers = colours & 0xFF
+        if (colours != numbers * 0x010101).any():
+            raise
+        return numbers
 
 
 def _no_palette(files: Sequence[str]) -> UserError:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from paddle_rt.errors import UserError, shown, unknown
 from paddle_rt.files import check_plain_file
-from paddle_rt.imaging.read_write import is_image
+from paddle_rt.imaging.read_write import is_image, walk_files
 
 IGNORED = 255  # the label of pixels that are neither trained nor scored
 MOST_CLASSES = 255
@@ -266,7 +266,7 @@ def require_folder(path: str, flag: str) -> str:
 
 def walk_images(folder: str) -> list[str]:
     """Return the images in a folder at any depth, in no order."""
-    return [os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names if is_image(name)]
+    return [file for file in walk_files(folder) if is_image(file)]
 
 
 def find_image(name: str, folders: Sequence[str], where: str) -> str:

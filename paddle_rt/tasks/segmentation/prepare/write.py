@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from paddle_rt.analysis.findings import counted
 from paddle_rt.errors import UserError
 from paddle_rt.files import output_names
 from paddle_rt.imaging.duplicates import find_duplicates, thumbnail
@@ -72,6 +73,7 @@ def prepare(source: Source, output: str | os.PathLike, rule: SplitRule) -> Repor
     """
     for note in source.notes:
         _log.warning(note)
+    _check_once(source.samples)
     jobs = [_Job(*pair) for pair in zip(source.samples, _names(source), strict=True)]
     keys = group_keys([job.name for job in jobs], rule.group) if rule.group else None
     with new_folder(output) as part:
@@ -91,7 +93,7 @@ def prepare(source: Source, output: str | os.PathLike, rule: SplitRule) -> Repor
         (part / "labels.txt").write_text("".join(f"{name}\n" for name in source.names), encoding="utf-8")
     without_area = sum(one.without_area for one in done)
     if without_area:
-        _log.warning("%d shapes were left out: they cover no pixel", without_area)
+        _log.warning("shapes that were left out, since they cover no pixel: %d", without_area)
     pixels = sum(int(one.pixels.sum()) for one in done)
     return Report({split: len(text) for split, text in lines.items() if text}, pixels, sum(one.overlap for one in done))
 
@@ -124,6 +126,17 @@ def new_folder(target: str | os.PathLike) -> Iterator[Path]:
         os.replace(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _check_once(samples: Sequence[Sample]) -> None:
+    """Raise if an image is annotated twice in a split, of which one would contradict the other."""
+    counts = Counter((os.path.realpath(sample.image), sample.split) for sample in samples)
+    twice = sorted(image for (image, _), count in counts.items() if count > 1)
+    if twice:
+        raise UserError(
+            f"{counted(len(twice), 'image is', 'images are')} annotated more than once, such as {twice[0]}; keep one "
+            "file or entry for each image"
+        )
 
 
 def _names(source: Source) -> list[str]:
@@ -167,7 +180,7 @@ def _divide(jobs: Sequence[_Job], done: Sequence[_Done], keys: list[str] | None,
     copies = find_duplicates([one.thumbnail for one in done])
     number = int(np.count_nonzero(copies != np.arange(len(copies))))
     if number:
-        _log.info("%d images are copies of others, re-encoded or of another size", number)
+        _log.info("images that are copies of others, re-encoded or of another size: %d", number)
     chosen = [job.sample.split for job in jobs]
     if rule.lists:
         chosen = by_lists([job.name for job in jobs], rule.lists)
@@ -200,12 +213,13 @@ def _warn_of_leaks(jobs: Sequence[_Job], copies: np.ndarray, chosen: Sequence[st
     if leaks:
         one, other = leaks[0], int(copies[leaks[0]])
         _log.warning(
-            "%d images are copies of an image in another split, so that scores say little: %s (%s) is %s (%s)",
+            "images that are copies of an image in another split, so that scores say little: %d, such as %s (%s), "
+            "which is %s (%s)",
             len(leaks), jobs[one].name, chosen[one], jobs[other].name, chosen[other],
         )  # fmt: skip
     counts = Counter(chosen)
     if counts[None]:
-        _log.warning("%d images are in no list and are left out", counts[None])
+        _log.warning("images that no list names, which are left out: %d", counts[None])
     for split in ("train", "val"):
         if not counts[split]:
             raise UserError(f"there are no images in the split {split}")

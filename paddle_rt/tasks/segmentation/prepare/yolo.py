@@ -67,7 +67,7 @@ def read(files: Sequence[str], options: Options) -> Source:
     if not samples:
         raise UserError(f"{file} names no images; expected train, val or test")
     root = os.path.commonpath([os.path.dirname(os.path.abspath(sample.image)) for sample in samples])
-    notes = [f"{empty} of {len(samples)} images have no .txt and are without objects"] if empty else []
+    notes = [f"images without a .txt, which are without objects: {empty} of {len(samples)}"] if empty else []
     return Source(samples, classes.names, root, notes)
 
 

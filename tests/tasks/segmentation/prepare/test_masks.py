@@ -196,7 +196,7 @@ def test_polygons_of_yolo_as_ultralytics_fills_them(tmp_path):
     cv2.fillPoly(expected, [np.array([[0, 0], [80, 0], [80, 12], [0, 12]], np.int32)], 1)
     drawn = source.samples[0].draw(SIZE)
     assert np.array_equal(drawn.labels, expected) and not source.samples[1].draw(SIZE).labels.any()
-    assert source.notes == ["2 of 4 images have no .txt and are without objects"]
+    assert source.notes == ["images without a .txt, which are without objects: 2 of 4"]
 
 
 def test_the_smaller_polygon_of_yolo_lies_on_top(tmp_path, capsys):
@@ -252,7 +252,7 @@ def test_shapes_of_cvat_by_their_z_order(tmp_path):
     expected[polygon > 0] = 2  # its z_order is larger
     expected[50, 73] = expected[51, 70] = 1
     assert np.array_equal(drawn.labels, expected) and drawn.overlap > 0
-    assert source.notes == ["1 of 2 images have no shape"]
+    assert source.notes == ["images without a shape: 1 of 2"]
 
 
 def test_ellipses_and_turned_boxes_of_cvat(tmp_path):
@@ -278,3 +278,25 @@ def test_ellipses_and_turned_boxes_of_cvat(tmp_path):
 ])  # fmt: skip
 def test_faults_of_cvat(tmp_path, elements, expected):
     assert expected in message(cvat_labels, tmp_path, elements)
+
+
+def test_class_numbers_that_were_saved_as_colours(tmp_path):
+    masks(tmp_path, lambda classes: classes[..., None].repeat(3, 2))
+    assert run(tmp_path, "class_masks") == 0
+    labels, names = written(tmp_path, 3)
+    assert np.array_equal(labels, CLASSES) and names == ["class 0", "class 1", "class 2"]
+
+
+def test_masks_of_0_1_and_255_are_not_binary(tmp_path, capsys):
+    """255 is not labelled there, and must not become the class while 1 becomes the background."""
+    masks(tmp_path, lambda classes: np.array([0, 1, 255], np.uint8)[classes])
+    refused((run(tmp_path, "binary_masks"), *capsys.readouterr()), "holds 3 values, such as 0, 1, 255; .*class_masks")
+    assert run(tmp_path, "class_masks") == 0
+    assert np.array_equal(written(tmp_path, 2)[0], np.array([0, 1, 255])[CLASSES])
+
+
+def test_soft_edges_of_coloured_masks_are_named(tmp_path, capsys):
+    (tmp_path / "colours.txt").write_text("0 0 0 background\n10 200 30 leaf\n7 8 9 stem\n")
+    masks(tmp_path, lambda classes: cv2.GaussianBlur(COLOURS[classes][..., ::-1], (5, 5), 0))
+    line = run(tmp_path, "color_masks", "--palette", tmp_path / "colours.txt")
+    refused((line, *capsys.readouterr()), "are none of the 3 in palette.*without soft edges")

@@ -101,7 +101,8 @@ def test_two_inputs_are_train_and_val_and_leaks_are_told(tmp_path, capsys):
     assert call_tool(TOOL, *line) == 1
     assert read_pairs(tmp_path / "out/val.txt", tmp_path / "out")[0][0].endswith("out/images/v/2.jpg")
     out, err = capsys.readouterr()
-    assert "1 images are copies of an image in another split" in out and "images are in train_dataset too" in out
+    assert "copies of an image in another split, so that scores say little: 1, such as" in out
+    assert "1 image is in train_dataset too" in out
     assert "is written, but training on it would fail or learn nonsense" in err
 
 
@@ -226,3 +227,18 @@ def _read(path):
     from paddle_rt.tasks.segmentation.prepare.samples import read_json
 
     return read_json(path, ["shapes"], "a file")
+
+
+def test_an_image_is_annotated_once(labelme, capsys):
+    """Two files that lead to one image would be two images with labels that contradict each other."""
+    made.labelme(labelme / "in/copy of a 5.json", [], "a 5.png")
+    refused((run(labelme), *capsys.readouterr()), "1 image is annotated more than once, such as .*/a 5.png")
+    assert not (labelme / "out").exists()
+
+
+def test_links_to_folders_are_followed_but_not_in_a_circle(labelme):
+    (labelme / "in").rename(labelme / "elsewhere")
+    (labelme / "in").mkdir()
+    (labelme / "in/linked").symlink_to(labelme / "elsewhere")
+    (labelme / "elsewhere/circle").symlink_to(labelme / "in")
+    assert run(labelme) == 0 and sum(map(len, split_of(labelme).values())) == 10

@@ -186,7 +186,7 @@ def test_polygons_and_run_lengths_of_coco_as_pycocotools_reads_them(tmp_path):
     ]  # fmt: skip
     source, drawn = coco_labels(tmp_path, entries)
     assert source.names == ["background", "dog", "猫"]  # by their ids, 3 and 90
-    assert source.notes == ["1 of 2 images have no annotation"]
+    assert source.notes == ["images without an annotation: 1 of 2"]
     api = COCO(str(tmp_path / "instances.json"))
     expected = np.zeros(SIZE, np.uint8)
     for number, value in ((3, 1), (1, 1), (2, 2)):  # the group first
@@ -239,3 +239,20 @@ def test_faults_of_coco_files(tmp_path):
     assert "for an image of 90x60, but it is 80x60" in message(
         read, images=[{**first, "width": 90}, content["images"][1]]
     )
+
+
+def test_categories_of_several_files_of_coco(tmp_path):
+    """Ids may be texts in one file and numbers in another, and may stand for other names there."""
+    made.photos(tmp_path, ["a.png", "b.png"])
+    shapes = [{"image_id": 1, "category_id": number, "segmentation": made.box(5, 5, 20, 20)} for number in (9, 10)]
+    made.coco(tmp_path / "one.json", ["a.png"], shapes, {9: "nine", 10: "ten", 11: "eleven"})
+    made.coco(tmp_path / "other.json", ["b.png"], shapes, {9: "ten", 10: "nine"})
+    content = json.loads((tmp_path / "other.json").read_text())
+    for entry in (*content["categories"], *content["images"], *content["annotations"]):
+        entry |= {key: str(entry[key]) for key in ("id", "image_id", "category_id") if key in entry}
+    (tmp_path / "other.json").write_text(json.dumps(content))
+    source = coco.read([str(tmp_path / name) for name in ("one.json", "other.json")], Options())
+    assert source.names == ["background", "nine", "ten", "eleven"]
+    assert [np.unique(sample.draw(SIZE).labels).tolist() for sample in source.samples] == [[0, 2], [0, 1]]
+    source = coco.read([str(tmp_path / "other.json")], Options())
+    assert source.names == ["background", "ten", "nine"]
