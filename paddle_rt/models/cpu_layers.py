@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import paddle
 from paddle.autograd import PyLayer
+from paddle.base.dygraph.base import in_sot_simulation_mode
 
 from paddle_rt.compiled import call_kernel
 from paddle_rt.cpu import paddle_threads
@@ -21,7 +22,9 @@ def takes_compiled(x: paddle.Tensor, weight: paddle.Tensor) -> bool:
     A graph that is traced must consist of Paddle's operators, and so must everything on another device or in another
     precision.
     """
-    return paddle.in_dynamic_mode() and x.place.is_cpu_place() and x.dtype == weight.dtype == paddle.float32
+    if in_sot_simulation_mode() or not paddle.in_dynamic_mode():
+        return False
+    return x.place.is_cpu_place() and x.dtype == weight.dtype == paddle.float32
 
 
 def depthwise_3x3(
