@@ -1,15 +1,32 @@
 """Compiled kernels for layers whose operators in Paddle are slow on a CPU.
 
-Maps are tokens here, [B h w, C], so that the loop over the channels is vectorised whatever the size of a map is. All
-indices count from 0 upwards within the kernels, since LLVM does not vectorise a loop whose index may be negative.
-Every kernel releases the GIL and works on image rows of its own, so that ordinary threads run it in parallel.
+The maps of a depthwise convolution are tokens, [B h w, C], so that the loop over the channels is vectorised whatever
+the size of a map is. The innermost loops count from 0 upwards, since LLVM does not vectorise a loop whose index may be
+negative. Every kernel releases the GIL and works on image rows or planes of its own, so that ordinary threads run it in
+parallel.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
 from paddle_rt.compiled import compiled
 
 _compiled = compiled(fastmath={"contract"})  # a fused multiply-add rounds once instead of twice
+
+
+class Axis(NamedTuple):
+    """The places of n values among the values of a coarser, or finer, axis.
+
+    Args:
+        before: uint64 [n], the index of the value at or before each place.
+        after: uint64 [n], the index of the value after it, or the last one.
+        weight: float32 [n], the weight of the value after it, from 0 to 1.
+    """
+
+    before: np.ndarray
+    after: np.ndarray
+    weight: np.ndarray
 
 
 @_compiled
@@ -79,3 +96,44 @@ def add_weight_gradient(
             for c in range(channels):
                 part[9, c] += gradient[place, c]
         total += part
+
+
+@_compiled
+def resize_planes(x: np.ndarray, lines: Axis, columns: Axis, first: int, end: int, out: np.ndarray) -> None:
+    """Resize the planes from `first` to `end` - 1 bilinearly: along the rows, and then along the columns.
+
+    Shape: x float32 [P, h, w]; out float32 [P, H, W].
+    """
+    wide = np.empty((x.shape[1], out.shape[2]), np.float32)
+    for plane in range(first, end):
+        for y in range(x.shape[1]):
+            for p in range(out.shape[2]):
+                left, right = x[plane, y, columns.before[p]], x[plane, y, columns.after[p]]
+                wide[y, p] = left + columns.weight[p] * (right - left)
+        for line in range(out.shape[1]):
+            above, below, weight = wide[lines.before[line]], wide[lines.after[line]], lines.weight[line]
+            for p in range(out.shape[2]):
+                out[plane, line, p] = above[p] + weight * (below[p] - above[p])
+
+
+@_compiled
+def resize_gradient(gradient: np.ndarray, lines: Axis, columns: Axis, first: int, end: int, out: np.ndarray) -> None:
+    """Compute the gradients of the planes that `resize_planes` resized.
+
+    Shape: gradient float32 [P, H, W]; out float32 [P, h, w].
+    """
+    wide = np.empty((out.shape[1], gradient.shape[2]), np.float32)
+    for plane in range(first, end):
+        wide[:] = 0
+        for line in range(gradient.shape[1]):
+            above, below, weight = wide[lines.before[line]], wide[lines.after[line]], lines.weight[line]
+            for p in range(gradient.shape[2]):
+                above[p] += (np.float32(1) - weight) * gradient[plane, line, p]
+            for p in range(gradient.shape[2]):
+                below[p] += weight * gradient[plane, line, p]
+        out[plane] = 0
+        for y in range(out.shape[1]):
+            for p in range(gradient.shape[2]):
+                right = columns.weight[p] * wide[y, p]
+                out[plane, y, columns.before[p]] += wide[y, p] - right
+                out[plane, y, columns.after[p]] += right

@@ -5,7 +5,7 @@ import functools
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import paddle
@@ -15,16 +15,19 @@ from paddle.base.dygraph.base import in_sot_simulation_mode
 from paddle_rt.compiled import call_kernel
 from paddle_rt.cpu import paddle_threads
 
+if TYPE_CHECKING:
+    from paddle_rt.models.cpu_kernels import Axis
 
-def takes_compiled(x: paddle.Tensor, weight: paddle.Tensor) -> bool:
-    """Return whether a layer with this input and weight may be computed by the functions of this module.
+
+def takes_compiled(*tensors: paddle.Tensor) -> bool:
+    """Return whether a layer with these inputs and weights may be computed by the functions of this module.
 
     A graph that is traced must consist of Paddle's operators, and so must everything on another device or in another
     precision.
     """
     if in_sot_simulation_mode() or not paddle.in_dynamic_mode():
         return False
-    return x.place.is_cpu_place() and x.dtype == weight.dtype == paddle.float32
+    return all(tensor.place.is_cpu_place() and tensor.dtype == paddle.float32 for tensor in tensors)
 
 
 def depthwise_3x3(
@@ -66,6 +69,53 @@ class _Depthwise3x3(PyLayer):
         return of_tokens, of_weight, of_bias
 
 
+def resize_bilinear(x: paddle.Tensor, size: Sequence[int], align_corners: bool) -> paddle.Tensor:
+    """Resize maps as `paddle.nn.functional.interpolate(mode="bilinear", align_mode=0)` does.
+
+    Shape: [B, C, h, w] to [B, C, *size].
+    """
+    return _Resize.apply(x, tuple(size), align_corners)
+
+
+class _Resize(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, x: paddle.Tensor, size: tuple[int, int], align_corners: bool) -> paddle.Tensor:
+        from paddle_rt.models.cpu_kernels import resize_planes
+
+        ctx.places = [_places(*lengths, align_corners) for lengths in zip(x.shape[2:], size, strict=True)]
+        ctx.shape, x = x.shape, x.contiguous()
+        out = paddle.empty([*x.shape[:2], *size])
+        _run_in_threads(resize_planes, x.shape[0] * x.shape[1], _planes(x), *ctx.places, out=lambda: _planes(out))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: paddle.Tensor) -> paddle.Tensor:
+        from paddle_rt.models.cpu_kernels import resize_gradient
+
+        gradient, out = gradient.contiguous(), paddle.empty(ctx.shape)
+        arguments = (_planes(gradient), *ctx.places)
+        _run_in_threads(resize_gradient, ctx.shape[0] * ctx.shape[1], *arguments, out=lambda: _planes(out))
+        return out
+
+
+@functools.cache
+def _places(coarse: int, fine: int, align_corners: bool) -> "Axis":
+    """Place the values of an axis of length `fine` among those of one of length `coarse`.
+
+    Source: paddle/phi/kernels/cpu/interpolate_kernel.cc.
+    """
+    from paddle_rt.models.cpu_kernels import Axis
+
+    position = np.zeros(1)  # a single value lies on the first one
+    if fine > 1 and align_corners:
+        position = np.arange(fine) * ((coarse - 1) / (fine - 1))
+    elif fine > 1:
+        position = np.maximum((np.arange(fine) + 0.5) * (coarse / fine) - 0.5, 0)
+    before = np.minimum(position.astype(np.uint64), coarse - 1).astype(np.uint64)
+    after = np.minimum(before + np.uint64(1), coarse - 1).astype(np.uint64)
+    return Axis(before, after, np.clip(position - before, 0, 1).astype(np.float32))
+
+
 def _taps(weight: paddle.Tensor) -> np.ndarray:
     """Return the values of a depthwise kernel by their place. Shape: [C, 1, 3, 3] to [9, C]."""
     return weight.numpy().reshape(-1, 9).T
@@ -100,20 +150,25 @@ def _rows(tensor: paddle.Tensor) -> np.ndarray:
     return np.ctypeslib.as_array(memory).reshape(-1, tensor.shape[-1])
 
 
-def _run_in_threads(kernel: Callable, lines: int, *arguments: Any, out: Callable[[], np.ndarray]) -> list[np.ndarray]:
-    """Run a kernel on all image rows, in as many threads as Paddle has, and return what each thread filled.
+def _planes(maps: paddle.Tensor) -> np.ndarray:
+    """Return such a view of maps. Shape: [B, C, h, w] to [B C, h, w]."""
+    return _rows(maps).reshape(-1, *maps.shape[2:])
+
+
+def _run_in_threads(kernel: Callable, parts: int, *arguments: Any, out: Callable[[], np.ndarray]) -> list[np.ndarray]:
+    """Run a kernel on all rows or planes, in as many threads as Paddle has, and return what each thread filled.
 
     Args:
-        kernel: Takes the arguments, the first and one past the last row, and what it fills.
-        lines: The number of rows.
+        kernel: Takes the arguments, the first and one past the last part, and what it fills.
+        parts: The number of rows or planes.
         *arguments: Passed on.
         out: Makes what a thread fills.
     """
-    threads = max(1, min(paddle_threads(), lines))
-    edges = [lines * thread // threads for thread in range(threads + 1)]
+    threads = max(1, min(paddle_threads(), parts))
+    edges = [parts * thread // threads for thread in range(threads + 1)]
     outputs = [out() for _ in range(threads)]
     if threads == 1:
-        call_kernel(kernel, *arguments, 0, lines, outputs[0])
+        call_kernel(kernel, *arguments, 0, parts, outputs[0])
     else:
         call_kernel(kernel, *arguments, 0, 0, outputs[0])  # compiles it
         tasks = zip(edges[:-1], edges[1:], outputs, strict=True)

@@ -7,6 +7,7 @@ import paddle.nn as nn
 import paddle.nn.functional as F
 
 from paddle_rt.errors import UserError
+from paddle_rt.models.cpu_layers import resize_bilinear, takes_compiled
 
 
 def spatial_size(x: paddle.Tensor) -> list[int | paddle.Tensor]:
@@ -26,6 +27,8 @@ def to_map(tokens: paddle.Tensor, size: Sequence[int | paddle.Tensor]) -> paddle
 
 def resize_as(x: paddle.Tensor, reference: paddle.Tensor, align_corners: bool = False) -> paddle.Tensor:
     """Resize `x` bilinearly to the height and width of `reference`, with half-pixel centres or with aligned corners."""
+    if takes_compiled(x):
+        return resize_bilinear(x, reference.shape[2:], align_corners)
     return F.interpolate(x, size=spatial_size(reference), mode="bilinear", align_corners=align_corners)
 
 

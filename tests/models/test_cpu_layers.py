@@ -5,8 +5,8 @@ import paddle
 import pytest
 
 import paddle_rt
-from paddle_rt.models import cpu_layers, segformer
-from paddle_rt.models.cpu_layers import depthwise_3x3
+from paddle_rt.models import cpu_layers, layers, segformer
+from paddle_rt.models.cpu_layers import depthwise_3x3, resize_bilinear
 from paddle_rt.models.layers import to_map, to_tokens
 from tests.helpers import relative_error
 
@@ -83,6 +83,26 @@ def test_a_batch_may_be_empty_and_a_broken_number_stays_one():
     assert paddle.isnan(depthwise_3x3(tokens, (2, 2), weight, bias)).any()
 
 
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (2, 9), (5, 7), (12, 20), (19, 33), (3, 2)])
+@pytest.mark.parametrize("coarse", [(1, 1), (1, 5), (5, 7), (6, 10)])
+def test_resizing_is_paddles_in_double_precision(coarse, size, align_corners, monkeypatch):
+    monkeypatch.setattr(cpu_layers, "paddle_threads", lambda: 2)
+    rng, results = np.random.default_rng(0), {}
+    maps, gradient = rng.standard_normal((2, 3, *coarse)), rng.standard_normal((2, 3, *size))
+
+    def paddles_resize(x: paddle.Tensor, size: tuple[int, int], align_corners: bool) -> paddle.Tensor:
+        return paddle.nn.functional.interpolate(x, size=size, mode="bilinear", align_corners=align_corners)
+
+    for function, dtype in ((resize_bilinear, "float32"), (paddles_resize, "float64")):
+        x = paddle.to_tensor(maps, dtype, stop_gradient=False)
+        output = function(x, size, align_corners)
+        output.backward(paddle.to_tensor(gradient, dtype))
+        results[dtype] = output.numpy(), x.grad.numpy()
+    errors = [relative_error(*pair) for pair in zip(results["float32"], results["float64"], strict=True)]
+    assert max(errors) <= 1e-6, f"relative errors {errors[0]:.1e} and {errors[1]:.1e}"
+
+
 def test_a_training_step_of_segformer_is_that_with_paddles_layers(monkeypatch):
     """Only a network in training is looked at, since the test of PaddleSeg's numbers covers its evaluation."""
     network = paddle_rt.create_model("segformerpp_b0", num_classes=3, embed_dim=8, head_channels=16, drop_path_rate=0.0)
@@ -103,7 +123,8 @@ def test_a_training_step_of_segformer_is_that_with_paddles_layers(monkeypatch):
     monkeypatch.setattr(segformer, "depthwise_3x3", lambda *arguments: calls.append(1) or depthwise_3x3(*arguments))
     ours = step()
     assert len(calls) == 8
-    monkeypatch.setattr(segformer, "takes_compiled", lambda x, weight: False)
+    monkeypatch.setattr(layers, "takes_compiled", lambda *tensors: False)
+    monkeypatch.setattr(segformer, "takes_compiled", lambda *tensors: False)
     reference = step()
     assert len(calls) == 8
     norm = np.sqrt(sum(np.linalg.norm(value) ** 2 for value in reference.values()))
