@@ -1,4 +1,4 @@
-"""Layers in single precision on a CPU, for training and evaluation without a graph, by kernels of this project."""
+"""Layers for training in single precision on a CPU, by kernels of this project where those of Paddle are slow."""
 
 import ctypes
 import functools
@@ -23,9 +23,9 @@ def takes_compiled(*tensors: paddle.Tensor) -> bool:
     """Return whether a layer with these inputs and weights may be computed by the functions of this module.
 
     A graph that is traced must consist of Paddle's operators, and so must everything on another device or in another
-    precision.
+    precision. Without gradients Paddle's operators stay too, so that evaluation has their numbers to the last bit.
     """
-    if in_sot_simulation_mode() or not paddle.in_dynamic_mode():
+    if in_sot_simulation_mode() or not (paddle.in_dynamic_mode() and paddle.is_grad_enabled()):
         return False
     return all(tensor.place.is_cpu_place() and tensor.dtype == paddle.float32 for tensor in tensors)
 
