@@ -18,7 +18,7 @@ BASIC = {"arguments", "compiled", "errors", "files", "kinds", "stderr", "yaml_fi
 # the bridge to PaddleSeg is divided by module, since the library uses its catalogue and its loop uses the library.
 MAY_IMPORT = {
     "__init__": {"registry", "weights"},
-    "compiled": set(),
+    "compiled": {"errors"},
     "errors": set(),
     "files": {"errors"},
     "stderr": set(),
@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "formats": BASIC,
     "downloads": {"formats", *BASIC},
     "checkpoint": {"downloads", "formats", "weights", *BASIC},
-    "models": {"checkpoint", *BASIC},
+    "models": {"checkpoint", "cpu", *BASIC},
     "registry": {"checkpoint", "models", *BASIC},
     "convert": {"checkpoint", "formats", "registry", *BASIC},
     "inference": {"imaging", *BASIC},
