@@ -1,9 +1,10 @@
 """Functions that Numba compiles."""
 
+import pickle
 from collections.abc import Callable
 from typing import Any
 
-import numba
+from paddle_rt.errors import UserError
 
 
 def compiled(**options: Any) -> Callable[[Callable], Callable]:
@@ -16,6 +17,8 @@ def compiled(**options: Any) -> Callable[[Callable], Callable]:
     Args:
         **options: What else `numba.njit` takes.
     """
+    import numba  # here, since it takes a third of a second, and importing this module must not
+
     options = {"nogil": True, "error_model": "numpy", **options}
 
     def decorate(function: Callable) -> Callable:
@@ -25,3 +28,18 @@ def compiled(**options: Any) -> Callable[[Callable], Callable]:
             return numba.njit(**options)(function)
 
     return decorate
+
+
+def call_kernel(run: Callable, *arguments: Any) -> Any:
+    """Call a compiled function, which compiles it or loads it from Numba's cache if that has not been done yet.
+
+    Raises:
+        UserError: Numba's cache cannot be read or written.
+    """
+    try:
+        return run(*arguments)
+    except (OSError, EOFError, pickle.PickleError) as error:
+        raise UserError(
+            f"Numba's cache in {run.stats.cache_path} cannot be read or written ({error}); delete it, or set "
+            "NUMBA_CACHE_DIR to another folder"
+        ) from error

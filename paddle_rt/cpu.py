@@ -73,6 +73,12 @@ def choose_environment() -> None:
         logger.info("CPU: %s; set %s to choose otherwise", ", ".join(choices), " or ".join(names))
 
 
+def paddle_threads() -> int:
+    """Return the number of threads that Paddle was started with, which is 1 where the environment names none."""
+    threads = os.environ.get(THREADS, "").partition(",")[0]  # further numbers are for nested loops
+    return int(threads) if threads.isdecimal() else 1
+
+
 def local_processes() -> int:
     """Return the number of processes of this launch on this machine, 1 without a launch.
 

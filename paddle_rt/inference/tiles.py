@@ -12,12 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from paddle_rt.compiled import call_kernel
 from paddle_rt.errors import UserError
 from paddle_rt.inference.engines import cores
 from paddle_rt.inference.predictor import MOST_PIXELS, Prepared
 from paddle_rt.inference.preprocess import Preprocess, ResizeSteps
 from paddle_rt.inference.segmenter import LABEL_OPS, Labels, Segmenter
-from paddle_rt.inference.upsample import call_kernel, kernels, place_pixels
+from paddle_rt.inference.upsample import kernels, place_pixels
 from paddle_rt.kinds import check_count
 
 _VALUES_PER_TASK = 1 << 22  # logits that a task computes at once: 16 MiB

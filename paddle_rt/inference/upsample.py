@@ -11,14 +11,14 @@ interpolated there, ONCE. PaddleSeg interpolates to the network's grid first and
 the single interpolation is closer to the logits.
 """
 
-import pickle
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
 import numpy as np
 
+from paddle_rt.compiled import call_kernel
 from paddle_rt.errors import UserError, unknown
 from paddle_rt.inference.engines import cores
 from paddle_rt.inference.preprocess import ResizeSteps
@@ -137,21 +137,6 @@ def _run_kernel(
     if not_finite:
         raise UserError("the logits contain NaN or infinity, so no class is largest; check the network's weights")
     return out
-
-
-def call_kernel(run: Callable, *arguments: object) -> int:
-    """Call a kernel, which compiles it or loads it from Numba's cache if that has not been done yet.
-
-    Raises:
-        UserError: Numba's cache cannot be read or written.
-    """
-    try:
-        return run(*arguments)
-    except (OSError, EOFError, pickle.PickleError) as error:
-        raise UserError(
-            f"Numba's cache in {run.stats.cache_path} cannot be read or written ({error}); delete it, or set "
-            "NUMBA_CACHE_DIR to another folder"
-        ) from error
 
 
 def place_pixels(coarse: int, lengths: Sequence[int], kinds: Sequence[str], align_corners: bool) -> _Places:

@@ -20,6 +20,7 @@ from paddle_rt.arguments import checks_arguments
 from paddle_rt.checkpoint import load_pretrained
 from paddle_rt.errors import UserError, unknown
 from paddle_rt.models.base import Network
+from paddle_rt.models.cpu_layers import depthwise_3x3, takes_compiled
 from paddle_rt.models.layers import DropPath, resize_as, spatial_size, to_map, to_tokens
 from paddle_rt.models.token_merging import STAGES, BipartiteMerging, Merging, keep_all, stage_mergings
 
@@ -354,7 +355,10 @@ class MixFeedForward(nn.Layer):
         self.fc2 = nn.Linear(hidden_channels, channels)
 
     def forward(self, tokens: paddle.Tensor, size: Sequence[int]) -> paddle.Tensor:
-        hidden = self.dwconv(to_map(self.fc1(tokens), size))  # [B, 4 C, h, w]
+        hidden, depthwise = self.fc1(tokens), self.dwconv["dwconv"]  # [B, h w, 4 C]
+        if takes_compiled(hidden, depthwise.weight):
+            return self.fc2(F.gelu(depthwise_3x3(hidden, size, depthwise.weight, depthwise.bias)))
+        hidden = self.dwconv(to_map(hidden, size))  # [B, 4 C, h, w]
         return self.fc2(to_tokens(F.gelu(hidden)))
 
 
