@@ -16,6 +16,7 @@ from paddle_rt.imaging.label_format import LabelFormat
 
 SHEET, CHART = "contact_sheet.png", "classes.png"
 _TILES, _COLUMNS = 24, 3  # images on the sheet, and beside each other
+_HEADS = ("image", "labels")
 _MOST_BARS = 60  # classes in the chart
 _LEAST = 0.01  # % of the pixels at which the bars begin
 
@@ -36,7 +37,7 @@ def draw_report(report: Report, folder: str | os.PathLike[str], colours: Sequenc
     chosen = np.array(colours, np.uint8) if len(colours) else default
     tiles = [_tile(name, facts, labels, chosen) for name, facts in _choose(report)]
     if tiles := [tile for tile in tiles if tile is not None]:
-        sheet = contact_sheet(tiles, range(len(report.class_names)), report.class_names, chosen, _COLUMNS)
+        sheet = contact_sheet(tiles, range(len(report.class_names)), report.class_names, chosen, _COLUMNS, _HEADS)
         write_image(pathlib.Path(folder) / SHEET, sheet)
     _draw_chart(report, pathlib.Path(folder) / CHART)
 

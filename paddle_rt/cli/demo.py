@@ -7,7 +7,9 @@ what users uploaded is removed then.
 """
 
 import argparse
+import atexit
 import os
+import shutil
 import signal
 import tempfile
 from pathlib import Path
@@ -29,8 +31,9 @@ def main() -> None:
     cv2.setLogLevel(1)  # fatal errors alone
     with (
         bind(arguments.host, arguments.port) as listener,
-        tempfile.TemporaryDirectory(prefix="paddle_rt_demo_") as name,
+        tempfile.TemporaryDirectory(prefix="paddle_rt_demo_", ignore_cleanup_errors=True) as name,
     ):
+        atexit.register(shutil.rmtree, name, ignore_errors=True)  # of an upload that a thread wrote meanwhile
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the folder would stay
         configure_gradio(name)
         from paddle_rt.demo.page import build_page

@@ -41,8 +41,15 @@ _KEPT = 3600  # seconds for which the results of a session and the files of user
 
 
 class _Inputs(NamedTuple):
-    """What the page takes in."""
+    """What the page takes in.
 
+    Attributes:
+        tabs: The tabs of the kinds of input.
+        chosen: Of a session, the name of its tab in a list: a frame of a webcam that is in work sees it change.
+    """
+
+    tabs: gr.Tabs
+    chosen: gr.State
     image: gr.Image
     boxes: gr.Textbox
     again: gr.Button
@@ -70,7 +77,7 @@ def build_page(exports: Sequence[Export], folder: Path) -> gr.Blocks:
                 message = gr.HTML(elem_id="message")
                 with gr.Row():
                     panels = [_panel(export, number) for number, export in enumerate(exports)]
-        # What is drawn anew when a setting changes: the results of an image, none for a video and a webcam.
+        # What is drawn anew when a setting changes or the tab of images is chosen: the results of an image.
         results = gr.State([], time_to_live=_KEPT)
         outputs = [results, message, *(part for panel in panels for part in panel)]
         _connect_images(exports, inputs, settings, outputs)
@@ -81,7 +88,8 @@ def build_page(exports: Sequence[Export], folder: Path) -> gr.Blocks:
 
 def _inputs(exports: Sequence[Export]) -> _Inputs:
     has_poses = any(export.predictor.task == "pose" for export in exports)
-    with gr.Tab("Image"):
+    chosen = gr.State(["Image"], time_to_live=_KEPT)
+    with gr.Tabs() as tabs, gr.Tab("Image", id="Image"):
         image = gr.Image(sources=["upload", "clipboard"], label="image", height=260, buttons=[], elem_id="image")
         # Handlers get the path of the file that came, so that the library says what is wrong with it. A subclass of
         # gr.Image would do, but Gradio writes a .pyi file beside the module of one.
@@ -91,17 +99,17 @@ def _inputs(exports: Sequence[Export]) -> _Inputs:
             lines=2, visible=has_poses, elem_id="boxes",
         )  # fmt: skip
         again = gr.Button("Find people in these boxes", size="sm", visible=has_poses)
-    with gr.Tab("Video"):
+    with tabs, gr.Tab("Video", id="Video"):
         video = gr.Video(sources=["upload"], label="video", height=260, buttons=[], elem_id="video")
         frames = gr.Number(200, label="frames to read at most", minimum=1, maximum=100_000, precision=0)
         label = gr.Button("Label the video", variant="primary", elem_id="label_video")
-    with gr.Tab("Webcam"):
+    with tabs, gr.Tab("Webcam", id="Webcam"):
         options = gr.WebcamOptions(mirror=False)
         webcam = gr.Image(
             sources=["webcam"], streaming=True, type="numpy", label="webcam", height=260, buttons=[],
             webcam_options=options, elem_id="webcam",
         )  # fmt: skip
-    return _Inputs(image, boxes, again, video, frames, label, webcam)
+    return _Inputs(tabs, chosen, image, boxes, again, video, frames, label, webcam)
 
 
 def _examples(exports: Sequence[Export], folder: Path, inputs: _Inputs) -> None:
@@ -114,15 +122,17 @@ def _examples(exports: Sequence[Export], folder: Path, inputs: _Inputs) -> None:
     )  # fmt: skip
     more = gr.Button("Render others", size="sm")
 
-    def choose(event: gr.SelectData, shown: list[tuple[Path, str]]) -> tuple[str, str]:
+    def choose(event: gr.SelectData, shown: list[tuple[Path, str]], chosen: list[str]) -> tuple[Any, str, str]:
         path, boxes = shown[event.index]
-        return str(path), boxes
+        chosen[:] = ["Image"]  # else a webcam that records would take the place of the result
+        return gr.update(selected="Image"), str(path), boxes
 
     def render(start: int) -> tuple[list[str], list[tuple[Path, str]], int]:
         shown = media.write_examples(exports, folder, start)
         return [str(path) for path, _ in shown], shown, start + media.EXAMPLES
 
-    gallery.select(choose, [examples], [inputs.image, inputs.boxes], show_progress="hidden")
+    given, taken = [examples, inputs.chosen], [inputs.tabs, inputs.image, inputs.boxes]
+    gallery.select(choose, given, taken, show_progress="hidden")
     more.click(render, [number], [gallery, examples, number])
 
 
@@ -236,6 +246,12 @@ def _connect_images(exports: Sequence[Export], inputs: _Inputs, settings: list, 
     given = [outputs[0], *settings]
     gr.on(_changes(settings), redraw, given, outputs, show_progress="hidden", trigger_mode="always_last")
 
+    def switch(event: gr.SelectData, chosen: list[str], found: list[Found], *options: Any) -> list[Any]:
+        chosen[:] = [event.value]
+        return redraw(found if event.value == "Image" else [], *options)
+
+    inputs.tabs.select(switch, [inputs.chosen, *given], outputs, show_progress="hidden")
+
 
 def _changes(settings: list) -> list[Callable]:
     """Return the events of settings that are changed; a slider's comes when it is let go."""
@@ -266,10 +282,11 @@ def _connect_videos(exports: Sequence[Export], folder: Path, inputs: _Inputs, se
 
 def _connect_webcam(exports: Sequence[Export], inputs: _Inputs, settings: list, outputs: list) -> None:
     states = gr.State([None] * len(exports), time_to_live=_KEPT)
+    nothing = [gr.skip() for _ in (states, *outputs)]
 
-    def label_frame(frame: np.ndarray | None, before: list, *chosen: Any) -> list[Any]:
-        if frame is None:
-            return [gr.skip() for _ in (states, *outputs)]
+    def label_frame(frame: np.ndarray | None, tab: list[str], before: list, *chosen: Any) -> list[Any]:
+        if frame is None or tab != ["Webcam"]:  # a webcam goes on behind another tab
+            return nothing
         options, values, after = Options(*chosen), [], []
         try:
             for export, state in zip(exports, before, strict=True):
@@ -279,8 +296,8 @@ def _connect_webcam(exports: Sequence[Export], inputs: _Inputs, settings: list, 
                 values += _shown(export, found, options)
         except UserError as error:
             return [before, *_failed(exports, error)]
-        return [after, [], "", *values]
+        return [after, gr.skip(), "", *values] if tab == ["Webcam"] else nothing
 
     # Frames of several users take turns at the locks of the exports; a slot for each user would end after a while.
-    given, taken = [inputs.webcam, states, *settings], [states, *outputs]
+    given, taken = [inputs.webcam, inputs.chosen, states, *settings], [states, *outputs]
     inputs.webcam.stream(label_frame, given, taken, stream_every=0.1, show_progress="hidden", concurrency_limit=None)

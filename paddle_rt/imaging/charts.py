@@ -62,6 +62,7 @@ def contact_sheet(
     names: Sequence[str],
     palette: np.ndarray,
     columns: int = 2,
+    heads: Sequence[str] = (),
 ) -> np.ndarray:
     """Arrange images on one sheet, with a legend of classes on the right.
 
@@ -71,6 +72,7 @@ def contact_sheet(
         names: The names of all classes.
         palette: Their RGB colours, uint8 [num_classes, 3].
         columns: Tiles in a row.
+        heads: What stands above each image of the tiles in the first row.
 
     Returns:
         The sheet, uint8 BGR.
@@ -87,6 +89,11 @@ def contact_sheet(
     columns = min(columns, len(drawn))
     drawn += [np.full_like(drawn[0], 255)] * (-len(drawn) % columns)
     sheet = np.vstack([np.hstack(drawn[start : start + columns]) for start in range(0, len(drawn), columns)])
+    if heads:
+        strip = np.full((26, sheet.shape[1], 3), 255, np.uint8)
+        starts = [drawn[0].shape[1] * column + width * at for column in range(columns) for at in range(len(heads))]
+        places = [(start + 4, 14, text) for start, text in zip(starts, [*heads] * columns, strict=True)]
+        sheet = np.vstack([draw_texts(strip, places, _LETTERS), sheet])
     entries = [(label, short_name(names[label], label)) for label in classes]
     below = max(legend_height(len(entries), _LETTERS) - len(sheet), 0)
     sheet = cv2.copyMakeBorder(sheet, 0, below, 0, 0, cv2.BORDER_CONSTANT, value=(255, 255, 255))

@@ -2,11 +2,13 @@
 
 import json
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from paddle_rt.analysis import Report
+from paddle_rt.analysis.findings import counted
 from paddle_rt.new_config.choice import LEAST_SIDE, Choice, Machine, family_of
 from paddle_rt.registry import find_entry
 
@@ -65,7 +67,9 @@ def config_text(
 def _head(
     path: str, model: str, data: Data, report: Report, machine: Machine, iters: int, seconds: float | None
 ) -> str:
-    numbers = ", ".join(f"{len(part.facts)} images in {name}" for name, part in report.splits.items())
+    counts = {name: counted(len(part.facts), "image", "images") for name, part in report.splits.items()}
+    numbers = ", ".join(f"{number} in {name}" for name, number in counts.items())
+    config = shlex.quote(path)
     if seconds is None:
         time = "No iteration was measured on this machine."
     else:
@@ -80,9 +84,9 @@ def _head(
 # Written by paddle-rt new_config; every number is a choice of this project that you may change.
 # {time}
 #
-# paddle-rt train -c {path} --do_eval --save_interval {max(iters // 8, 1)} --save_dir output/{model}
-# paddle-rt val -c {path} --model_path output/{model}/best_model
-# paddle-rt export -c {path} --model_path output/{model}/best_model --save_dir output/{model}/export
+# paddle-rt train -c {config} --do_eval --save_interval {max(iters // 8, 1)} --save_dir output/{model}
+# paddle-rt val -c {config} --model_path output/{model}/best_model
+# paddle-rt export -c {config} --model_path output/{model}/best_model --save_dir output/{model}/export
 """
 
 

@@ -217,11 +217,14 @@ def test_the_tool_writes_a_report(data: Folder, capsys: pytest.CaptureFixture) -
         data.add(stripes(0, 1, 2))
     flags = ("--images", data.root / "images", "--labels", data.root / "labels", "--output", data.root / "out")
     assert call_tool("check_data", *flags) == 0
-    assert "crop_size that fits (height, width): [32, 32]" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert (
+        "crop_size that fits (height, width): [32, 32]" in out and "by what the labels hold there are 3 classes" in out
+    )
     assert written(data.root / "out") == ["classes.png", "contact_sheet.png", "report.json"]
     assert json.loads((data.root / "out/report.json").read_text())["passed"] is True
     sheet = cv2.imread(str(data.root / "out/contact_sheet.png"))
-    assert sheet.shape[0] == 26 + 240 + 8 and sheet.shape[1] > 3 * (2 * 320 + 8), sheet.shape  # and the legend
+    assert sheet.shape[0] == 26 + 26 + 240 + 8 and sheet.shape[1] > 3 * (2 * 320 + 8), sheet.shape  # and the legend
     data.add(stripes(0, 9))
     (data.root / "images/2.png").unlink()
     assert call_tool("check_data", *flags, "--num_classes", 3) == 1

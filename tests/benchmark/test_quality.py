@@ -39,18 +39,30 @@ def test_the_tool_measures_variants_and_precisions(tmp_path, monkeypatch):
     randomize(network)
     atomic_save(network.state_dict(), tmp_path / "model.pdparams")
     line = ["-c", tiny_config(tmp_path), "--model_path", tmp_path, "--variants", "plain", "use_injection=[True,True]"]
-    line += ["--images", 3, "--backends", "openvino", "onnxruntime", "--precisions", "fp32", "int8", "--threads", 1]
+    line += [
+        "--images",
+        3,
+        "--backends",
+        "openvino",
+        "onnxruntime",
+        "mnn",
+        "--precisions",
+        "fp32",
+        "int8",
+        "--threads",
+        1,
+    ]
     line += ["--output", tmp_path / "quality.json", "--markdown", tmp_path / "quality.md"]
     assert call_tool("benchmark_quality", *line) == 0
     content = json.loads((tmp_path / "quality.json").read_text())
     ways = [(row["variant"], row["backend"], row["precision"]) for row in content["rows"]]
-    assert ways == [(v, b, "fp32") for v in line[5:7] for b in ("openvino", "onnxruntime")]
+    assert ways == [(v, b, "fp32") for v in line[5:7] for b in ("openvino", "onnxruntime", "mnn")]
     assert sum("int8 changes too much" in reason for reason in content["left_out"]) == 2 and content["size"] == [
         64,
         128,
     ]
     assert all(row["label_agreement"] > 0.999 for row in content["rows"]), "one network in several engines"
-    assert (tmp_path / "quality.md").read_text().count("\n") == 6
+    assert (tmp_path / "quality.md").read_text().count("\n") == 8
 
 
 def test_what_it_refuses(call, tmp_path):  # noqa: F811

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import pathlib
+import time
 import urllib.error
 import urllib.request
 
@@ -104,6 +105,21 @@ def check_media(browser: Browser, folder: pathlib.Path) -> None:
     first = browser.evaluate("document.querySelector('#result_0 img').src")
     browser.wait(f"document.querySelector('#result_0 img').src != {json.dumps(first)}")
     assert "green <b>" in browser.evaluate(text("#facts_0")), "Chromium's camera shows green"
+
+
+def check_webcam_behind(browser: Browser) -> None:
+    """A webcam that records leaves the result of an example alone, and goes on when its tab is chosen."""
+    browser.click("#examples .thumbnail-item")
+    browser.wait("document.querySelector('#result_0 img')?.naturalWidth == 512")
+    assert browser.evaluate("!document.querySelector('#webcam')?.checkVisibility()"), "the tab of images is chosen"
+    for _ in range(10):
+        time.sleep(0.1)
+        assert browser.evaluate("document.querySelector('#result_0 img')?.naturalWidth") == 512
+    tab(browser, "Webcam")
+    browser.wait("document.querySelector('#result_0 img')?.naturalWidth != 512")
+    tab(browser, "Image")
+    browser.wait("document.querySelector('#result_0 img')?.naturalWidth == 512")
+    tab(browser, "Webcam")
     browser.click("#webcam .capture-button")  # stops it
 
 
@@ -134,6 +150,7 @@ def test_the_page_in_a_browser(tmp_path):
         browser.wait("document.querySelectorAll('#examples img').length == 6", 120)
         for check in (check_images, check_mistakes, check_people, check_media):
             check(browser, tmp_path)
+        check_webcam_behind(browser)
         tab(browser, "Image")
         browser.click("#examples .thumbnail-item")
         browser.wait("document.querySelector('#result_0 img')?.naturalWidth == 512")

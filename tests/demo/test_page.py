@@ -95,10 +95,36 @@ def test_videos_and_their_mistakes(page, tmp_path):
 
 
 def test_frames_of_a_webcam(page):
-    states, found, said, _, image, *_ = call(page, "label_frame", halves(BLUE, RED)[..., ::-1], [None, None], *ALL)
-    assert states == [None, None] and found == [] and said == ""
+    frame, tab = halves(BLUE, RED)[..., ::-1], ["Webcam"]
+    states, _, said, _, image, *_ = call(page, "label_frame", frame, tab, [None, None], *ALL)
+    assert states == [None, None] and said == ""
     expected = page.exports[0].find(halves(BLUE, RED))
     np.testing.assert_array_equal(image, page.exports[0].draw(expected, Options(*ALL)))
+
+
+def test_a_webcam_behind_another_tab_leaves_the_page_alone(page, tmp_path, monkeypatch):
+    frame, tab = halves(BLUE, RED)[..., ::-1], ["Webcam"]
+    found, *_ = call(page, "find", write(tmp_path, halves(BLUE, RED)), "", *ALL)
+    event = argparse.Namespace(value="Image")
+    redrawn = call(page, "switch", event, tab, found, *ALL)
+    np.testing.assert_array_equal(redrawn[3], page.exports[0].draw(found[0], Options(*ALL)))
+    assert tab == ["Image"] and redrawn[0] is found
+    skipped = call(page, "label_frame", frame, tab, [None, None], *ALL)
+    assert all(value == gradio_skip() for value in skipped)
+    tab[:] = ["Webcam"]
+    example = call(page, "choose", argparse.Namespace(index=0), call(page, "render", 0)[1], tab)
+    assert tab == ["Image"] and example[0]["selected"] == "Image"
+    # A frame that is in work when the tab changes is not shown.
+    tab[:] = ["Webcam"]
+    draw = page.exports[1].draw
+    monkeypatch.setattr(page.exports[1], "draw", lambda *given: (tab.__setitem__(0, "Image"), draw(*given))[1])
+    assert all(value == gradio_skip() for value in call(page, "label_frame", frame, tab, [None, None], *ALL))
+
+
+def gradio_skip() -> dict:
+    import gradio
+
+    return gradio.skip()
 
 
 def test_results_are_sent_and_not_kept(page, tmp_path):
@@ -115,7 +141,8 @@ def test_the_gallery_renders_others(page):
     paths, shown, number = call(page, "render", 6)
     assert len(paths) == 2 and number == 7 and "street_6.png" in paths[0] and "people_6.png" in paths[1]
     choice = argparse.Namespace(index=1)
-    assert call(page, "choose", choice, shown) == (paths[1], shown[1][1]) and len(shown[1][1].splitlines()) > 0
+    assert call(page, "choose", choice, shown, ["Image"])[1:] == (paths[1], shown[1][1])
+    assert len(shown[1][1].splitlines()) > 0
 
 
 def test_nothing_is_reported(page):

@@ -37,6 +37,10 @@ def test_every_image_and_every_colour_is_on_a_sheet():
     labels = colorize(np.arange(12, dtype=np.uint8).repeat(20)[None].repeat(45, 0), colours)
     sheet = contact_sheet([("input, truth", [image, labels])], range(11), names, colours)
     assert np.array_equal(sheet[26:86, :320], image) and len(sheet) > 26 + 60 + 8  # the legend is taller
+    headed = contact_sheet([("a", [image, labels])], range(11), names, colours, heads=("image", "labels"))
+    assert np.array_equal(headed[52:112, :320], image) and all(
+        (headed[:26, at : at + 100] < 128).any() for at in (0, 320)
+    )
     legend = sheet[:, 2 * 320 + 8 :]
     for name, colour in zip(names, colours, strict=True):
         assert (legend == colour[::-1]).all(axis=-1).any(), f"{name} is not in the legend"

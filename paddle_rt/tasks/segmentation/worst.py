@@ -90,7 +90,7 @@ def draw_worst(worst: Sequence[Scored], dataset: paddle.io.Dataset, view: View) 
         tiles.append((caption, [as_bgr(frame), view.draw(frame, truth), view.draw(frame, scored.labels)]))
         present.update(np.unique(truth).tolist(), np.unique(scored.labels).tolist())
     classes = [label for label in range(len(view.names)) if label in present]
-    return contact_sheet(tiles, classes, view.names, view.palette)
+    return contact_sheet(tiles, classes, view.names, view.palette, heads=("image", "labels", "prediction"))
 
 
 def _name(dataset: paddle.io.Dataset, index: int) -> str:

@@ -115,8 +115,9 @@ def test_labels_of_any_kind_get_the_keys_that_read_them(data, tmp_path, monkeypa
         cv2.imwrite(str(label), np.where(read_label(label, 4) > 0, 255, 0).astype(np.uint8))
     monkeypatch.setattr(write, "_measure", lambda text: 0.5)
     monkeypatch.setattr(write, "_machine", lambda device: CPU)
-    write.write_config(str(data), "rtformer_slim", str(tmp_path / "c.yml"))
-    section = load_config(str(tmp_path / "c.yml")).values["train_dataset"]
+    write.write_config(str(data), "rtformer_slim", str(tmp_path / "c d.yml"))
+    assert f"# paddle-rt train -c '{tmp_path}/c d.yml' --do_eval" in (tmp_path / "c d.yml").read_text(), "for a shell"
+    section = load_config(str(tmp_path / "c d.yml")).values["train_dataset"]
     assert section["label_map"] == {0: 0, 255: 1} and section["num_classes"] == 2
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from paddle_rt.imaging.polygons import find_polygons, open_coco, write_labelme
 from paddle_rt.tasks.segmentation.prepare import coco, labelme
 from paddle_rt.tasks.segmentation.prepare.samples import Options
 from tests.helpers import message
@@ -256,3 +257,23 @@ def test_categories_of_several_files_of_coco(tmp_path):
     assert [np.unique(sample.draw(SIZE).labels).tolist() for sample in source.samples] == [[0, 2], [0, 1]]
     source = coco.read([str(tmp_path / "other.json")], Options())
     assert source.names == ["background", "ten", "nine"]
+
+
+def test_polygons_of_results_come_back_as_the_same_labels(tmp_path):
+    """All but pixels at borders, which LabelMe and COCO draw each in their own way."""
+    (image,) = made.photos(tmp_path, ["a.png"])
+    labels = (cv2.GaussianBlur(made.photo(3), (0, 0), 4)[..., 0].astype(int) // 50).clip(0, 3).astype(np.uint8)
+    labels[20:40, 20:40], labels[26:34, 26:34], labels[50, 5:60] = 1, 2, 3  # a hole that is filled, and a line
+    inner = cv2.dilate(labels, np.ones((5, 5))) == cv2.erode(labels, np.ones((5, 5)))
+    names, polygons = ["background", "car", "person", "pole"], find_polygons(labels, range(4))
+    write_labelme(tmp_path / "a.json", image, SIZE, polygons, names)
+    options = Options([str(tmp_path)], names[1:])
+    found = {"labelme": labelme.read([str(tmp_path)], options)}
+    with open_coco(tmp_path / "coco.json", names) as add:
+        add(image.name, SIZE, polygons)
+    found["coco"] = coco.read([str(tmp_path / "coco.json")], options)
+    for kind, source in found.items():
+        drawn = source.samples[0].draw(SIZE).labels
+        assert source.names == names and set(np.unique(drawn)) == set(np.unique(labels)) == {0, 1, 2, 3}
+        wrong, share = int((drawn != labels)[inner].sum()), np.mean(drawn != labels)
+        assert wrong == 0 and share < 0.06, f"{kind}: {wrong} pixels inside of regions, {share:.1%} of all differ"
