@@ -1,7 +1,8 @@
-"""One training step of PaddleSeg's network and of ours, in turns: its time, and its memory by the operating system."""
+"""Training steps of PaddleSeg's network and of ours, or of ours with two kinds of layers, in turns: time and memory."""
 
 import contextlib
 import multiprocessing
+import os
 import pathlib
 import statistics
 import time
@@ -14,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from paddle_rt.benchmark.plan import Model
-from paddle_rt.cpu import import_paddle
+from paddle_rt.cpu import THREADS, import_paddle
 
 SIDES = ("paddleseg", "paddle_rt")
 _state: dict[str, Any] = {}  # of a worker process: what `_build` made
@@ -91,6 +92,7 @@ def _build(side: str, plan: TrainingPlan) -> None:
     from paddle_rt.registry import create_model, model_config
 
     paddle.base.core.set_num_threads(plan.threads)
+    os.environ[THREADS] = str(plan.threads)  # read by the kernels of `paddle_rt.models.cpu_layers`
     paddle.seed(0)
     name, arguments = plan.model.name, plan.model.arguments
     network = create_model(name, plan.num_classes, **arguments)
@@ -121,6 +123,43 @@ def _step() -> tuple[float, float]:
     _state["optimizer"].step()
     _state["optimizer"].clear_grad()
     return float(loss), time.perf_counter() - start
+
+
+def compare_layers(plan: TrainingPlan) -> dict[str, Any]:
+    """Time steps of one network with Paddle's layers and with the kernels of `paddle_rt.models.cpu_layers`, in turns.
+
+    The times are processor time of all threads, which a busy machine changes least.
+
+    Args:
+        plan: The plan. The labels have the size of the network's output.
+
+    Returns:
+        A row: model, shape, threads, paddle_ms and kernels_ms (medians), speedup (median of the ratios within a round),
+        runs.
+    """
+    import paddle
+
+    from paddle_rt.models.cpu_layers import paddles_layers
+
+    _build("paddle_rt", plan)
+    with paddle.no_grad():
+        output = _state["network"](_state["images"])[0]
+    truth = np.random.default_rng(0).integers(0, output.shape[1], (output.shape[0], *output.shape[2:]))
+    _state["truth"] = paddle.to_tensor(truth)
+    seconds: dict[str, list[float]] = {"paddle": [], "kernels": []}
+    for number in tqdm(range(plan.runs + 1), plan.model.name, disable=None):
+        for side, layers in (("paddle", paddles_layers()), ("kernels", contextlib.nullcontext())):
+            start = time.process_time()
+            with layers:
+                _step()
+            if number:
+                seconds[side].append(time.process_time() - start)
+    return {
+        "model": plan.model.name, "shape": list(plan.shape), "threads": plan.threads,
+        "paddle_ms": 1e3 * statistics.median(seconds["paddle"]),
+        "kernels_ms": 1e3 * statistics.median(seconds["kernels"]),
+        "speedup": statistics.median(a / b for a, b in zip(*seconds.values(), strict=True)), "runs": plan.runs,
+    }  # fmt: skip
 
 
 def _memory() -> tuple[float, float]:

@@ -2,8 +2,9 @@
 
 paddle-rt benchmark_training --model segformerpp_b0:head=mlp
 
-With --loops: whole iterations of RTFormer-Slim, data loading included, in PaddleSeg's loop and in ours. With --loader:
-one sample of 2048x1024, from its files to arrays, by PaddleSeg's data set and by ours.
+With --layers: steps of any network with Paddle's layers and with the project's kernels for a CPU. With --loops: whole
+iterations of RTFormer-Slim, data loading included, in PaddleSeg's loop and in ours. With --loader: one sample of
+2048x1024, from its files to arrays, by PaddleSeg's data set and by ours.
 """
 
 import argparse
@@ -22,7 +23,7 @@ def main() -> None:
     if arguments.loader is not None:
         rows = _loader(arguments)
     else:
-        rows = _loops(arguments) if arguments.loops else _steps(arguments)
+        rows = (_loops if arguments.loops else _layers if arguments.layers else _steps)(arguments)
     from paddle_rt.benchmark.report import machine
 
     for row in rows:
@@ -59,6 +60,20 @@ def _loader(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def _layers(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    import_paddle()
+    from paddle_rt.benchmark.plan import read_model
+    from paddle_rt.benchmark.training import TrainingPlan, compare_layers
+
+    with refused_flags():
+        model = read_model(arguments.model)
+    shape = (arguments.batch_size, 3, *arguments.size)
+    row = compare_layers(TrainingPlan(model, shape, arguments.num_classes, arguments.threads, arguments.runs))
+    print("processor time of a step, ms: Paddle's layers  our kernels  speed-up")
+    print(f"{'':28}  {row['paddle_ms']:15.0f}  {row['kernels_ms']:11.0f}  {row['speedup']:8.2f}")
+    return [row]
+
+
 def _steps(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     import_paddle()
     from paddle_rt.benchmark.plan import read_model
@@ -83,9 +98,16 @@ def parse_arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--loops", action="store_true", help="time whole iterations of the training loops on image files")
+    add(
+        "--layers", action="store_true", help="time steps with Paddle's layers and with the project's kernels for a CPU"
+    )
     help_text = "time the loading of a sample with Cityscapes' transforms: a rendered one, or this 2048x1024 image"
     add("--loader", nargs="?", const="", metavar="IMAGE", help=help_text)
-    add("--model", default="segformerpp_b0:head=mlp", help="NAME or NAME:key=value,key=value; PaddleSeg must have it")
+    add(
+        "--model",
+        default="segformerpp_b0:head=mlp",
+        help="NAME or NAME:key=value,key=value; without --layers, PaddleSeg must have it",
+    )
     add("--size", action=Size, help="size of the images; 512 1024, with --loops 240 320")
     add("--batch_size", type=count, help="images in a step; 1, with --loops 4")
     add("--num_classes", type=count, default=19, help="number of classes")

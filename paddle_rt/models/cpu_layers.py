@@ -3,8 +3,9 @@
 import ctypes
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,19 @@ from paddle_rt.cpu import paddle_threads
 if TYPE_CHECKING:
     from paddle_rt.models.cpu_kernels import Axis
 
+_enabled = True
+
+
+@contextmanager
+def paddles_layers() -> Iterator[None]:
+    """Compute everything inside the block by Paddle's operators, to compare the kernels with them."""
+    global _enabled
+    _enabled = False
+    try:
+        yield
+    finally:
+        _enabled = True
+
 
 def takes_compiled(*tensors: paddle.Tensor) -> bool:
     """Return whether a layer with these inputs and weights may be computed by the functions of this module.
@@ -25,7 +39,7 @@ def takes_compiled(*tensors: paddle.Tensor) -> bool:
     A graph that is traced must consist of Paddle's operators, and so must everything on another device or in another
     precision. Without gradients Paddle's operators stay too, so that evaluation has their numbers to the last bit.
     """
-    if in_sot_simulation_mode() or not (paddle.in_dynamic_mode() and paddle.is_grad_enabled()):
+    if in_sot_simulation_mode() or not (_enabled and paddle.in_dynamic_mode() and paddle.is_grad_enabled()):
         return False
     return all(tensor.place.is_cpu_place() and tensor.dtype == paddle.float32 for tensor in tensors)
 

@@ -17,7 +17,7 @@ from paddle_rt.benchmark.measure import Record, measure, run, tabulate, true_lab
 from paddle_rt.benchmark.pipelines import Pipeline, prepare
 from paddle_rt.benchmark.plan import Model, Plan, read_model
 from paddle_rt.benchmark.report import draw, machine, markdown_table, page, text_table
-from paddle_rt.benchmark.training import TrainingPlan, compare_training
+from paddle_rt.benchmark.training import TrainingPlan, compare_layers, compare_training
 from paddle_rt.errors import UserError
 from paddle_rt.inference.engines import UnsupportedError
 from tests.helpers import run_python
@@ -275,6 +275,15 @@ def test_tool_refuses_in_one_line(tmp_path, arguments, message):
     done = run_tool(tmp_path, "--size", "64", "64", *arguments)
     assert done.returncode != 0 and message in done.stderr.strip().splitlines()[-1], done.stderr
     assert "Traceback" not in done.stderr and not (tmp_path / "bench.json").exists()
+
+
+def test_a_training_step_is_timed_with_paddles_layers_and_with_ours(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    arguments = dict(embed_dim=8, depths=[1, 1, 1, 1], head_channels=16)
+    row = compare_layers(
+        TrainingPlan(Model("tiny", "segformerpp_b0_pose", arguments), (1, 3, 64, 64), 3, threads=1, runs=1)
+    )
+    assert row["speedup"] == pytest.approx(row["paddle_ms"] / row["kernels_ms"]) and row["speedup"] > 0
 
 
 def test_a_training_step_is_timed_beside_paddlesegs():
