@@ -233,6 +233,16 @@ def test_the_tool_writes_a_report(data: Folder, capsys: pytest.CaptureFixture) -
     assert error.splitlines() == ["error: 2 faults with which training would fail or learn nonsense; see above"]
 
 
+def test_names_that_differ_in_their_suffix_alone(data: Folder, capsys: pytest.CaptureFixture) -> None:
+    for number in range(2):
+        data.add(stripes(0, number))
+    (data.root / "images/0.jpg").write_bytes(cv2.imencode(".jpg", smooth_image(*SIZE))[1].tobytes())
+    assert call_tool("check_data", "--images", data.root / "images", "--labels", data.root / "labels") == 1
+    out = capsys.readouterr().out
+    assert "1 file differs from another one in its suffix alone" in out and "train" not in out, "the rest is looked at"
+    assert "data: 2 images; sizes" in out
+
+
 def test_folders_of_data_sets_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     for split in ("val", "train"):
         (tmp_path / split).mkdir()
