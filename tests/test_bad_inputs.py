@@ -100,14 +100,13 @@ def kits(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], SimpleName
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Callable, Callable]]:
     """The page of an export, and the port of a service, each made when it is first asked for."""
     with contextlib.ExitStack() as stack:
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
 
         @functools.cache
         def page(export_dir: pathlib.Path) -> Any:
             from paddle_rt.inference import load
 
             folder = tmp_path_factory.mktemp("page")
-            with at_home(folder):
+            with at_home(folder), pytest.MonkeyPatch.context() as patch:
                 pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'paddle_rt[demo]'")
                 from paddle_rt.demo import media
                 from paddle_rt.demo.exports import Export
