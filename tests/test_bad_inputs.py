@@ -100,20 +100,19 @@ def kits(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], SimpleName
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Callable, Callable]]:
     """The page of an export, and the port of a service, each made when it is first asked for."""
     with contextlib.ExitStack() as stack:
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
 
         @functools.cache
         def page(export_dir: pathlib.Path) -> Any:
             from paddle_rt.inference import load
 
             folder = tmp_path_factory.mktemp("page")
-            with at_home(folder):
+            with at_home(folder), pytest.MonkeyPatch.context() as patch:
                 pytest.importorskip("gradio", reason="Gradio is not installed: pip install 'paddle_rt[demo]'")
                 from paddle_rt.demo import media
                 from paddle_rt.demo.exports import Export
                 from paddle_rt.demo.page import build_page
 
-                patch.setattr(media, "EXAMPLES", 1)
+                patch.setattr(media, "write_examples", lambda *_: [])  # rendering takes seconds
                 predictor = load(export_dir, "onnxruntime", threads=1)
                 return build_page([Export("export", predictor, "onnxruntime")], folder)
 
@@ -297,10 +296,12 @@ def host(tool: str, desk: Desk, export_dir: object, *flags: object) -> tuple:
 def shown(desk: Desk, path: object) -> tuple:
     """The page gets an uploaded file."""
     handlers = {function.name: function.fn for function in desk.page(desk.kit.export).fns.values()}
+    from paddle_rt.demo.exports import label_map
+
     with limited():
         found, said, *_ = handlers["find"](str(path), "", 0.5, None, False, "labels", 0.3)
     said = html.unescape(re.sub("<[^>]*>", "", said))
-    return int(bool(said)), "", f"error: {said}\n" * bool(said), *(one.result.map for one in found)
+    return int(bool(said)), "", f"error: {said}\n" * bool(said), *map(label_map, found)
 
 
 def posted(desk: Desk, path: pathlib.Path) -> tuple:

@@ -64,7 +64,9 @@ def analyse(
     findings = [*known, *guess.findings]
     for number, (name, report) in enumerate(reports.items()):
         findings += _file_findings(name, report, guess.fix)
-        findings += class_findings(name, report.counts, names, number == 0)
+        of_classes = class_findings(name, report.counts, names, number == 0)
+        said = {finding.code for finding in guess.findings}  # such as masks of 0 and 255, for which it knows better
+        findings += [finding for finding in of_classes if finding.code not in said]
     findings += split_findings({name: report.counts for name, report in reports.items()}, names)
     findings += _duplicate_findings(facts)
     train, *_ = reports.values()

@@ -26,7 +26,12 @@ def pairs_and_findings(
     found = pair_folders(images, labels)
     pairs = [*found.pairs, *((image, None) for image in found.images)]
     what = ("label has no image of the same name", "labels have no image of the same name")
-    return pairs, file_finding(STOPS, "label_without_image", split, what, [(label, label) for label in found.labels])
+    findings = file_finding(STOPS, "label_without_image", split, what, [(label, label) for label in found.labels])
+    cases = [(other, f"{first} and {other}") for first, other in found.twice]
+    what = "from another one in its suffix alone; remove one of them"
+    return pairs, findings + file_finding(
+        STOPS, "name_twice", split, (f"file differs {what}", f"files differ {what}"), cases
+    )
 
 
 def divide_by_folder(pairs: Sequence[Pair], images: str | os.PathLike[str]) -> dict[str, list[Pair]]:

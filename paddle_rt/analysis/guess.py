@@ -11,6 +11,9 @@ from paddle_rt.imaging.label_format import LabelFormat, colour_code, colour_of
 
 IGNORED = 255
 MOST_COLOURS = 256
+NEAR = 16  # grey levels from black or white, as compression and soft edges leave them
+LEAST_NEAR = 0.95  # the share of the pixels of black and white masks that are so near
+_MANY, _RARE = 8, 0.005  # colours, most of which have such a share of the pixels, may be mixed from the others
 _GAPS = 2  # a file whose numbers reach further than twice their number holds no classes counted from 0
 
 
@@ -49,10 +52,18 @@ def guess_format(facts: Sequence[PairFacts], labels: LabelFormat | None) -> Gues
         and values.keys() <= labels.value_classes.keys()
     ):
         return Guess(labels)
-    return _guess_palette(coloured, values, labels) if is_coloured else _guess_numbers(sorted(values), labels)
+    return _guess_palette(coloured, values, labels) if is_coloured else _guess_numbers(values, labels)
 
 
-def _guess_numbers(values: list[int], labels: LabelFormat | None) -> Guess:
+def _guess_numbers(pixels: Counter[int], labels: LabelFormat | None) -> Guess:
+    values = sorted(pixels)
+    if _are_black_and_white(pixels):
+        message = (
+            f"the labels are black and white with {len(values) - 2} grey levels of soft edges or compression; make "
+            "class numbers of them: paddle-rt prepare_data --format binary_masks"
+        )
+        halves = LabelFormat(2, label_map={value: int(value >= 128) for value in range(256)})
+        return Guess(labels or halves, findings=[Finding(NONSENSE, "binary_masks", "", message)])
     label_map = _guess_map(values)
     if label_map is None:
         highest = max((value for value in values if value != IGNORED), default=0)
@@ -67,6 +78,14 @@ def _guess_numbers(values: list[int], labels: LabelFormat | None) -> Guess:
     )
     code = "binary_masks" if values == [0, IGNORED] else "scattered_values"
     return Guess(LabelFormat(number, label_map=label_map), fix, [Finding(NONSENSE, code, "", message, fix=fix)])
+
+
+def _are_black_and_white(pixels: Counter[int]) -> bool:
+    """Return whether values are those of masks of 0 and 255 whose edges are soft."""
+    black = sum(number for value, number in pixels.items() if value <= NEAR)
+    white = sum(number for value, number in pixels.items() if IGNORED - NEAR <= value <= IGNORED)
+    is_grey = len(pixels) > 3 and any(128 <= value < IGNORED for value in pixels)  # class numbers leave these out
+    return is_grey and black + white >= LEAST_NEAR * pixels.total() and min(black, white) >= 0.01 * pixels.total()
 
 
 def _guess_palette(coloured: Sequence[PairFacts], pixels: Counter[int], labels: LabelFormat | None) -> Guess:
@@ -85,6 +104,9 @@ def _guess_palette(coloured: Sequence[PairFacts], pixels: Counter[int], labels: 
         f"{number_of} coloured, not class numbers, such as {coloured[0].label}; give the data sets "
         f"num_classes: {number} and palette: {palette}, in the order of the classes"
     )
+    rare = sum(count < _RARE * pixels.total() for count in pixels.values())
+    if number > _MANY and 2 * rare > number:
+        message += f"; if the {rare} rarest of these colours are mixed at soft edges, save the masks without smoothing"
     files = [one.label for one in coloured[:MOST_FILES]]
     finding = Finding(STOPS, "coloured_masks", "", message, len(coloured), files, fix=fix)
     return Guess(LabelFormat(number, palette=palette), fix, [finding])

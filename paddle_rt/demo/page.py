@@ -238,19 +238,19 @@ def _connect_images(exports: Sequence[Export], inputs: _Inputs, settings: list, 
             return _failed(exports, error, path)
         return show(found, *chosen)
 
-    def redraw(found: list[Found], *chosen: Any) -> list[Any]:
-        return show(found, *chosen) if found else [gr.skip() for _ in outputs]
+    def redraw(tab: list[str], found: list[Found], *chosen: Any) -> list[Any]:
+        return show(found, *chosen) if found and tab != ["Webcam"] else [gr.skip() for _ in outputs]
 
     given = [inputs.image, inputs.boxes, *settings]
     gr.on([inputs.image.change, inputs.again.click], find, given, outputs, show_progress="minimal")
-    given = [outputs[0], *settings]
+    given = [inputs.chosen, outputs[0], *settings]
     gr.on(_changes(settings), redraw, given, outputs, show_progress="hidden", trigger_mode="always_last")
 
-    def switch(event: gr.SelectData, chosen: list[str], found: list[Found], *options: Any) -> list[Any]:
-        chosen[:] = [event.value]
-        return redraw(found if event.value == "Image" else [], *options)
+    def switch(event: gr.SelectData, tab: list[str], found: list[Found], *chosen: Any) -> list[Any]:
+        tab[:] = [event.value]
+        return redraw(tab, found if tab == ["Image"] else [], *chosen)
 
-    inputs.tabs.select(switch, [inputs.chosen, *given], outputs, show_progress="hidden")
+    inputs.tabs.select(switch, given, outputs, show_progress="hidden")
 
 
 def _changes(settings: list) -> list[Callable]:

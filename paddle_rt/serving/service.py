@@ -2,7 +2,8 @@
 
 A body is received within limits of size and time. The request then takes one of the places of the queue, or is refused
 at once. Three images are past the queue at any time: one that is decoded, one that the network runs on, in a thread of
-its own, and one whose answer is encoded. Whose client has gone, or whose time is up, leaves the queue.
+its own, and one whose answer is encoded. Whose client has gone, or whose time is up, leaves the queue, at the latest
+when another request needs the place.
 """
 
 import asyncio
@@ -66,7 +67,6 @@ class Service:
 
     Attributes:
         outputs: The forms of answers by their names, the usual one first.
-        busy: Requests that are in work or wait for it.
         stopping: Whether new work is refused.
         registry: The numbers for Prometheus.
     """
@@ -74,7 +74,8 @@ class Service:
     def __init__(self, predictor: LibraryPredictor, engine: str, limits: Limits) -> None:
         self.predictor, self.engine, self.limits = predictor, engine, limits
         self.outputs = outputs_of(predictor)
-        self.busy, self.stopping = 0, False
+        self.stopping = False
+        self._places: dict[asyncio.Timeout, Request] = {}  # the requests that are in work or wait for it
         self._uploads: dict[asyncio.Timeout, int] = {}  # the bytes of each body that is being received, oldest first
         self._pipeline, self._turn = asyncio.Semaphore(_PIPELINE), asyncio.Lock()
         self._network = ThreadPoolExecutor(1, "network")
@@ -90,6 +91,11 @@ class Service:
             ("uploads", "Requests whose bodies are being received", lambda: len(self._uploads)),
         ):
             Gauge(f"paddle_rt_{name}", about, registry=self.registry).set_function(read)
+
+    @property
+    def busy(self) -> int:
+        """Return the number of requests that are in work or wait for it."""
+        return len(self._places)
 
     def count(self, status: int) -> None:
         """Count an answer."""
@@ -168,24 +174,34 @@ class Service:
         if self.stopping:
             raise _stopping()
         if self.busy >= self.limits.queue:
+            await self._free_places()
+        if self.busy >= self.limits.queue:
             raise Refused(503, f"the queue is full: {self.busy} requests are in work or wait; try again later")
-        self.busy += 1
         seconds, start = {}, time.perf_counter()
         try:
-            async with asyncio.timeout(self.limits.timeout):
-                uploads = await self._run(self._codec, read)
-                parts = [await self._encoded(request, upload, output, seconds) for upload in uploads]
-                names = [upload.name for upload in uploads]
-                with _timed(seconds, "encode"):
-                    media_type, content = await self._run(self._codec, output.pack, names, parts, batch)
+            async with asyncio.timeout(self.limits.timeout) as place:
+                self._places[place] = request
+                try:
+                    uploads = await self._run(self._codec, read)
+                    parts = [await self._encoded(request, upload, output, seconds) for upload in uploads]
+                    names = [upload.name for upload in uploads]
+                    with _timed(seconds, "encode"):
+                        media_type, content = await self._run(self._codec, output.pack, names, parts, batch)
+                finally:
+                    self._places.pop(place, None)
         except TimeoutError as error:
+            await _check_client(request)
             raise Refused(503, f"there was no answer within {self.limits.timeout:g} s; try again later") from error
-        finally:
-            self.busy -= 1
         seconds["total"] = time.perf_counter() - start
         for stage, value in seconds.items():
             self._seconds.labels(stage).observe(value)
         return media_type, content, seconds
+
+    async def _free_places(self) -> None:
+        """End the requests whose clients have gone."""
+        for place, request in list(self._places.items()):
+            if await request.is_disconnected() and self._places.pop(place, None) and not place.expired():
+                place.reschedule(0)  # which is past
 
     async def _encoded(self, request: Request, upload: Upload, output: Output, seconds: dict[str, float]) -> Any:
         """Return what an output makes of an image, when it is the image's turn."""

@@ -151,6 +151,32 @@ def test_every_fault_at_once(data: Folder) -> None:
     assert "7 (" in said["unknown_values"].message and "1 of 8 labels" in said["unknown_values"].message
 
 
+@pytest.mark.parametrize("labels", [None, LabelFormat(2)])
+def test_black_and_white_masks_with_soft_edges(data: Folder, labels: LabelFormat | None) -> None:
+    mask = np.zeros((96, 128), np.uint8)
+    mask[20:60, 30:90] = 255
+    for _ in range(2):
+        data.add(cv2.GaussianBlur(mask, (3, 3), 0))
+    report = analyse({"train": data.pairs}, labels)
+    (finding,) = [one for one in report.findings if one.code == "binary_masks"]
+    assert "prepare_data --format binary_masks" in finding.message and not report.fix and not report.passed
+    if labels is None:
+        assert report.labels.num_classes == 2
+        error = abs(report.splits["train"].counts.pixels[1] - 2 * 40 * 60)
+        assert error < 100, f"{error} pixels more or less are white"
+
+
+def test_many_classes_with_an_ignored_label_are_no_masks(data: Folder) -> None:
+    data.add(stripes(*[0, 1] * 60, *range(2, 19), *[255] * 40, size=(354, 48)))
+    assert codes(analyse({"train": data.pairs}, None)) == []
+
+
+def test_colours_of_soft_edges_are_told(data: Folder) -> None:
+    data.add(cv2.GaussianBlur(COLOURS[stripes(0, 1, 2, size=(300, 48))], (5, 5), 0))
+    (finding,) = analyse({"data": data.pairs}).findings[:1]
+    assert finding.code == "coloured_masks" and "rarest of these colours are mixed at soft edges" in finding.message
+
+
 def test_masks_of_0_and_255_among_labels_with_classes(data: Folder) -> None:
     for values in ((0, 1), (0, 1, 255), (0, 255)):
         data.add(stripes(*values))
@@ -231,6 +257,16 @@ def test_the_tool_writes_a_report(data: Folder, capsys: pytest.CaptureFixture) -
     out, error = capsys.readouterr()
     assert "1 label has no image of the same name" in out and "values that no class has: 9" in out
     assert error.splitlines() == ["error: 2 faults with which training would fail or learn nonsense; see above"]
+
+
+def test_names_that_differ_in_their_suffix_alone(data: Folder, capsys: pytest.CaptureFixture) -> None:
+    for number in range(2):
+        data.add(stripes(0, number))
+    (data.root / "images/0.jpg").write_bytes(cv2.imencode(".jpg", smooth_image(*SIZE))[1].tobytes())
+    assert call_tool("check_data", "--images", data.root / "images", "--labels", data.root / "labels") == 1
+    out = capsys.readouterr().out
+    assert "1 file differs from another one in its suffix alone" in out and "train" not in out, "the rest is looked at"
+    assert "data: 2 images; sizes" in out
 
 
 def test_folders_of_data_sets_are_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

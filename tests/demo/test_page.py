@@ -64,10 +64,10 @@ def test_an_image_is_shown_by_every_network(page, tmp_path):
     assert "green &lt;b&gt;" in areas and "<b>" not in areas and "rgb(0, 0, 250)" in areas and " ms a frame" in areas
     assert "onnxruntime fp32, 1 thread" in areas and "person 2" in table and "3 of 3" in table
     # Another opacity and fewer classes draw the same results anew, without a network.
-    _, said, _, labels, *_ = call(page, "redraw", found, 1.0, ["red"], False, "labels", 0.3)
+    _, said, _, labels, *_ = call(page, "redraw", ["Image"], found, 1.0, ["red"], False, "labels", 0.3)
     np.testing.assert_array_equal(labels, page.exports[0].draw(found[0], Options(1.0, ["red"])))
     cleared = call(page, "find", None, "", *ALL)
-    assert cleared[0] == [] and cleared[3] is None and call(page, "redraw", [], *ALL)[3] is not None
+    assert cleared[0] == [] and cleared[3] is None and call(page, "redraw", ["Image"], [], *ALL)[3] is not None
 
 
 @pytest.mark.parametrize(("boxes", "content", "expected"), [

@@ -122,5 +122,15 @@ def test_files_that_are_alone_are_refused(tmp_path: Path) -> None:
     (images / "b.jpg").unlink()
     (images / "c.jpg").unlink()
     assert "1 label without an image" in message(require_pairs, pair_folders(images, labels), images, labels)
-    assert "differ in their suffix alone" in message(pair_folders, folder(images, "a.png"), labels)
+    twice = pair_folders(folder(images, "a.png"), labels)
+    assert "differ in their suffix alone" in message(require_pairs, twice, images, labels)
     assert "no folder" in message(pair_folders, tmp_path / "gone", labels)
+
+
+def test_a_label_of_another_kind_hides_no_pair(tmp_path: Path) -> None:
+    """One label without the ending of the others is alone, and does not leave all images without labels."""
+    images = folder(tmp_path / "i", "a.jpg", "b.jpg", "c.jpg")
+    labels = folder(tmp_path / "l", "A first.png", "a_mask.png", "b.png", "b_mask.png", "c_mask.png")
+    found = pair_folders(images, labels)
+    assert [Path(label).name for _, label in found.pairs] == ["a_mask.png", "b_mask.png", "c_mask.png"]
+    assert found.images == [] and [Path(label).name for label in found.labels] == ["A first.png", "b.png"]

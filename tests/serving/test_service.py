@@ -297,6 +297,24 @@ def test_who_has_gone_or_whose_time_is_up_leaves_the_queue(segmenter, gate):
         assert ask(service.port, "/predict", GOOD[1])[0] == 200
 
 
+def test_places_of_clients_that_have_gone_are_given_to_others(segmenter, gate):
+    with serving(segmenter, queue=5) as service, ThreadPoolExecutor(4) as clients:
+        answered = connect(service.port, head(len(GOOD[1])) + GOOD[1])
+        wait_until(lambda: gate.calls == 1)
+        gone = [connect(service.port, head(len(GOOD[1])) + GOOD[1]) for _ in range(4)]
+        wait_until(lambda: service.busy == 5)
+        for connection in gone:
+            connection.close()
+        wait_until(lambda: len(service.server.server_state.connections) == 1)  # the server has noticed
+        waiting = [clients.submit(ask, service.port, "/predict", GOOD[1]) for _ in range(4)]
+        wait_until(lambda: len(service.server.server_state.connections) == 5 and service.busy == 5)
+        assert not any(client.done() for client in waiting), "a client was refused for those that had gone"
+        assert ask(service.port, "/predict", GOOD[1])[0] == 503, "five clients are there, and five may be"
+        gate.set()
+        assert status_of(answered) == 200 and [client.result()[0] for client in waiting] == [200] * 4
+    assert gate.calls == 5
+
+
 def test_slow_clients_are_ended(segmenter):
     with serving(segmenter, timeout=0.5, max_bytes=200_000) as service:
         unread = connect(service.port, b"GET /docs HTTP/1.1\r\nHost: x\r\n\r\n" * 400, receives=4096)

@@ -78,7 +78,9 @@ def test_val_draws_the_worst_images_and_the_confusion_matrix(call, weights, conf
     assert code == 0, err
     assert written(tmp_path / "val") == ["confusion.png", "worst.png"] and f"{tmp_path}/val/worst.png is written" in out
     sheet = read_image(tmp_path / "val/worst.png")
-    rows = 26 + 2 * (26 + 160 + 8)  # a line, 3 tiles in 2 rows, and the names of the classes on the right, which may be taller
+    rows = 26 + 2 * (
+        26 + 160 + 8
+    )  # a line, 3 tiles in 2 rows, and the names of the classes on the right, which may be taller
     assert rows <= sheet.shape[0] <= max(rows, legend_height(19, 14)) and sheet.shape[1] > 2 * (3 * 320 + 8)
 
 

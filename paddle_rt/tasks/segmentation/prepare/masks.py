@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from paddle_rt.analysis.guess import LEAST_NEAR, NEAR
 from paddle_rt.errors import UserError, shown
 from paddle_rt.imaging.folders import pair_folders, require_pairs
 from paddle_rt.imaging.label_format import LabelFormat, read_colours
@@ -28,8 +29,6 @@ from paddle_rt.tasks.segmentation.prepare.samples import (
 )
 
 _FOREGROUND = "foreground"
-_NEAR = 16  # grey levels from black or white, as compression and soft edges leave them
-_LEAST_NEAR = 0.95  # the share of a mask's pixels that must be so near
 _SHOWN = 20
 _Colour = tuple[int, int, int]
 
@@ -170,8 +169,8 @@ def _draw_binary(file: str, size: tuple[int, int]) -> Drawn:
     if len(present[present != 0]) <= 1:
         return Drawn((values != 0).astype(np.uint8))
     # Soft edges have levels in between; a mask of 0, 1 and 255 has classes, and pixels that are not labelled.
-    is_void = len(present) == 3 and grey[grey > 0].min() <= _NEAR and not file.lower().endswith((".jpg", ".jpeg"))
-    if is_void or np.mean((grey <= _NEAR) | (grey >= 255 - _NEAR)) < _LEAST_NEAR:
+    is_void = len(present) == 3 and grey[grey > 0].min() <= NEAR and not file.lower().endswith((".jpg", ".jpeg"))
+    if is_void or np.mean((grey <= NEAR) | (grey >= 255 - NEAR)) < LEAST_NEAR:
         raise UserError(
             f"{file} holds {len(present)} values, such as {', '.join(map(str, present[:5]))}; a binary mask has 0 and "
             "one other, or is black and white but for soft edges; --format class_masks and color_masks take several"

@@ -78,10 +78,14 @@ def _images(file: str, content: dict[str, Any], split: str) -> list[str]:
     roots = [os.path.join(here, str(content.get("path") or ".")), here]  # "path" is often that of another computer
     found: list[str] = []
     for part in parts:
-        places = [os.path.normpath(os.path.join(root, str(part))) for root in roots]
+        # Roboflow writes "../train/images" for a folder beside the file, which Ultralytics finds too.
+        names = [str(part), str(part).removeprefix("../")]
+        places = [os.path.normpath(os.path.join(root, name)) for name in names for root in roots]
         place = next((place for place in places if os.path.exists(place)), None)
         if place is None:
-            raise UserError(f"{file}: {split} names {shown(part)}, which is neither {' nor '.join(places)}")
+            raise UserError(
+                f"{file}: {split} names {shown(part)}, which is neither {' nor '.join(dict.fromkeys(places))}"
+            )
         if os.path.isdir(place):
             found += list_images(place)[0]
         else:

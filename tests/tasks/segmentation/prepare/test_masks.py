@@ -300,3 +300,11 @@ def test_soft_edges_of_coloured_masks_are_named(tmp_path, capsys):
     masks(tmp_path, lambda classes: cv2.GaussianBlur(COLOURS[classes][..., ::-1], (5, 5), 0))
     line = run(tmp_path, "color_masks", "--palette", tmp_path / "colours.txt")
     refused((line, *capsys.readouterr()), "are none of the 3 in palette.*without soft edges")
+
+
+def test_paths_of_roboflow(tmp_path):
+    """They lead out of the folder of data.yaml, in which the images are."""
+    folder = tmp_path / "deep"
+    folder.mkdir()
+    source = yolo_data(folder, "1 0.25 0.5 0.75 0.5 0.5 0.9\n", path=None, train="../images/train", val="../images/val")
+    assert [sample.split for sample in source.samples] == ["train"] * 2 + ["val"] * 2
