@@ -112,6 +112,45 @@ class _Resize(PyLayer):
         return out
 
 
+def cross_entropy(logits: paddle.Tensor, labels: paddle.Tensor, ignore_index: int) -> paddle.Tensor:
+    """Compute the cross-entropy of each pixel, 0 where it is ignored.
+
+    Raises:
+        ValueError: A label is neither a class nor ignored.
+
+    Shape: logits [B, C, H, W] and labels int64 [B, H, W] to [B, H, W].
+    """
+    return _CrossEntropy.apply(logits, labels, ignore_index)
+
+
+class _CrossEntropy(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, logits: paddle.Tensor, labels: paddle.Tensor, ignore_index: int) -> paddle.Tensor:
+        from paddle_rt.models.cpu_kernels import cross_entropy_rows
+
+        logits, numbers, classes = logits.contiguous(), labels.numpy(), logits.shape[1]
+        wrong = numbers[(numbers != ignore_index) & ((numbers < 0) | (numbers >= classes))]
+        if wrong.size:
+            raise ValueError(f"label {wrong[0]} is none of the {classes} classes and not the ignored {ignore_index}")
+        out = paddle.empty([2, *numbers.shape])
+        arguments = (_maps(logits), numbers, ignore_index)
+        _run_in_threads(cross_entropy_rows, len(numbers) * numbers.shape[1], *arguments, out=lambda: _maps(out))
+        ctx.ignore_index, ctx.labels = ignore_index, numbers
+        ctx.save_for_backward(logits, out)
+        return out[0]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: paddle.Tensor) -> paddle.Tensor:
+        from paddle_rt.models.cpu_kernels import cross_entropy_gradient
+
+        (logits, found), gradient = ctx.saved_tensor(), gradient.contiguous()
+        out = paddle.empty_like(logits)
+        arguments = (_maps(logits), ctx.labels, _maps(found)[1], _planes(gradient.unsqueeze(1)), ctx.ignore_index)
+        lines = logits.shape[0] * logits.shape[2]
+        _run_in_threads(cross_entropy_gradient, lines, *arguments, out=lambda: _maps(out))
+        return out
+
+
 @functools.cache
 def _places(coarse: int, fine: int, align_corners: bool) -> "Axis":
     """Place the values of an axis of length `fine` among those of one of length `coarse`.
@@ -162,6 +201,11 @@ def _rows(tensor: paddle.Tensor) -> np.ndarray:
     """
     memory = (ctypes.c_float * tensor.size).from_address(tensor.data_ptr())
     return np.ctypeslib.as_array(memory).reshape(-1, tensor.shape[-1])
+
+
+def _maps(maps: paddle.Tensor) -> np.ndarray:
+    """Return such a view of maps, in their shape."""
+    return _rows(maps).reshape(maps.shape)
 
 
 def _planes(maps: paddle.Tensor) -> np.ndarray:

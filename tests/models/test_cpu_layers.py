@@ -6,7 +6,7 @@ import pytest
 
 import paddle_rt
 from paddle_rt.models import cpu_layers, segformer
-from paddle_rt.models.cpu_layers import depthwise_3x3, paddles_layers, resize_bilinear
+from paddle_rt.models.cpu_layers import cross_entropy, depthwise_3x3, paddles_layers, resize_bilinear
 from paddle_rt.models.layers import to_map, to_tokens
 from tests.helpers import relative_error
 
@@ -101,6 +101,47 @@ def test_resizing_is_paddles_in_double_precision(coarse, size, align_corners, mo
         results[dtype] = output.numpy(), x.grad.numpy()
     errors = [relative_error(*pair) for pair in zip(results["float32"], results["float64"], strict=True)]
     assert max(errors) <= 1e-6, f"relative errors {errors[0]:.1e} and {errors[1]:.1e}"
+
+
+LOGITS = [(1, (2, 3), 1), (2, (1, 1), 5), (19, (5, 37), 3), (4, (3, 9), 90)]
+
+
+@pytest.mark.parametrize(("classes", "size", "spread"), LOGITS)
+def test_cross_entropy_is_that_of_double_precision(classes, size, spread, monkeypatch):
+    """NumPy is the reference, since Paddle cuts the loss of a pixel off at 64."""
+    monkeypatch.setattr(cpu_layers, "paddle_threads", lambda: 2)
+    rng = np.random.default_rng(0)
+    logits = (spread * rng.standard_normal((2, classes, *size))).astype("float32")
+    labels, weight = rng.integers(0, classes, (2, *size)), rng.standard_normal((2, *size)).astype("float32")
+    mask = rng.random(labels.shape) < 0.8
+    x = paddle.to_tensor(logits, stop_gradient=False)
+    loss = cross_entropy(x, paddle.to_tensor(np.where(mask, labels, 255)), 255)
+    loss.backward(paddle.to_tensor(weight))
+    exact = logits.astype("float64")
+    total = np.log(np.exp(exact - exact.max(1, keepdims=True)).sum(1)) + exact.max(1)
+    expected = (total - np.take_along_axis(exact, labels[:, None], 1)[:, 0]) * mask
+    is_label = np.moveaxis(np.eye(classes)[labels], -1, 1)
+    gradient = (np.exp(exact - total[:, None]) - is_label) * (weight * mask)[:, None]
+    for name, ours, reference in (("loss", loss, expected), ("gradient", x.grad, gradient)):
+        error = relative_error(ours.numpy(), reference)
+        assert error <= 1e-6, f"{name}: relative error {error:.1e}"
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_broken_logit_breaks_the_loss_and_the_gradient(broken, place):
+    logits = np.zeros((1, 3, 2, 2), np.float32)
+    logits[0, place, 0, 0] = broken
+    x = paddle.to_tensor(logits, stop_gradient=False)
+    loss = cross_entropy(x, paddle.ones([1, 2, 2], "int64"), 255)
+    loss.sum().backward()
+    assert not np.isfinite(loss.numpy()[0, 0, 0]) and np.isfinite(loss.numpy()[0, 1]).all()
+    assert not np.isfinite(x.grad.numpy()[0, :, 0, 0]).all()
+
+
+def test_a_label_that_is_no_class_is_refused():
+    with pytest.raises(ValueError, match="label 3 is none of the 3 classes"):
+        cross_entropy(paddle.zeros([1, 3, 2, 2]), paddle.full([1, 2, 2], 3, "int64"), 255)
 
 
 def test_a_training_step_of_segformer_is_that_with_paddles_layers(monkeypatch):

@@ -12,6 +12,7 @@ import paddle
 import paddle.nn.functional as F
 
 from paddle_rt.errors import UserError
+from paddle_rt.models.cpu_layers import cross_entropy, takes_compiled
 
 Loss = Callable[[paddle.Tensor, paddle.Tensor], paddle.Tensor]
 
@@ -47,6 +48,11 @@ def _cross_entropy(
     logits: paddle.Tensor, labels: paddle.Tensor, ignore_index: int, weight: paddle.Tensor | None = None
 ) -> paddle.Tensor:
     """Cross-entropy of each pixel, 0 where it is ignored. Shape: [B, C, H, W] and [B, H, W] to [B, H, W]."""
+    if takes_compiled(logits):
+        loss = cross_entropy(logits, labels, ignore_index)
+        if weight is None:
+            return loss
+        return loss * paddle.gather(weight, _without_ignored(labels, ignore_index).flatten()).reshape(loss.shape)
     logits = logits.transpose([0, 2, 3, 1])
     loss = F.cross_entropy(logits, labels, weight=weight, ignore_index=ignore_index, reduction="none")
     return loss.reshape(labels.shape)
@@ -116,7 +122,7 @@ class OhemCrossEntropyLoss:
         labels = labels.reshape([logits.shape[0], 1, *logits.shape[2:]])
         kept = self._hard_pixels(logits, labels)
         labels = paddle.where(kept, labels, paddle.full_like(labels, self.ignore_index))
-        loss = F.cross_entropy(logits, labels, ignore_index=self.ignore_index, reduction="none", axis=1)
+        loss = _cross_entropy(logits, labels.squeeze(1), self.ignore_index).unsqueeze(1)
         return _masked_mean(loss, kept.astype(loss.dtype), 1e-5)
 
     @paddle.no_grad()
