@@ -1,6 +1,7 @@
 """Training steps of PaddleSeg's network and of ours, or of ours with two kinds of layers, in turns: time and memory."""
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import pathlib
@@ -90,6 +91,7 @@ def _build(side: str, plan: TrainingPlan) -> None:
     from paddle_rt.checkpoint import load
     from paddle_rt.paddleseg.counterparts import paddleseg_model
     from paddle_rt.registry import create_model, model_config
+    from paddle_rt.tasks.segmentation.losses import CrossEntropyLoss
 
     paddle.base.core.set_num_threads(plan.threads)
     os.environ[THREADS] = str(plan.threads)  # read by the kernels of `paddle_rt.models.cpu_layers`
@@ -101,10 +103,12 @@ def _build(side: str, plan: TrainingPlan) -> None:
         network = paddleseg_model({**model_config(name), **arguments}, plan.num_classes)
         load(network, weights)
     network.train()
+    plain = functools.partial(paddle.nn.functional.cross_entropy, axis=1)
     rng = np.random.default_rng(0)
     batch, _, height, width = plan.shape
     _state.update(
         network=network,
+        loss=CrossEntropyLoss() if side == "paddle_rt" else plain,
         optimizer=paddle.optimizer.AdamW(6e-5, parameters=network.parameters(), weight_decay=0.01),
         images=paddle.to_tensor(rng.standard_normal(plan.shape).astype("float32")),
         truth=paddle.to_tensor(rng.integers(0, plan.num_classes, (batch, height, width))),
@@ -114,11 +118,8 @@ def _build(side: str, plan: TrainingPlan) -> None:
 
 def _step() -> tuple[float, float]:
     """Run one training step and return its loss and its seconds."""
-    import paddle
-
-    start, truth = time.perf_counter(), _state["truth"]
-    losses = [paddle.nn.functional.cross_entropy(x, truth, axis=1) for x in _state["network"](_state["images"])]
-    loss = sum(losses)
+    start = time.perf_counter()
+    loss = sum(_state["loss"](logits, _state["truth"]) for logits in _state["network"](_state["images"]))
     loss.backward()
     _state["optimizer"].step()
     _state["optimizer"].clear_grad()
