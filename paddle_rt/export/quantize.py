@@ -174,7 +174,7 @@ def _trial(deployment: Deployment, folder: pathlib.Path) -> Deployment:
     """Make an export in another folder that a predictor can load as soon as its int8 graph is there."""
     for name in (deployment.onnx, VERIFICATION):
         shutil.copy(deployment.folder / name, folder / name)
-    return dataclasses.replace(deployment, folder=folder, model=None, params=None, int8=FILE)
+    return dataclasses.replace(deployment, folder=folder, model=None, params=None, mnn=None, fp16=None, int8=FILE)
 
 
 def _record(deployment: Deployment, report: dict[str, Any]) -> None:
