@@ -200,12 +200,12 @@ def _duplicate_findings(facts: Mapping[str, list[PairFacts]]) -> list[Finding]:
     found = []
     for (other, name), cases in groups.items():
         if other == name:
-            what = ("image looks", "images look")
-            what = tuple(f"{verb} the same as another one of the data set" for verb in what)
+            like = "the same as another one of the data set"
+            what = (f"image looks {like}", f"images look {like}")
             found += file_finding(ADVICE, "images_twice", name, what, list(cases.items()))
         else:
-            what = f"in {other} too, as the same file or saved again; scores on it say little"
-            what = (f"image is {what}", f"images are {what.replace('on it', 'on them')}")
+            too = f"in {other} too, as the same file or saved again"
+            what = (f"image is {too}; scores on it say little", f"images are {too}; scores on them say little")
             found += file_finding(NONSENSE, "images_in_two_splits", name, what, list(cases.items()))
     return found
 

@@ -140,7 +140,9 @@ def _mode(path: str) -> str:
         with Image.open(path) as image:
             mode = _MODES.get(image.mode, image.mode)
             # Pillow cuts colours of 16 bits down to 8, and says so in the mode of the file's data alone.
-            return mode.replace("8 bits", "16 bits") if "16" in str(image.tile[:1]) else mode
+            layout = image.tile[0][3] if image.tile else ""  # RGB;16B, or a tuple that begins with it
+            layout = layout[0] if isinstance(layout, tuple) else layout
+            return mode.replace("8 bits", "16 bits") if ";16" in str(layout) else mode
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return ""
 

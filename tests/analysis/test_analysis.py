@@ -10,6 +10,7 @@ import pytest
 
 from paddle_rt import parallel
 from paddle_rt.analysis import ADVICE, NONSENSE, STOPS, Report, analyse
+from paddle_rt.analysis import files as analysis_files
 from paddle_rt.analysis.analyse import choose_crop, class_weights
 from paddle_rt.analysis.findings import ClassCounts
 from paddle_rt.analysis.text import report_lines
@@ -303,3 +304,11 @@ def test_wrong_flags_are_refused(
     result = call_tool("check_data", *flags)
     refused((result, *capsys.readouterr()), said, code)
     assert written(data.root) == before
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.bmp", "a.jpg", "a.webp"])
+def test_the_depth_of_a_file_is_not_taken_from_its_size(tmp_path, name):
+    """Pillow describes the data of a file with its size, offset and row length, in which 16 may stand."""
+    for dtype in (np.uint8, np.uint16) if name in ("a.png", "a.tif") else (np.uint8,):
+        cv2.imwrite(str(tmp_path / name), np.zeros((160, 160, 3), dtype))
+        assert analysis_files._mode(str(tmp_path / name)) == f"3 channels of {8 * np.dtype(dtype).itemsize} bits"
