@@ -87,7 +87,7 @@ def load_ways(
     sizes = {frame.shape[:2] for frame, _ in samples}
     if len(sizes) > 1:
         raise UserError(f"the images of val_dataset differ in size ({sorted(sizes)}), and a graph has one; resize them")
-    formats = ["onnx", *({choice.backend for choice in choices} & {"paddle", "mnn"})]
+    formats = ["onnx", *sorted({choice.backend for choice in choices} & {"paddle", "mnn"})]
     ways, refusals = [], []
     for number, variant in enumerate(variants):
         changed, place = with_arguments(config, variant), folder / str(number)
