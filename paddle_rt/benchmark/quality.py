@@ -20,9 +20,11 @@ from paddle_rt.tasks.segmentation.metrics import confusion_matrix, scores
 
 PLAIN = "plain"  # the variant that the config describes
 _WORST = 3  # classes that the table names
+_RESAMPLES = 500  # sets of images, drawn with replacement, from which standard errors come
 COLUMNS = (
     ("network", "variant", "{}"), ("engine", "backend", "{}"), ("precision", "precision", "{}"),
     ("same labels", "label_agreement", "{:.3%}"), ("mIoU", "mIoU", "{:.4f}"), ("difference", "difference", "{:+.4f}"),
+    ("its standard error", "standard_error", "{:.4f}"),
     ("classes that lose most", "worst", "{}"), ("ms", "ms", "{:.1f}"), ("times as fast", "speed", "{:.2f}"),
 )  # fmt: skip
 
@@ -35,7 +37,7 @@ class Way:
         variant: The variant of the network.
         choice: The engine and the precision.
         predictor: Gives the labels of a frame.
-        confusion: Pixels by true and predicted class.
+        confusions: Pixels by true and predicted class, of each frame.
         same: The share of labels that are those of the first way, by frame.
         seconds: The time of each frame.
     """
@@ -43,7 +45,7 @@ class Way:
     variant: str
     choice: Choice
     predictor: Any
-    confusion: np.ndarray | int = 0
+    confusions: list[np.ndarray] = field(default_factory=list)
     same: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
@@ -128,16 +130,20 @@ def measure(ways: Sequence[Way], samples: Sequence[tuple[np.ndarray, np.ndarray]
             found[index] = ways[index].predictor(frame)
             ways[index].seconds.append(time.perf_counter() - start)
         for index, way in enumerate(ways):
-            way.confusion = way.confusion + confusion_matrix(found[index], truth, classes, ignored)
+            way.confusions.append(confusion_matrix(found[index], truth, classes, ignored))
             way.same.append(float((found[index] == found[0]).mean()))
 
 
 def rows_of(ways: Sequence[Way], class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return a row for each way; differences and speed are those to the first way."""
-    reference = scores(ways[0].confusion)
+    """Return a row for each way; differences and speed are those to the first way.
+
+    The standard error of a difference in mIoU is that of the choice of images: the standard deviation over sets of
+    images drawn with replacement, the same sets for all ways (paired bootstrap).
+    """
+    reference, resampled = scores(sum(ways[0].confusions)), _resampled_miou(ways[0])
     rows = []
     for way in ways:
-        own = scores(way.confusion)
+        own = scores(sum(way.confusions))
         lost = {
             name: float(new - old)
             for name, old, new in zip(class_names, reference["class_iou"], own["class_iou"], strict=True)
@@ -146,11 +152,19 @@ def rows_of(ways: Sequence[Way], class_names: Sequence[str]) -> list[dict[str, A
         rows.append({
             "variant": way.variant, "backend": way.choice.backend, "device": way.choice.device,
             "precision": way.choice.precision, "images": len(way.same), "label_agreement": statistics.fmean(way.same),
-            "mIoU": own["mIoU"], "difference": own["mIoU"] - reference["mIoU"], "worst": _worst(lost),
+            "mIoU": own["mIoU"], "difference": own["mIoU"] - reference["mIoU"],
+            "standard_error": float((_resampled_miou(way) - resampled).std(ddof=1)), "worst": _worst(lost),
             "class_difference": lost, "ms": 1e3 * statistics.median(way.seconds),
             "speed": statistics.median(a / b for a, b in zip(ways[0].seconds, way.seconds, strict=True)),
         })  # fmt: skip
     return rows
+
+
+def _resampled_miou(way: Way) -> np.ndarray:
+    """Return the mIoU on each of the resampled sets of images; the sets depend on nothing but the number of images."""
+    frames = len(way.confusions)
+    draws = np.random.default_rng(0).multinomial(frames, [1 / frames] * frames, _RESAMPLES)
+    return np.array([scores(confusion)["mIoU"] for confusion in np.tensordot(draws, np.stack(way.confusions), 1)])
 
 
 def _worst(lost: Mapping[str, float]) -> str:

@@ -27,6 +27,22 @@ def test_rows_compare_with_the_first_way():
     assert second["label_agreement"] == 0.75 and second["images"] == 2
     assert second["mIoU"] == pytest.approx((2 / 3 + 2 / 3 + 1) / 3) and second["worst"] == "road -0.3333, car -0.3333"
     assert second["class_difference"]["sky"] == 0 and second["ms"] > 0
+    assert first["standard_error"] == 0
+    assert second["standard_error"] == pytest.approx(0), "the two frames are alike, so that every draw scores the same"
+
+
+def test_the_standard_error_is_that_of_the_choice_of_images():
+    """A way that gets every other image wrong scores half the share of right images: half the error of a coin."""
+    frames = [np.full((1, 1, 3), number, np.uint8) for number in range(64)]
+    samples = [(frame, np.zeros((1, 1), np.uint8)) for frame in frames]
+    ways = [Way("plain", Choice("openvino", "cpu", "fp32"), lambda frame: frame[:, :, 0] * 0),
+            Way("plain", Choice("openvino", "cpu", "int8"), lambda frame: frame[:, :, 0] % 2)]  # fmt: skip
+    measure(ways, samples, 2, 255)
+    _, second = rows_of(ways, ["road", "car"])
+    expected = 0.5 * np.sqrt(0.25 / len(frames))
+    print(f"standard error {second['standard_error']:.4f}, by the formula {expected:.4f}")
+    assert second["difference"] == pytest.approx(-0.75)
+    assert second["standard_error"] == pytest.approx(expected, rel=0.1), "500 draws know it to 3 %"
 
 
 @pytest.mark.slow
