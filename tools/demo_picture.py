@@ -16,7 +16,7 @@ from paddle_rt.imaging.charts import contact_sheet
 def main() -> None:
     parser = new_parser(__doc__)
     parser.add_argument("--folder", required=True, help="the demo's folder, with metrics.json, frames and result")
-    parser.add_argument("--frames", type=int, nargs="+", default=[1, 4, 6], help="which frames to show")
+    parser.add_argument("--frames", type=int, nargs="+", default=[2, 5], help="which frames to show")
     arguments = parser.parse_args()
     import_paddle()
 
@@ -28,18 +28,22 @@ def main() -> None:
     task = build_task(load_config(arguments.config, overrides + (arguments.opts or [])))
     names, colours = task.class_names, task.palette
     folder, tiles, present = pathlib.Path(arguments.folder), [], set()
-    places = {"truth": folder / "frames/labels", "prediction": folder / "result/pseudo_color_prediction"}
-    if (folder / "trained").is_dir():  # the package holds trained weights
-        places["trained weights"] = folder / "trained/label_prediction"
+    frames = "frames"
+    places = {"truth": "frames/labels", "this short training": "result/pseudo_color_prediction"}
+    if (folder / "trained").is_dir():  # what trained weights find in larger images of the same streets
+        frames = "large"
+        places.update({"truth": "large/labels", "weights of the package": "trained/label_prediction"})
     for number in arguments.frames:
         name = f"{number:05d}.png"
-        frame = imaging.read_image(folder / "frames/images" / name)
-        labels = [imaging.read_label(place / name, len(names)) for place in places.values()]
+        frame = imaging.read_image(folder / frames / "images" / name)
+        labels = [imaging.read_label(folder / place / name, len(names)) for place in places.values()]
         labels = [cv2.resize(label, frame.shape[1::-1], interpolation=cv2.INTER_NEAREST) for label in labels]
-        tiles.append((", ".join(["input", *places]), [frame, *(imaging.colorize(label, colours) for label in labels)]))
+        tiles.append((f"street {number}", [frame, *(imaging.colorize(label, colours) for label in labels)]))
         present.update(*(np.unique(label).tolist() for label in labels))
     classes = [label for label in range(len(names)) if label in present]
-    imaging.write_image(folder / "demo.png", contact_sheet(tiles, classes, names, colours, columns=1))
+    imaging.write_image(
+        folder / "demo.png", contact_sheet(tiles, classes, names, colours, columns=1, heads=("input", *places))
+    )
 
     guess = score(most_frequent_by_place(task.build_data("train")), task.build_data("val"))
     result = json.loads((folder / "metrics.json").read_text())
