@@ -137,7 +137,8 @@ def parse_arguments() -> argparse.Namespace:
         "pipelines run on it in blocks, one in memory at a time",
     )
     add("--backends", nargs="+", help="openvino, mnn, onnxruntime, paddle; by default all that the device has")
-    add("--precisions", nargs="+", help="fp32, bf16, fp16, int8; by default fp32 bf16 int8 on a CPU and fp32 fp16 int8")
+    add("--precisions", nargs="+", help="fp32, bf16, fp16, int8; by default fp32 bf16 int8 on cpu, fp32 fp16 on gpu, "
+        "and fp32 fp16 int8 on tensorrt")  # fmt: skip
     add("--against", nargs="+", choices=("paddleseg", "paddleseg-openvino", "none"), help="first rows: PaddleSeg's "
         "deployment, its graph in OpenVINO, or neither; by default paddleseg, and none with --export")  # fmt: skip
     add("--beside", nargs="+", default=[], metavar="MODEL", help="models of PaddleSeg alone, through its pipeline, in "

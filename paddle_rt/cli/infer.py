@@ -2,9 +2,9 @@
 
 paddle-rt infer --config EXPORT/deploy.yaml --image_path PATH
 
-Needs neither PaddleSeg nor, with the backends onnxruntime and openvino, Paddle. Ctrl-C ends it in order: what was read
-is labelled and written, and a video holds all frames up to there. A network for video carries its state from frame to
-frame; a single image is a video of one frame to it. A network for pose takes the boxes of people from --boxes.
+Needs no PaddleSeg and, but for the backend paddle, no Paddle. Ctrl-C ends it in order: what was read is labelled and
+written, and a video holds all frames up to there. A network for video carries its state from frame to frame; a single
+image is a video of one frame to it. A network for pose takes the boxes of people from --boxes.
 """
 
 import argparse

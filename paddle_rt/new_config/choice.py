@@ -10,7 +10,7 @@ import numpy as np
 from paddle_rt.analysis import Report
 from paddle_rt.registry import find_entry
 
-LEAST_SIDE = 192  # pixels that smaller images are enlarged to: the networks' first outputs have an eighth of the size
+LEAST_SIDE = 192  # pixels that smaller images are enlarged to: the networks' outputs have 1/4 or 1/8 of the size
 _TINY = 128
 _MOST_SHORT = {"cpu": 320, "gpu": 1024}  # of the shorter side of an image; larger ones are reduced
 _MOST_CROP = {"cpu": (320, 512), "gpu": (512, 1024)}  # height and width

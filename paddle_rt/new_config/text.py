@@ -130,7 +130,7 @@ def _transforms(is_training: bool, report: Report, choice: Choice) -> list[str]:
     lines = []
     if choice.short_size:
         if choice.short_size == LEAST_SIDE and min(height, width) < LEAST_SIDE:
-            why = f"images of {width}x{height} are too small for outputs of an eighth of their size"
+            why = f"images of {width}x{height} are too small for outputs of a quarter or an eighth of their size"
         else:
             why = f"images of {width}x{height} take too long, or too much memory; thin objects may be lost"
         lines.append(f"    # {why}; labels are scored at their own size all the same.")
