@@ -145,7 +145,7 @@ def test_predict_labels_images_without_a_config(installed, call, tmp_path):  # n
     cv2.imwrite(str(tmp_path / "images/street.png"), smooth_image(64, 96))
     line = ["--image_path", tmp_path / "images", "--save_dir", tmp_path / "out", "--device", "cpu"]
     code, out, err = call("predict", *line)
-    assert code == 0 and "1 images labelled" in out, err
+    assert code == 0 and "1 image labelled" in out, err
     assert Image.open(tmp_path / "out/label_prediction/street.png").size == (96, 64)
     named = call("predict", "--model_path", "streetscenes", *line)
     assert named[0] == 0, named

@@ -2,6 +2,8 @@
 
 import argparse
 import contextlib
+import difflib
+import itertools
 import os
 import pathlib
 import sys
@@ -95,6 +97,22 @@ def refused_flags() -> Iterator[None]:
         raise FlagError(str(error), error.details) from error
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Help that keeps the lines of commands in a description, and shows a default only where there is one."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        blocks, fill = [], super()._fill_text
+        for paragraph in text.strip().split("\n\n"):
+            lines = paragraph.splitlines()
+            is_command = any(line.startswith(("paddle-rt ", "python ")) for line in lines)
+            blocks.append("\n".join(indent + line for line in lines) if is_command else fill(paragraph, width, indent))
+        return "\n\n".join(blocks)
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        has_default = action.default is not None and action.default is not False
+        return super()._get_help_string(action) if has_default else action.help
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that answers a mistake with one line, and an unknown flag with the nearest known one.
 
@@ -104,8 +122,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, description: str, add_help: bool = True) -> None:
-        formatter = argparse.ArgumentDefaultsHelpFormatter
-        super().__init__(description=description, formatter_class=formatter, allow_abbrev=False, add_help=add_help)
+        super().__init__(description=description, formatter_class=_Help, allow_abbrev=False, add_help=add_help)
 
     def error(self, message: str) -> None:
         """End the tool with exit code 2 and one line."""
@@ -123,9 +140,13 @@ class Parser(argparse.ArgumentParser):
         Raises:
             FlagError: A flag or a word on it is unknown.
         """
-        parsed, rest = self.parse_known_args(args, namespace)
+        line = sys.argv[1:] if args is None else list(args)
+        known = [flag for flag in self._option_string_actions if flag[1] == "-"]
+        for word in itertools.takewhile("--".__ne__, line):  # before argparse asks for the flag that was meant
+            if word.startswith("--") and " " not in word and word.partition("=")[0] not in known:
+                raise FlagError(str(unknown("flag or word", word, known)))
+        parsed, rest = self.parse_known_args(line, namespace)
         if rest:
-            known = [flag for flag in self._option_string_actions if flag[1] == "-"]
             raise FlagError(str(unknown("flag or word", rest[0], known)))
         return parsed
 
@@ -193,7 +214,11 @@ def parse_for_task(
     first.add_argument("--opts", nargs="+")
     found, _ = first.parse_known_args()
     if not {"-h", "--help"}.intersection(sys.argv):
-        parser.parse_known_args()  # ends the tool where one of its own flags is wrong, before the config is read
+        _, rest = parser.parse_known_args()  # ends the tool where one of its flags is wrong, before the config is read
+        wanted = [f"--{name}" for name in ("config", "model_path") if getattr(found, name) is None]
+        for word in rest:  # some are flags of the task, which is not known yet
+            if difflib.get_close_matches(word.partition("=")[0], wanted, cutoff=0.85):
+                raise FlagError(str(unknown("flag or word", word, wanted)))
         complete_weights(found, parser, default)
     import_paddle_for(*filter(None, [found.config]))
 

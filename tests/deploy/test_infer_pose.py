@@ -95,7 +95,7 @@ def test_a_bad_box_fails_its_image_alone(infer, tmp_path):
         cv2.imwrite(str(tmp_path / f"{name}.png"), dotted(PLACES))
     (tmp_path / "boxes.txt").write_text("a 1 2 50 60\nb 400 2 500 60\n")
     code, out, err = infer(tmp_path, "--boxes", tmp_path / "boxes.txt")
-    assert code == 1 and "1 frames labelled" in out and err.count("\n") == 1
+    assert code == 1 and "1 frame labelled" in out and err.count("\n") == 1
     assert "b.png: box 0 of 1, 400 2 500 60, lies outside the frame of 160x120" in err
     assert [entry["image_id"] for entry in results(tmp_path)] == ["a.png"]
 

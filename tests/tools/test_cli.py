@@ -30,6 +30,14 @@ def test_importing_the_command_lines_leaves_paddle_alone():
     assert done.stdout == "set()\n", done.stdout + done.stderr
 
 
+def test_help_keeps_commands_on_lines_of_their_own_and_names_no_absent_default():
+    done = run_python("tools/check_data.py", "--help", cwd=ROOT)
+    commands = [line for line in done.stdout.splitlines() if line.startswith("paddle-rt check_data")]
+    assert done.returncode == 0 and len(commands) == 2
+    text = " ".join(done.stdout.split())
+    assert "(default: gpu)" in text and "default: None" not in text and "default: False" not in text
+
+
 def test_the_command_lists_its_tools_and_names_the_nearest():
     done = run_python("-c", PROGRAM)
     assert done.returncode == 0 and all(f"  {name} " in done.stdout for name in cli.TOOLS), done.stdout
@@ -146,6 +154,8 @@ FLAGS = {
     "infer --backend openvin": "--backend: unknown choice 'openvin', did you mean 'openvino'",
     "infer --threads 5000": r"--threads/--cpu_threads: expected a whole number from 1 to \d+, got",
     "infer --thread 5": "unknown flag or word '--thread', did you mean '--threads'",
+    "export --conifg x": "unknown flag or word '--conifg', did you mean '--config'",
+    "quantize --exprt_dir x": "unknown flag or word '--exprt_dir', did you mean '--export_dir'",
     "infer --device_id -1": "--device_id: expected a whole number from 0 to 1023, got '-1'",
     "infer --profile 64x64 64 64x64": "--profile: expected a whole number from 1 to 65500, got ''",
     "infer --tile 64 0": "--tile: expected a whole number from 1 to 65500, got '0'",
@@ -179,6 +189,12 @@ def test_a_bad_flag_is_one_line_and_exit_code_2(call, line, tmp_path):
         required += ["-c", "x.yml"]
     refused(call(tool, *required, *given), FLAGS[line], 2)
     assert written(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("tool", ["val", "predict"])
+def test_a_misspelled_flag_is_named_before_a_missing_one(call, tool):
+    said = "unknown flag or word '--model_pth', did you mean '--model_path'"
+    refused(call(tool, "-c", "x.yml", "--image_path", "x", "--model_pth", "x"), said, 2)
 
 
 CONFIG_TOOLS = {

@@ -151,7 +151,8 @@ def describe(report: Report) -> str:
         return "0 frames labelled"
     order = ("read", "preprocess", "network", "labels", "write")
     stages = ", ".join(f"{name} {1000 * report.stages[name] / count:.1f}" for name in order if name in report.stages)
+    frames = "frame" if count == 1 else "frames"
     return (
-        f"{count} frames labelled in {report.seconds:.1f} s, {count / report.seconds:.1f} frames per second; "
+        f"{count} {frames} labelled in {report.seconds:.1f} s, {count / report.seconds:.1f} frames per second; "
         f"ms a frame, where reading and writing run in parallel with the rest: {stages}"
     )

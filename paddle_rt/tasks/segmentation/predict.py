@@ -83,7 +83,8 @@ def predict(
                 add(file, names[file], labels, confidence)
             except UserError as error:
                 failures.append(str(error))
-    logger.info("%d images labelled, results in %s", len(files[rank::ranks]) - len(failures), save_dir)
+    labelled = len(files[rank::ranks]) - len(failures)
+    logger.info("%d %s labelled, results in %s", labelled, "image" if labelled == 1 else "images", save_dir)
     if failures:
         more = f"; and {len(failures) - 10} more" if len(failures) > 10 else ""
         text = "; ".join(failures[:10]) + more

@@ -315,7 +315,7 @@ def _check_losses(loss: dict[str, Any]) -> None:
     if not any(loss["coef"]):
         raise UserError("loss.coef is 0 for every output, so that nothing would be trained; give a number above 0")
     for position, item in enumerate(loss["types"]):
-        check_component(f"loss.types[{position}]", item, LOSSES, {"losses": LOSSES})
+        check_component(f"loss.types[{position}]", item, LOSSES, {"losses": LOSSES}, supplied=["num_class"])
         if item["type"] == "MixedLoss" and len(item["losses"]) != len(item["coef"]):
             parts = f"{len(item['losses'])} losses and {len(item['coef'])} coef"
             raise UserError(f"loss.types[{position}] has {parts}; give as many")

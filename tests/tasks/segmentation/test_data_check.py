@@ -193,6 +193,9 @@ def test_numbers_that_contradict_each_other(tmp_path: Path) -> None:
         assert said in message(task_of, tmp_path, loss={"types": [loss], "coef": [1, 0.4]})
         mixed = {"type": "MixedLoss", "losses": [loss], "coef": [1.0]}
         assert said in message(task_of, tmp_path, loss={"types": [mixed], "coef": [1, 0.4]})
+    focal = {"type": "MultiClassFocalLoss", "gamma": 2.0}
+    task = task_of(tmp_path, loss={"types": [focal], "coef": [1, 0.4]})
+    assert [loss["num_class"] for loss in task.config["loss"]["types"]] == [3, 3], "the data set's"
     crop = {"type": "RandomPaddingCrop", "ignore_index": 4}
     assert "ignore_index is 4, but the data set ignores 255" in message(task_of, tmp_path, train={"transforms": [crop]})
 
