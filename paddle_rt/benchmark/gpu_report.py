@@ -93,7 +93,7 @@ def _measured(rows: Sequence[dict[str, Any]], command: Sequence[str]) -> str:
     row = rows[0]
     states = [state for row in rows for states in row["gpu_states"] for state in states[1:]]
     versions = {name: text for row in rows for name, text in row["versions"].items()}
-    said = {"driver", *row["machine"]}  # beside them, by other words
+    said = {"driver", *row["machine"]}  # stated elsewhere in the sentence
     libraries = ", ".join(f"{name} {text}" for name, text in versions.items() if not said & {name, f"{name}-gpu"})
     reasons = [reason for state in states for reason in state["throttled"] or ()]
     limits = ", ".join(f"{name} {reasons.count(name)} times" for name in dict.fromkeys(reasons)) or "none"

@@ -140,7 +140,7 @@ def rows_of(ways: Sequence[Way], class_names: Sequence[str]) -> list[dict[str, A
     The standard error of a difference in mIoU is that of the choice of images: the standard deviation over sets of
     images drawn with replacement, the same sets for all ways (paired bootstrap).
     """
-    reference, resampled = scores(sum(ways[0].confusions)), _resampled_miou(ways[0])
+    reference, resampled = scores(sum(ways[0].confusions)), _resampled_miou(ways[0].confusions)
     rows = []
     for way in ways:
         own = scores(sum(way.confusions))
@@ -153,18 +153,18 @@ def rows_of(ways: Sequence[Way], class_names: Sequence[str]) -> list[dict[str, A
             "variant": way.variant, "backend": way.choice.backend, "device": way.choice.device,
             "precision": way.choice.precision, "images": len(way.same), "label_agreement": statistics.fmean(way.same),
             "mIoU": own["mIoU"], "difference": own["mIoU"] - reference["mIoU"],
-            "standard_error": float((_resampled_miou(way) - resampled).std(ddof=1)), "worst": _worst(lost),
+            "standard_error": float((_resampled_miou(way.confusions) - resampled).std(ddof=1)), "worst": _worst(lost),
             "class_difference": lost, "ms": 1e3 * statistics.median(way.seconds),
             "speed": statistics.median(a / b for a, b in zip(ways[0].seconds, way.seconds, strict=True)),
         })  # fmt: skip
     return rows
 
 
-def _resampled_miou(way: Way) -> np.ndarray:
+def _resampled_miou(confusions: Sequence[np.ndarray]) -> np.ndarray:
     """Return the mIoU on each of the resampled sets of images; the sets depend on nothing but the number of images."""
-    frames = len(way.confusions)
+    frames = len(confusions)
     draws = np.random.default_rng(0).multinomial(frames, [1 / frames] * frames, _RESAMPLES)
-    return np.array([scores(confusion)["mIoU"] for confusion in np.tensordot(draws, np.stack(way.confusions), 1)])
+    return np.array([scores(confusion)["mIoU"] for confusion in np.tensordot(draws, np.stack(confusions), 1)])
 
 
 def _worst(lost: Mapping[str, float]) -> str:

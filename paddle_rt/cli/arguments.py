@@ -142,7 +142,7 @@ class Parser(argparse.ArgumentParser):
         """
         line = sys.argv[1:] if args is None else list(args)
         known = [flag for flag in self._option_string_actions if flag[1] == "-"]
-        for word in itertools.takewhile("--".__ne__, line):  # before argparse asks for the flag that was meant
+        for word in itertools.takewhile("--".__ne__, line):  # argparse would ask for the flag that was meant
             if word.startswith("--") and " " not in word and word.partition("=")[0] not in known:
                 raise FlagError(str(unknown("flag or word", word, known)))
         parsed, rest = self.parse_known_args(line, namespace)
