@@ -5,24 +5,28 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
 from paddle_rt.benchmark.plan import Choice, read_model
-from paddle_rt.config import Config, build_task, trained_network
 from paddle_rt.errors import UserError
-from paddle_rt.export.publish import export
-from paddle_rt.export.quantize import quantize
+from paddle_rt.imaging import read_image
+from paddle_rt.imaging.folders import pair_folders, require_pairs
+from paddle_rt.imaging.labels import read_label
 from paddle_rt.inference import load
 from paddle_rt.tasks.segmentation.metrics import confusion_matrix, scores
+
+if TYPE_CHECKING:
+    from paddle_rt.config import Config
 
 PLAIN = "plain"  # the variant that the config describes
 _WORST = 3  # classes that the table names
 _RESAMPLES = 500  # sets of images, drawn with replacement, from which standard errors come
 COLUMNS = (
-    ("network", "variant", "{}"), ("engine", "backend", "{}"), ("precision", "precision", "{}"),
+    ("network", "variant", "{}"), ("engine", "backend", "{}"), ("device", "device", "{}"),
+    ("precision", "precision", "{}"),
     ("same labels", "label_agreement", "{:.3%}"), ("mIoU", "mIoU", "{:.4f}"), ("difference", "difference", "{:+.4f}"),
     ("its standard error", "standard_error", "{:.4f}"),
     ("classes that lose most", "worst", "{}"), ("ms", "ms", "{:.1f}"), ("times as fast", "speed", "{:.2f}"),
@@ -50,7 +54,7 @@ class Way:
     seconds: list[float] = field(default_factory=list)
 
 
-def with_arguments(config: Config, variant: str) -> Config:
+def with_arguments(config: "Config", variant: str) -> "Config":
     """Return a config whose network has further arguments.
 
     Args:
@@ -59,12 +63,14 @@ def with_arguments(config: Config, variant: str) -> Config:
     """
     if variant == PLAIN:
         return config
+    from paddle_rt.config import Config
+
     arguments = read_model(f"{config.values['model']['type']}:{variant}").arguments
     return Config(config.path, {**config.values, "model": {**config.values["model"], **arguments}})
 
 
 def load_ways(
-    config: Config,
+    config: "Config",
     checkpoint: str,
     variants: Sequence[str],
     choices: Sequence[Choice],
@@ -78,7 +84,7 @@ def load_ways(
         config: The config of the network and of the data.
         checkpoint: The trained weights.
         variants: The variants, as `with_arguments` takes them.
-        choices: The engines and precisions.
+        choices: The engines, devices and precisions.
         samples: Validation frames of one size, and their labels, by which int8 is judged.
         folder: The folder of the exports.
         threads: CPU threads of every engine.
@@ -86,29 +92,90 @@ def load_ways(
     Returns:
         The ways, and the reasons why others are missing.
     """
-    sizes = {frame.shape[:2] for frame, _ in samples}
-    if len(sizes) > 1:
-        raise UserError(f"the images of val_dataset differ in size ({sorted(sizes)}), and a graph has one; resize them")
-    formats = ["onnx", *sorted({choice.backend for choice in choices} & {"paddle", "mnn"})]
+    from paddle_rt.config import build_task, trained_network
+    from paddle_rt.export.publish import export
+    from paddle_rt.export.quantize import quantize
+
+    height, width = _only_size(samples)
     ways, refusals = [], []
     for number, variant in enumerate(variants):
-        changed, place = with_arguments(config, variant), folder / str(number)
+        changed = with_arguments(config, variant)
         spec = build_task(changed).export_spec()
-        export(trained_network(changed, checkpoint), place, spec, [1, 3, *next(iter(sizes))], "coarse", formats)
-        if any(choice.precision == "int8" for choice in choices):
-            calibration = [frame for frame, _ in build_task(changed).raw_samples("train", len(samples))]
-            try:
-                quantize(place, calibration, samples, spec)
-            except UserError as error:
-                refusals.append(f"{variant}: {error}")
-        for choice in choices:
-            try:
-                predictor = load(place, choice.backend, choice.precision, threads, choice.device)
-            except UserError as error:
-                refusals.append(f"{variant}: {error}")
-            else:
-                ways.append(Way(variant, choice, predictor))
+        for target in dict.fromkeys(choice.target for choice in choices):
+            own = [choice for choice in choices if choice.target == target]
+            precisions = {choice.precision for choice in own}
+            formats = ["onnx", *sorted({choice.backend for choice in own} & {"paddle", "mnn"})]
+            # int8 on a GPU gives coarse logits, as the benchmark has it.
+            output_op = "labels" if target == "gpu" and "int8" not in precisions else "coarse"
+            graphs = ("fp32", "fp16") if "fp16" in precisions else ("fp32",)
+            place, network = folder / f"{number}_{target}", trained_network(changed, checkpoint)
+            export(network, place, spec, [1, 3, height, width], output_op, formats, target, graphs)
+            if "int8" in precisions:
+                calibration = [frame for frame, _ in build_task(changed).raw_samples("train", len(samples))]
+                try:
+                    quantize(place, calibration, samples, spec)
+                except UserError as error:
+                    refusals.append(f"{variant}: {error}")
+            _load(place, variant, own, threads, ways, refusals)
     return ways, refusals
+
+
+def load_exports(
+    folders: Sequence[str], choices: Sequence[Choice], samples: Sequence[tuple[np.ndarray, np.ndarray]], threads: int
+) -> tuple[list[Way], list[str]]:
+    """Load exports as they are in every engine, which needs no Paddle.
+
+    Args:
+        folders: The folders of the exports, whose names become those of the variants.
+        choices: The engines, devices and precisions.
+        samples: Frames of one size, and their labels.
+        threads: CPU threads of every engine.
+
+    Returns:
+        The ways, and the reasons why others are missing.
+    """
+    _only_size(samples)
+    ways, refusals = [], []
+    for folder in folders:
+        _load(pathlib.Path(folder), pathlib.Path(folder).resolve().name, choices, threads, ways, refusals)
+    return ways, refusals
+
+
+def _load(
+    folder: pathlib.Path, variant: str, choices: Sequence[Choice], threads: int, ways: list[Way], refusals: list[str]
+) -> None:
+    """Load an export in every engine, and add what comes to ways or to refusals."""
+    for choice in choices:
+        try:
+            predictor = load(folder, choice.backend, choice.precision, threads, choice.device)
+        except UserError as error:
+            refusals.append(f"{variant}: {error}")
+        else:
+            ways.append(Way(variant, choice, predictor))
+
+
+def _only_size(samples: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[int, int]:
+    sizes = {frame.shape[:2] for frame, _ in samples}
+    if len(sizes) > 1:
+        raise UserError(f"the images differ in size ({sorted(sizes)}), and a graph has one; resize them")
+    return next(iter(sizes))
+
+
+def read_samples(folder: str, number: int, classes: int, ignored: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Read frames and labels from the folders `images` and `labels` of a folder.
+
+    Args:
+        folder: What `paddle-rt render_streetscenes` writes, for one.
+        number: At most so many, the first by name.
+        classes: The number of classes.
+        ignored: The label that does not count.
+
+    Raises:
+        UserError: A folder is missing or empty, an image has no label or a label no image, or one cannot be read.
+    """
+    images, labels = (str(pathlib.Path(folder, name)) for name in ("images", "labels"))
+    pairs = require_pairs(pair_folders(images, labels), images, labels)
+    return [(read_image(image), read_label(label, classes, ignored)) for image, label in pairs[:number]]
 
 
 def measure(ways: Sequence[Way], samples: Sequence[tuple[np.ndarray, np.ndarray]], classes: int, ignored: int) -> None:

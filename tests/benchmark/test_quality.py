@@ -10,7 +10,13 @@ from paddle_rt.benchmark.plan import Choice
 from paddle_rt.benchmark.quality import Way, measure, rows_of
 from paddle_rt.checkpoint import atomic_save
 from paddle_rt.errors import UserError
-from tests.helpers import TINY, call_tool, randomize, refused, tiny_config
+from paddle_rt.export.publish import export
+from paddle_rt.imaging.labels import write_label
+from paddle_rt.imaging.palettes import palette
+from paddle_rt.imaging.read_write import write_image
+from paddle_rt.inference import load
+from paddle_rt.tasks.segmentation.export import SegmentationExport
+from tests.helpers import NORMALIZE, TINY, call_tool, randomize, refused, tiny_config
 from tests.tools.conftest import call  # noqa: F401  a fixture
 
 
@@ -50,7 +56,7 @@ def test_the_tool_measures_variants_and_precisions(tmp_path, monkeypatch):
     def refuse(*_: object) -> None:
         raise UserError("int8 changes too much")
 
-    monkeypatch.setattr("paddle_rt.benchmark.quality.quantize", refuse)
+    monkeypatch.setattr("paddle_rt.export.quantize.quantize", refuse)
     network = create_model("rtformer_slim", **TINY)
     randomize(network)
     atomic_save(network.state_dict(), tmp_path / "model.pdparams")
@@ -79,6 +85,35 @@ def test_the_tool_measures_variants_and_precisions(tmp_path, monkeypatch):
     ]
     assert all(row["label_agreement"] > 0.999 for row in content["rows"]), "one network in several engines"
     assert (tmp_path / "quality.md").read_text().count("\n") == 8
+
+
+def test_exports_are_scored_on_a_folder(call, tmp_path):  # noqa: F811
+    """The labels of the folder are those of the network, or do not count, so that it scores 1."""
+    network = create_model("rtformer_slim", 5, **TINY)
+    randomize(network)
+    folder, data = tmp_path / "small", tmp_path / "data"
+    export(network, folder, SegmentationExport([NORMALIZE]), [1, 3, 64, 96], "labels", ["onnx"], "gpu")
+    rng, predict = np.random.default_rng(0), load(folder, "onnxruntime")
+    for number in range(3):
+        frame = rng.integers(0, 256, (64, 96, 3), np.uint8)
+        labels = predict(frame)
+        labels[:, :48] = 255
+        write_image(data / "images" / f"{number}.png", frame)
+        write_label(data / "labels" / f"{number}.png", labels, palette(None, 5))
+    line = ["--export", folder, folder, "--data", data, "--output", tmp_path / "quality.json"]
+    status, _, errors = call(
+        "benchmark_quality", *line, "--devices", "cpu", "gpu", "--backends", "onnxruntime", "--images", 2
+    )
+    assert status == 0, errors
+    content = json.loads((tmp_path / "quality.json").read_text())
+    found = [(row["variant"], row["device"], row["precision"], row["images"], row["mIoU"]) for row in content["rows"]]
+    assert found == [("small", "cpu", "fp32", 2, 1.0)] * 2 and content["size"] == [64, 96]
+    assert all("CUDA" in reason or "int8" in reason or "fp16" in reason for reason in content["left_out"])
+    refused(call("benchmark_quality", *line[:3]), "--export needs --data", 2)
+    refused(call("benchmark_quality", "--data", data), "it goes with --export", 2)
+    refused(call("benchmark_quality", *line, "--opts", "a=1"), "goes without --config", 2)
+    write_label(data / "labels" / "0.png", np.full((64, 96), 7, np.uint8), palette(None, 19))
+    refused(call("benchmark_quality", *line), "7")
 
 
 def test_what_it_refuses(call, tmp_path):  # noqa: F811
