@@ -133,7 +133,7 @@ def test_cuda_runs_a_fixed_graph_as_a_cuda_graph_with_page_locked_buffers(machin
         ("session", CUDA),
         ("session", CUDA),
     ]
-    options = {"device_id": 0, "use_tf32": 0, "cudnn_conv_algo_search": "EXHAUSTIVE"}
+    options = {"device_id": 0, "use_tf32": 0, "cudnn_conv_algo_search": "EXHAUSTIVE", "prefer_nhwc": 0}
     assert machine.ort.options == [{CUDA: {**options, "enable_cuda_graph": flag}} for flag in (0, 1)]
     same(engine, graph, frame())
     assert len(machine.memory) == 2, "one buffer for the way there, one for the way back"
@@ -428,6 +428,8 @@ def test_half_precision_takes_the_export_s_half_graph(machine, graph, tmp_path, 
     caplog.clear()
     engine = load(export, "onnxruntime", "fp16", None, device)._engine
     same(engine, tmp_path / "half.onnx", frame())
+    options = machine.ort.options[-1][CUDA]
+    assert options["cudnn_conv_algo_search"] == "HEURISTIC" and options["prefer_nhwc"] == 1
     assert "single precision" not in caplog.text
     assert device == "gpu" or machine.ort.options[-1][TENSORRT]["trt_fp16_enable"] is False
 

@@ -15,7 +15,7 @@ from tests.inference.fakes import cuda_machine
 from tests.inference.fakes.cuda_machine import Machine
 
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
-CUDA_KEYS = {"device_id": range(8), "use_tf32": {0, 1}, "enable_cuda_graph": {0, 1},
+CUDA_KEYS = {"device_id": range(8), "use_tf32": {0, 1}, "enable_cuda_graph": {0, 1}, "prefer_nhwc": {0, 1},
              "cudnn_conv_algo_search": {"EXHAUSTIVE", "HEURISTIC", "DEFAULT"}}  # fmt: skip
 ENDS = [f"trt_profile_{end}_shapes" for end in ("min", "opt", "max")]
 TENSORRT_KEYS = {
