@@ -11,6 +11,7 @@ also on a machine without Paddle, on the images and labels of a folder, such as 
 """
 
 import argparse
+import importlib.util
 import pathlib
 import shlex
 import sys
@@ -90,8 +91,8 @@ def score_exports(
     arguments: argparse.Namespace, choices: list[Any]
 ) -> tuple[tuple[int, int], list[dict[str, Any]], list[str]]:
     """Score exports as they are on the images of a folder; returns what `score_network` returns."""
-    if any(choice.backend == "paddle" for choice in choices):
-        import_paddle()
+    if any(choice.backend == "paddle" for choice in choices) and importlib.util.find_spec("paddle"):
+        import_paddle()  # without Paddle its rows are left out
     from paddle_rt.benchmark import quality
     from paddle_rt.inference import load_deployment
 
@@ -99,6 +100,8 @@ def score_exports(
     for folder, export in zip(arguments.export, exports, strict=True):
         if export.task != "segmentation":
             raise UserError(f"{folder} is an export of {export.task}, and this compares labels of segmentation")
+        if export.state_shape:
+            raise UserError(f"{folder} is an export for video, and this labels images one by one: see video_metrics")
         if export.names != exports[0].names:
             raise UserError(f"{folder} and {arguments.export[0]} have other classes: measure them in runs of their own")
     names = exports[0].names
