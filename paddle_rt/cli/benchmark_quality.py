@@ -128,8 +128,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--opts", nargs="+", help="overrides of config keys, such as val_dataset.height=512")
     add("--variants", nargs="+", default=["plain"], metavar="KEY=VALUE,...", help="arguments of the network that need "
         "no other weights, such as token_merging=bsm_hq,matching_every=2; plain: as in the config")  # fmt: skip
-    add("--export", nargs="+", type=file_or_folder, metavar="DIR", help="in place of a config: exports of the size of "
-        "the images; a GPU needs those of `paddle-rt export --target gpu`")  # fmt: skip
+    add("--export", nargs="+", type=file_or_folder, metavar="DIR", help="in place of a config: exports, best "
+        "of the size of the images; a GPU needs those of `paddle-rt export --target gpu`")  # fmt: skip
     add("--data", type=file_or_folder, help="with --export: folder with images/ and labels/; 255 does not count")
     add("--devices", nargs="+", default=["cpu"], choices=DEVICES, help="gpu and tensorrt are an NVIDIA GPU, without "
         "and with TensorRT")  # fmt: skip

@@ -190,7 +190,7 @@ class GpuSession:
         # TF32, which the provider uses for float32 by default, has a mantissa of 10 bits.
         options = {"device_id": self._device_id, "use_tf32": 0}
         # The exhaustive search measures every algorithm for each new size. In half precision it misses those that the
-        # heuristic finds, which take less than half the time, in cuDNN's own order of the axes a little less still.
+        # heuristic finds, which make RTFormer and FANet more than twice as fast, and NHWC a little faster still.
         searches = self._is_fixed and not self._is_half
         options["cudnn_conv_algo_search"] = "EXHAUSTIVE" if searches else "HEURISTIC"
         options["prefer_nhwc"] = int(self._is_half)
