@@ -102,6 +102,16 @@ def test_networks_take_them_by_name(installed):
     trained_network(config, NAME)
 
 
+def test_the_card_names_the_weights_of_the_start(installed, run, call, tmp_path):  # noqa: F811
+    line = ["-c", run / "config.yml", "--model_path", run / "best_model", "--save_dir", tmp_path, "--device", "cpu"]
+    code, _, err = call("pack_weights", *line, "--opts", "model.pretrained=streetscenes")
+    assert code == 0, err
+    first, second = (yaml.safe_load((folder / f"{NAME}.yml").read_text()) for folder in (installed, tmp_path))
+    assert first["made"]["start"] == "random weights"
+    assert NAME in second["made"]["start"] and first["sha256"] in second["made"]["start"]
+    assert "pretrained" not in second["config"]["model"], "the card's config starts training from random weights"
+
+
 def test_names_that_stand_for_nothing(installed, monkeypatch, tmp_path):
     assert message(read_state_dict, "cityscapes").endswith(f"trained weights of the package: {NAME}")
     assert f"for FANet; there are {NAME}" in message(weights.find_weights, "streetscenes", "FANet")

@@ -20,7 +20,7 @@ from paddle_rt.cli.arguments import WEIGHTS_HELP, file_or_folder, import_paddle_
 from paddle_rt.errors import UserError
 from paddle_rt.files import whole_file
 from paddle_rt.run_logs import METRICS, read_metrics
-from paddle_rt.weights import MOST_BYTES, find_card
+from paddle_rt.weights import MOST_BYTES, Card, find_card
 
 if TYPE_CHECKING:  # they import Paddle
     import numpy as np
@@ -58,12 +58,12 @@ def main() -> None:
         "model": model,
         "data": _DATA.lower(),
         "licence": "Apache-2.0",
-        "made": _how_made(pathlib.Path(arguments.config), run["model"], arguments.opts or []),
+        "made": _how_made(pathlib.Path(arguments.config), run["model"], arguments.opts or [], start_of(config)),
         "run": run,
         **described,
         "bytes": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
-        "config": _with_scaling(config, described["size"]),
+        "config": _of_card(config, described["size"]),
     }
     place = pathlib.Path(arguments.save_dir) / card["name"]
     _write(place, content, card)
@@ -86,11 +86,7 @@ def network_name(config: "Config") -> str:
         raise UserError(
             f"weights trained on {data} are not packed: the package holds those of {_DATA} alone, which it renders"
         )
-    start = model.get("pretrained")
-    if start is not None and find_card(start, model["type"]) is None:
-        raise UserError(
-            f"weights that started from {start} are not packed: only those of the package may be behind them"
-        )
+    start_of(config)
     pair = model["type"], str(model.get("variant"))
     names = [name for name, entry in ENTRIES.items() if (entry.class_name, entry.variant) == pair]
     if not names:
@@ -98,6 +94,22 @@ def network_name(config: "Config") -> str:
             "the config's model names no variant of a network of paddle_rt.list_models(); set model.variant"
         )
     return names[0]
+
+
+def start_of(config: "Config") -> Card | None:
+    """Return the card of the weights of the package that a run started from, or None where they were random.
+
+    Raises:
+        UserError: It started from other weights.
+    """
+    model = config.values["model"]
+    start = model.get("pretrained")
+    card = None if start is None else find_card(start, model["type"])
+    if start is not None and card is None:
+        raise UserError(
+            f"weights that started from {start} are not packed: only those of the package may be behind them"
+        )
+    return card
 
 
 def read_run(model_path: pathlib.Path) -> dict[str, Any]:
@@ -196,22 +208,29 @@ def _described(task: "Task", scores: "Scores") -> dict[str, Any]:
     }
 
 
-def _how_made(config: pathlib.Path, model: str, opts: Sequence[str]) -> dict[str, str]:
+def _how_made(config: pathlib.Path, model: str, opts: Sequence[str], start: Card | None) -> dict[str, str]:
     import paddle
 
     file = config.name if config.is_absolute() else config.as_posix()
     changes = f" --opts {shlex.join(opts)}" if opts else ""
+    if start is None:
+        begin = "random weights"
+    else:
+        begin = f"the weights of the package that were {start.name} before, with SHA-256 {start.sha256}"
     return {
-        "data": f"{_DATA}, rendered by this package; no other images and no other weights were used",
+        "data": f"{_DATA}, rendered by this package; no other images were used",
+        "start": begin,
         "training": f"paddle-rt train -c {file} --do_eval{changes}",
         "packing": f"paddle-rt pack_weights -c {file} --model_path {model}{changes}",
         "versions": f"paddle_rt {__version__}, Paddle {paddle.__version__}",
     }
 
 
-def _with_scaling(config: "Config", size: Sequence[int]) -> dict[str, Any]:
-    """Return the values of a config, with validation transforms that first scale an image to the size of the others."""
-    values = dict(config.values)
+def _of_card(config: "Config", size: Sequence[int]) -> dict[str, Any]:
+    """Return a config's values without `pretrained`, whose validation transforms first scale an image to a size."""
+    from paddle_rt.config.build import without_pretrained
+
+    values = {**config.values, "model": without_pretrained(config.values["model"])}
     section = values["val_dataset"]
     if not any(step["type"].startswith("Resize") for step in section["transforms"]):
         scaling = {"type": "ResizeByShort", "short_size": min(size)}
