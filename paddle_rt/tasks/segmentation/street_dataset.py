@@ -1,6 +1,7 @@
 """StreetScenes, the rendered data set."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import paddle
 
 from paddle_rt.arguments import checks_arguments
 from paddle_rt.errors import UserError, unknown
-from paddle_rt.streetscenes.scenes import SERIES, make_scene, render
+from paddle_rt.streetscenes.scenes import SERIES, Scene, make_scene, render
 from paddle_rt.tasks.cache import FirstResults
 from paddle_rt.tasks.segmentation.clips import transform_clip
 from paddle_rt.tasks.segmentation.datasets import add_edges
@@ -37,6 +38,8 @@ class StreetScenes(paddle.io.Dataset):
         fps: Frames a second of a clip.
         end: Time of the last frame in seconds, so that clips of any length end with the same frame and label; None
             for clips that begin at time 0 of the scene.
+        noise: Factor of the sensor's noise, whose standard deviation is 1.5 to 8 of 255 levels, by the weather. It is
+            drawn anew for each frame. 0 takes it away.
 
     Raises:
         UserError: An argument is not as described.
@@ -60,6 +63,7 @@ class StreetScenes(paddle.io.Dataset):
         frames: int = 1,
         fps: float = 10.0,
         end: float | None = None,
+        noise: float = 1.0,
     ) -> None:
         if mode.lower() not in SERIES:
             raise unknown("mode of StreetScenes", mode, SERIES)
@@ -72,7 +76,10 @@ class StreetScenes(paddle.io.Dataset):
                 f"StreetScenes: end is {end!r}; {frames} frames at {fps} a second end at {long:g} s or "
                 f"later, and after {LONGEST} s the street ends"
             )
+        if not 0 <= noise < float("inf"):
+            raise UserError(f"StreetScenes: noise is {noise!r}; give a factor of 0 or more")
         super().__init__()
+        self.noise = noise
         self.transforms = Compose(transforms, self.IMG_CHANNELS, self.NUM_CLASSES, self.IGNORE_INDEX)
         self.mode, self.training = mode.lower(), mode.lower() == "train"
         self.num_classes, self.img_channels, self.ignore_index = self.NUM_CLASSES, self.IMG_CHANNELS, self.IGNORE_INDEX
@@ -111,9 +118,13 @@ class StreetScenes(paddle.io.Dataset):
         return self._clips.result(self.file_list[idx], self._render)
 
     def _render(self, index: int) -> tuple[np.ndarray, ...]:
-        scene = make_scene(index, self.seed)
+        scene = self._scene(index)
         rendered = [render(scene, self.height, self.width, time) for time in self.times]
         return tuple(np.stack(part) for part in zip(*rendered, strict=True))
+
+    def _scene(self, index: int) -> Scene:
+        scene = make_scene(index, self.seed)
+        return replace(scene, weather=replace(scene.weather, noise=self.noise * scene.weather.noise))
 
     def video(self, idx: int, frames: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield frames and labels from time 0 of a scene on, rendered one by one and not kept.
@@ -124,7 +135,7 @@ class StreetScenes(paddle.io.Dataset):
             UserError: The street ends before the last frame.
         """
         _duration(frames, self.fps)
-        scene = make_scene(self.file_list[idx], self.seed)
+        scene = self._scene(self.file_list[idx])
         return (render(scene, self.height, self.width, k / self.fps) for k in range(frames))
 
 

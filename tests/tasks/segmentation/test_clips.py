@@ -16,10 +16,12 @@ from paddle_rt.config import build_network, build_task, load_config, trained_net
 from paddle_rt.errors import UserError
 from paddle_rt.models import fanet
 from paddle_rt.models.base import Network
+from paddle_rt.streetscenes.scenes import SERIES, make_scene
 from paddle_rt.tasks.segmentation import metrics
 from paddle_rt.tasks.segmentation.evaluate import evaluate
+from paddle_rt.tasks.segmentation.street_dataset import StreetScenes
 from paddle_rt.tasks.segmentation.video_scores import require_same_data, score_videos, summarize
-from tests.helpers import NORMALIZE_HALF, ROOT, call_tool, tiny_config
+from tests.helpers import NORMALIZE_HALF, ROOT, call_tool, message, tiny_config
 
 SIZE = {"height": 64, "width": 96}
 
@@ -281,3 +283,24 @@ def test_camvid_frames_that_are_missing_or_do_not_fit(camvid):
     data = CamVid([], str(camvid), frames=2, video_root=video)
     with pytest.raises(UserError, match="is 6x4, but the image .*0016E5_00012.png is 6x5"):
         data[1]
+
+
+def test_noise_of_the_sensor_is_scaled_and_new_in_each_frame():
+    dataset = {factor: StreetScenes([], "val", 1, 128, 192, frames=2, noise=factor) for factor in (0, 1, 4)}
+    clips = {factor: data.clip(0) for factor, data in dataset.items()}
+    clean = clips[0][0].astype(float)
+    inside = (clean > 60).all(0) & (clean < 195).all(0)  # where nothing is clipped at 0 or 255
+    assert inside.mean() > 0.2
+    residues = {factor: (clips[factor][0] - clean)[:, inside] for factor in (1, 4)}
+    expected = make_scene(SERIES["val"][0]).weather.noise
+    for factor, residue in residues.items():
+        found = np.sqrt(np.square(residue).mean() - 1 / 6)  # both were rounded, each with a variance of 1/12
+        print(f"noise of factor {factor}: {found:.3f}, expected {factor * expected:.3f}")
+        assert abs(found / (factor * expected) - 1) < 0.03
+        assert np.array_equal(clips[factor][1], clips[0][1])
+    correlation = np.corrcoef(residues[4])[0, 1]
+    print(f"correlation of the noise of two frames: {correlation:.4f}")
+    assert abs(correlation) < 0.02
+    for image, (frame, _) in zip(clips[4][0], dataset[4].video(0, 2), strict=True):
+        assert np.array_equal(image, frame)
+    assert "noise is -1" in message(StreetScenes, [], noise=-1)
