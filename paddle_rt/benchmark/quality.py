@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from paddle_rt.benchmark.plan import Choice, read_model
 from paddle_rt.errors import UserError
+from paddle_rt.files import whole_file
 from paddle_rt.imaging import read_image
 from paddle_rt.imaging.folders import pair_folders, require_pairs
 from paddle_rt.imaging.labels import read_label
@@ -225,6 +226,47 @@ def rows_of(ways: Sequence[Way], class_names: Sequence[str]) -> list[dict[str, A
             "speed": statistics.median(a / b for a, b in zip(ways[0].seconds, way.seconds, strict=True)),
         })  # fmt: skip
     return rows
+
+
+def draw(rows: Sequence[Mapping[str, Any]], path: pathlib.Path | str) -> None:
+    """Draw what each row but the first loses or gains: mIoU with its standard error, IoU by class, and speed.
+
+    Args:
+        rows: Two rows of `rows_of` or more.
+        path: The PNG file to write.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    first, *others = rows
+    shown = [key for key in ("variant", "backend", "device", "precision") if len({row[key] for row in rows}) > 1]
+    names = [" ".join(row[key].removeprefix("token_merging=") for key in shown) or row["precision"] for row in others]
+    classes, places = list(first["class_difference"]), range(len(others))
+    lost = np.array([[row["class_difference"].get(name, np.nan) for name in classes] for row in others])
+    figure, (scored, by_class, timed) = plt.subplots(
+        1, 3, figsize=(16, 2.6 + 0.42 * len(others)), width_ratios=(3, 8, 2), layout="constrained", sharey=True
+    )
+    scored.axvline(0, color="black", linewidth=0.8)
+    differences, errors = ([row[key] for row in others] for key in ("difference", "standard_error"))
+    scored.errorbar(differences, places, xerr=errors, fmt="o", color="#0072b2", capsize=3)
+    start = " ".join(first[key] for key in shown) or first["precision"]
+    scored.set(title=f"difference in mIoU from {start}, {first['mIoU']:.4f}", yticks=places, yticklabels=names)
+    scored.locator_params(axis="x", nbins=4)
+    largest = float(np.nanmax(np.abs(lost))) or 1.0
+    drawn = by_class.imshow(lost, cmap="RdBu", vmin=-largest, vmax=largest, aspect="auto")
+    by_class.set(title="difference in IoU by class", xticks=range(len(classes)))
+    by_class.set_xticklabels(classes, rotation=45, ha="right")
+    figure.colorbar(drawn, ax=by_class, shrink=0.9)
+    timed.barh(places, [row["speed"] for row in others], color="#009e73")
+    timed.axvline(1, color="black", linewidth=0.8)
+    for place, row in enumerate(others):
+        timed.text(row["speed"], place, f" {row['speed']:.2f}", va="center")
+    timed.set(title="times as fast", xlim=(0, 1.25 * max(row["speed"] for row in others)))
+    with whole_file(path) as part:
+        figure.savefig(part, dpi=80, format="png")
+    plt.close(figure)
 
 
 def _resampled_miou(confusions: Sequence[np.ndarray]) -> np.ndarray:

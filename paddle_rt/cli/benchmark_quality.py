@@ -50,7 +50,7 @@ def main() -> None:
         raise UserError(f"none of the backends has any of the precisions on {' or '.join(arguments.devices)}")
     size, rows, refusals = (score_exports if arguments.export else score_network)(arguments, choices)
 
-    from paddle_rt.benchmark.quality import COLUMNS
+    from paddle_rt.benchmark.quality import COLUMNS, draw
     from paddle_rt.benchmark.report import machine, publish
 
     for refusal in refusals:
@@ -58,6 +58,10 @@ def main() -> None:
     facts = {"command": shlex.join(["paddle-rt", "benchmark_quality", *sys.argv[1:]]), "machine": machine()}
     content = {**facts, "size": list(size), "left_out": refusals, "rows": rows}
     print(publish(content, rows, COLUMNS, arguments.output, arguments.markdown))
+    if arguments.chart and len(rows) < 2:
+        raise UserError("no chart: it compares rows with the first, and there is only one")
+    if arguments.chart:
+        draw(rows, arguments.chart)
 
 
 def score_network(
@@ -139,6 +143,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--threads", type=threads, default=2, help="CPU threads of every engine")
     add("--output", type=output_file, default="output/quality.json", help="the rows")
     add("--markdown", type=output_file, help="also write the table in Markdown")
+    add("--chart", type=output_file, help="also draw the differences, by class too, and the speed, as a PNG file")
     arguments = parser.parse_args()
     if not arguments.export:
         if arguments.data:

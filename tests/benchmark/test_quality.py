@@ -13,7 +13,7 @@ from paddle_rt.errors import UserError
 from paddle_rt.export.publish import export
 from paddle_rt.imaging.labels import write_label
 from paddle_rt.imaging.palettes import palette
-from paddle_rt.imaging.read_write import write_image
+from paddle_rt.imaging.read_write import read_image, write_image
 from paddle_rt.inference import load
 from paddle_rt.tasks.segmentation.export import SegmentationExport
 from tests.helpers import NORMALIZE, TINY, call_tool, randomize, refused, tiny_config
@@ -101,10 +101,13 @@ def test_exports_are_scored_on_a_folder(call, tmp_path):  # noqa: F811
         write_image(data / "images" / f"{number}.png", frame)
         write_label(data / "labels" / f"{number}.png", labels, palette(None, 5))
     line = ["--export", folder, folder, "--data", data, "--output", tmp_path / "quality.json"]
+    chart = ["--chart", tmp_path / "chart.png"]
     status, _, errors = call(
-        "benchmark_quality", *line, "--devices", "cpu", "gpu", "--backends", "onnxruntime", "--images", 2
+        "benchmark_quality", *line, *chart, "--devices", "cpu", "gpu", "--backends", "onnxruntime", "--images", 2
     )
     assert status == 0, errors
+    drawn = read_image(tmp_path / "chart.png")
+    assert drawn.shape[1] > 1000 and len(np.unique(drawn.reshape(-1, 3), axis=0)) > 20
     content = json.loads((tmp_path / "quality.json").read_text())
     found = [(row["variant"], row["device"], row["precision"], row["images"], row["mIoU"]) for row in content["rows"]]
     assert found == [("small", "cpu", "fp32", 2, 1.0)] * 2 and content["size"] == [64, 96]
@@ -112,6 +115,8 @@ def test_exports_are_scored_on_a_folder(call, tmp_path):  # noqa: F811
     refused(call("benchmark_quality", *line[:3]), "--export needs --data", 2)
     refused(call("benchmark_quality", "--data", data), "it goes with --export", 2)
     refused(call("benchmark_quality", *line, "--opts", "a=1"), "goes without --config", 2)
+    alone = ["--export", folder, *line[3:], *chart, "--backends", "onnxruntime", "--precisions", "fp32"]
+    refused(call("benchmark_quality", *alone), "there is only one")
     write_label(data / "labels" / "0.png", np.full((64, 96), 7, np.uint8), palette(None, 19))
     refused(call("benchmark_quality", *line), "7")
 
