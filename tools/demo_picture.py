@@ -49,7 +49,7 @@ def main() -> None:
     result = json.loads((folder / "metrics.json").read_text())
     print(f"mIoU of the trained model on {result['images']} validation scenes:     {result['mIoU']:.4f}")
     print(f"mIoU of the most frequent class at each place:           {guess:.4f}")
-    if "trained weights" in places:
+    if "weights of the package" in places:
         trained = json.loads((folder / "trained/metrics.json").read_text())
         print(f"mIoU of the package's trained weights on {trained['images']} scenes at 512x256: {trained['mIoU']:.4f}")
     print(f"picture: {folder / 'demo.png'}")
