@@ -108,7 +108,8 @@ def load_ways(
             formats = ["onnx", *sorted({choice.backend for choice in own} & {"paddle", "mnn"})]
             # int8 on a GPU gives coarse logits, as the benchmark has it.
             output_op = "labels" if target == "gpu" and "int8" not in precisions else "coarse"
-            graphs = ("fp32", "fp16") if "fp16" in precisions else ("fp32",)
+            # On a CPU an engine computes the graph of fp32 in half precision, if it can.
+            graphs = ("fp32", "fp16") if target == "gpu" and "fp16" in precisions else ("fp32",)
             place, network = folder / f"{number}_{target}", trained_network(changed, checkpoint)
             export(network, place, spec, [1, 3, height, width], output_op, formats, target, graphs)
             if "int8" in precisions:
