@@ -28,9 +28,9 @@ def main() -> None:
     task = build_task(load_config(arguments.config, overrides + (arguments.opts or [])))
     names, colours = task.class_names, task.palette
     folder, tiles, present = pathlib.Path(arguments.folder), [], set()
-    frames = "frames"
+    frames, trained = "frames", folder / "trained"
     places = {"truth": "frames/labels", "this short training": "result/pseudo_color_prediction"}
-    if (folder / "trained").is_dir():  # what trained weights find in larger images of the same streets
+    if trained.is_dir():  # what trained weights find in larger images of the same streets
         frames = "large"
         places.update({"truth": "large/labels", "weights of the package": "trained/label_prediction"})
     for number in arguments.frames:
@@ -49,9 +49,9 @@ def main() -> None:
     result = json.loads((folder / "metrics.json").read_text())
     print(f"mIoU of the trained model on {result['images']} validation scenes:     {result['mIoU']:.4f}")
     print(f"mIoU of the most frequent class at each place:           {guess:.4f}")
-    if "weights of the package" in places:
-        trained = json.loads((folder / "trained/metrics.json").read_text())
-        print(f"mIoU of the package's trained weights on {trained['images']} scenes at 512x256: {trained['mIoU']:.4f}")
+    if trained.is_dir():
+        result = json.loads((trained / "metrics.json").read_text())
+        print(f"mIoU of the package's trained weights on {result['images']} scenes at 512x256: {result['mIoU']:.4f}")
     print(f"picture: {folder / 'demo.png'}")
 
 

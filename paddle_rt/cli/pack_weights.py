@@ -46,7 +46,7 @@ def main() -> None:
     from paddle_rt.training.devices import set_up
 
     config = load_config(arguments.config, arguments.opts)
-    model, run = network_name(config), read_run(pathlib.Path(arguments.model_path))
+    model, start, run = network_name(config), start_of(config), read_run(pathlib.Path(arguments.model_path))
     state = in_half_precision(read_state_dict(arguments.model_path))
     content = _as_file(state)
     set_up(arguments.device)
@@ -58,7 +58,7 @@ def main() -> None:
         "model": model,
         "data": _DATA.lower(),
         "licence": "Apache-2.0",
-        "made": _how_made(pathlib.Path(arguments.config), run["model"], arguments.opts or [], start_of(config)),
+        "made": _how_made(pathlib.Path(arguments.config), run["model"], arguments.opts or [], start),
         "run": run,
         **described,
         "bytes": len(content),
@@ -77,7 +77,7 @@ def network_name(config: "Config") -> str:
     """Return the name that `create_model` knows the network of a config by.
 
     Raises:
-        UserError: It has none, or other data than what the package renders is behind the weights.
+        UserError: It has none, or the config trains on other data than what the package renders.
     """
     from paddle_rt.registry import ENTRIES
 
@@ -86,7 +86,6 @@ def network_name(config: "Config") -> str:
         raise UserError(
             f"weights trained on {data} are not packed: the package holds those of {_DATA} alone, which it renders"
         )
-    start_of(config)
     pair = model["type"], str(model.get("variant"))
     names = [name for name, entry in ENTRIES.items() if (entry.class_name, entry.variant) == pair]
     if not names:
